@@ -1,0 +1,173 @@
+"""From settings to a job: the driver of the run, its evaluation, and what can be shown of it.
+
+One function for each half: agents meet environments, generative models meet datasets.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.runs import Settings, open_run
+from jaxdl import data as datasets
+from jaxdl import checkpoint, drive, envs, evaluate, host
+from jaxdl.config import to_dict
+from jaxdl.errors import UserError
+from jaxdl.types import Actor, DataSpec, PyTree, RunState
+
+
+class Job(NamedTuple):
+    """What training and looking at a run needs. Nothing is compiled before `driver` is called."""
+
+    what: dict[str, str]  # {"env_id": ...} or {"dataset": ...}
+    total_steps: int  # of the planned run
+    driver: Callable[[], drive.Driver]
+    evaluate: Callable[..., dict[str, Any]]  # (params, **options) -> numbers
+    score: str  # the number of `evaluate` that is better when higher
+    model: Any  # the Agent, or the generative model
+    test: np.ndarray | None  # held-out images
+
+
+def open_job(settings: Settings) -> Job:
+    """The job of a run.
+
+    Raises:
+        UserError: the environment or the dataset cannot be had, or does not fit the algorithm.
+    """
+    return (_agent if settings.algorithm.kind == "agent" else _generative)(settings)
+
+
+def seeds(settings: Settings) -> list[int]:
+    """The seeds that the run trains."""
+    return [settings.train.seed + k for k in range(settings.train.num_seeds)]
+
+
+def _agent(settings: Settings) -> Job:
+    module, config, train = settings.algorithm.load(), settings.config, settings.train
+    backend = envs.resolve_backend(config.env_id, config.backend)
+    spec = envs.spec(config.env_id)
+    agent = module.make(config, spec)
+    if backend == "host" and train.num_seeds > 1:
+        raise UserError(f"num_seeds={train.num_seeds} needs an environment on the device, and {config.env_id} runs on "
+                        "the host; train the seeds one after the other")
+
+    def driver() -> drive.Driver:
+        if backend == "device":
+            return drive.device(module.make_run, config, None, seeds(settings))
+        venv = envs.make_host(config.env_id, config.num_envs, config.vectorization)
+        return host.host(lambda c: module.make_host_run(c, spec), config, venv, train.seed)
+
+    def evaluation(params: PyTree, *, episodes: int = train.eval_episodes, seed: int = train.seed) -> dict[str, Any]:
+        result = evaluate.evaluate(agent.greedy, params, config.env_id, episodes=episodes, seed=seed)
+        return {"episodes": result.episodes, "return_mean": result.return_mean, "return_std": result.return_std}
+
+    return Job({"env_id": config.env_id}, config.total_steps, driver, evaluation, "return_mean", agent, None)
+
+
+def _generative(settings: Settings) -> Job:
+    module, config, train = settings.algorithm.load(), settings.config, settings.train
+    images, test = (datasets.load(config.dataset, config.data_dir, split).images for split in ("train", "test"))
+    spec = DataSpec(config.dataset, len(images), images.shape[1:])
+    if config.batch_size > len(images):
+        raise UserError(f"batch_size={config.batch_size} is above the {len(images)} training images of "
+                        f"{config.dataset}; lower it")
+    model = module.make(config, spec)
+
+    def driver() -> drive.Driver:
+        return drive.device(lambda c: module.make_run(c, spec), config, jnp.asarray(images), seeds(settings))
+
+    elbo, log_prob = jax.jit(model.elbo), jax.jit(model.log_prob, static_argnums=(3, 4))
+
+    def evaluation(params: PyTree, *, seed: int = train.seed, importance_samples: int | None = None) -> dict[str, Any]:
+        totals: dict[str, list] = {}
+        for key, batch in _batches(test, seed):
+            for name, mean in elbo(params, batch, key).items():
+                totals.setdefault(name, []).append(mean)
+            if importance_samples:
+                nll = -log_prob(params, batch, key, importance_samples, min(importance_samples, 50))
+                totals.setdefault("nll", []).append((nll.sum(), len(batch)))
+        return {"num": len(test)} | {
+            name: float(sum(float(t) for t, _ in means) / sum(float(n) for _, n in means)) for name, means in totals.items()}
+
+    return Job({"dataset": config.dataset}, module.total_steps(config, spec), driver, evaluation, "elbo", model, test)
+
+
+def _batches(images: np.ndarray, seed: int, size: int = 100):
+    keys = jax.random.key(seed)
+    for i in range(0, len(images), size):
+        yield jax.random.fold_in(keys, i), images[i : i + size]
+
+
+def meta(settings: Settings) -> dict[str, Any]:
+    """What a checkpoint must agree with to be continued: the settings that shape the state or steer the run."""
+    return {"algo": settings.algo, "seed": settings.train.seed, "num_seeds": settings.train.num_seeds,
+            "config": to_dict(settings.config)}
+
+
+class Loaded(NamedTuple):
+    """A trained run, read back."""
+
+    settings: Settings
+    params: PyTree  # with a leading axis of members where the run is a population and none was chosen
+    step: int
+    act: Callable[[np.ndarray], np.ndarray] | None  # agents: obs [N, ...] -> greedy actions [N, ...]
+    sample: Callable[[int, int], np.ndarray] | None  # generative models: (N, seed) -> images [N, H, W, C] in [0, 1]
+    job: Job
+
+
+def load(folder: str | Path, *, best: bool = False, step: int | None = None, member: int | None = None,
+         data_dir: str | Path | None = None) -> Loaded:
+    """Read a run back: its settings, its parameters, and what they do.
+
+    Args:
+        folder: of the run.
+        best: the parameters of the best evaluation, in place of the newest.
+        step: those of the checkpoint of this step.
+        member: of a population, this one alone; `act` and `sample` of a population need one.
+        data_dir: where the dataset lies, if not where it was at training.
+
+    Raises:
+        UserError: no run there, no checkpoint (`best`: no evaluation) in it, or no such member.
+        CheckpointError: the checkpoint is damaged or of another run.
+    """
+    folder = Path(folder)
+    settings = open_run(folder)
+    count = settings.train.num_seeds
+    if member is not None and not 0 <= member < count:
+        raise UserError(f"member must lie between 0 and {count - 1}, got {member}")
+    job = open_job(settings if data_dir is None else _with_data_dir(settings, data_dir))
+    learner = job.model.learner
+    keys = jax.eval_shape(jax.vmap(jax.random.key), jnp.zeros(count, jnp.uint32))
+    init = learner.init if count == 1 else jax.vmap(learner.init)
+    state = jax.eval_shape(lambda keys: init(keys[0] if count == 1 else keys), keys)
+    if best:
+        if not checkpoint.steps(folder / "best"):
+            raise UserError(f"{folder} has no best parameters: it was trained without --eval-every")
+        step, params = checkpoint.restore(folder / "best", jax.eval_shape(learner.params, state), meta=meta(settings))
+    else:
+        like = RunState(state, None, None, None)
+        step, read = checkpoint.restore(folder / "checkpoints", like, step=step, meta=meta(settings), partial=True)
+        params = learner.params(read.learner)
+    if member is not None:
+        settings = settings._replace(train=replace(settings.train, num_seeds=1, seed=settings.train.seed + member))
+        params = jax.tree.map(lambda x: x[member], params) if count > 1 else params
+    if settings.algorithm.kind == "agent":
+        return Loaded(settings, params, step, _act(job.model.greedy, params), None, job)
+    draw = jax.jit(job.model.sample, static_argnums=2)
+    return Loaded(settings, params, step, None, lambda n, seed=0: np.asarray(draw(params, jax.random.key(seed), n)), job)
+
+
+def _act(actor: Actor, params: PyTree) -> Callable[[np.ndarray], np.ndarray]:
+    key, t = jax.random.key(0), jnp.zeros((), jnp.int32)
+    act = jax.jit(lambda params, obs: actor.act(params, actor.init(obs.shape[0]), obs, key, t)[1])
+    return lambda obs: np.asarray(act(params, obs))
+
+
+def _with_data_dir(settings: Settings, data_dir: str | Path) -> Settings:
+    if settings.algorithm.kind == "agent":
+        raise UserError(f"data_dir is for generative models, and this is a run of {settings.algo}")
+    return settings._replace(config=replace(settings.config, data_dir=str(data_dir)))

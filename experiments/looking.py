@@ -1,0 +1,138 @@
+"""`jaxdl evaluate`, `sample`, `plot` and `list`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from experiments import algorithms, arguments
+from jaxdl.errors import UserError
+
+
+def evaluate(argv: Sequence[str]) -> dict[str, Any]:
+    """`jaxdl evaluate RUN`."""
+
+    @dataclass(frozen=True)
+    class Args:
+        run: Annotated[Path, tyro.conf.Positional]
+        """Folder of the run."""
+        best: bool = False
+        """The parameters of the best evaluation, in place of the newest."""
+        episodes: int | None = None
+        """Episodes (agents); the run's eval_episodes if not given."""
+        seed: int | None = None
+        """Seed of the evaluation; the run's if not given."""
+        data_dir: Path | None = None
+        """Folder with the dataset's files, where it is not the one that the run was trained from."""
+        importance_samples: int | None = None
+        """Samples an image of the importance-weighted bound on log p(x), reported as nll (generative models)."""
+        video: Path | None = None
+        """Also film one episode into this .gif or .mp4 (agents)."""
+
+    args = arguments.parse(Args, argv, "jaxdl evaluate", "Evaluate a run.")
+    from experiments import jobs, showing, training
+    from jaxdl import train, video
+
+    for name in ("episodes", "importance_samples"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"{name} must be above 0, got {value}")
+    if args.seed is not None and not 0 <= args.seed < 2**32:
+        raise UserError(f"seed must be between 0 and 2**32 - 1, got {args.seed}")
+    loaded = jobs.load(args.run, best=args.best, data_dir=args.data_dir)
+    settings = loaded.settings
+    agent = settings.algorithm.kind == "agent"
+    for name, only in (("episodes", True), ("video", True), ("importance_samples", False), ("data_dir", False)):
+        if getattr(args, name) is not None and agent is not only:
+            raise UserError(f"--{name.replace('_', '-')} is for {'agents' if only else 'generative models'}, "
+                            f"and {args.run} is a run of {settings.algo}")
+    if args.video is not None:
+        video.check_path(args.video)
+    options = {name: getattr(args, name) for name in ("episodes", "seed", "importance_samples")}
+    options = {name: value for name, value in options.items() if value is not None}
+    members = train.members_of(loaded.params, settings.train.num_seeds)
+    found = training.evaluated(settings, [loaded.job.evaluate(p, **options) for p in members])
+    print(f"step {loaded.step:,}: {showing.line_of(settings, found)}")
+    if args.video is not None:
+        video.record(loaded.job.model.greedy, members[0], settings.config.env_id, args.video,
+                     seed=settings.train.seed if args.seed is None else args.seed)
+        print(args.video)
+    return found
+
+
+def sample(argv: Sequence[str]) -> dict[str, Any]:
+    """`jaxdl sample RUN --num N --out FILE.png`."""
+
+    @dataclass(frozen=True)
+    class Args:
+        run: Annotated[Path, tyro.conf.Positional]
+        """Folder of the run."""
+        out: Path
+        """The picture to write, .png."""
+        num: int = 64
+        """Images to draw."""
+        seed: int = 0
+        """Seed of the draws."""
+
+    args = arguments.parse(Args, argv, "jaxdl sample", "Draw images from a generative model.")
+    from experiments import jobs, runs, showing
+    from jaxdl import train
+
+    if not 1 <= args.num <= 10_000:
+        raise UserError(f"num must be between 1 and 10000, got {args.num}")
+    if args.out.suffix.lower() != ".png":
+        raise UserError(f"out must end in .png, got {args.out}")
+    settings = runs.open_run(args.run)
+    if settings.algorithm.kind != "generative":
+        raise UserError(f"{args.run} is a run of {settings.algo}, which cannot draw images; 'jaxdl evaluate {args.run} "
+                        "--video FILE.gif' films it")
+    loaded = jobs.load(args.run)
+    params = train.members_of(loaded.params, settings.train.num_seeds)[0]
+    showing.save_samples(loaded.job, params, args.seed, args.num, args.out)
+    print(args.out)
+    return {"num": args.num, "seed": args.seed, "out": str(args.out)}
+
+
+def plot(argv: Sequence[str]) -> dict[str, Any]:
+    """`jaxdl plot RUN... --out FILE.png`."""
+
+    @dataclass(frozen=True)
+    class Args:
+        runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+        """Folders of runs; several of one algorithm and task are drawn as one curve with its spread."""
+        out: Path
+        """The picture to write."""
+
+    args = arguments.parse(Args, argv, "jaxdl plot", "Draw learning curves.")
+    from experiments import plot as plots
+
+    if not args.runs:
+        raise UserError("plot needs at least one run folder")
+    plots.plot_runs(args.runs, args.out)
+    print(args.out)
+    return {"runs": [str(run) for run in args.runs], "out": str(args.out)}
+
+
+def list(argv: Sequence[str]) -> dict[str, Any]:
+    """`jaxdl list`."""
+
+    @dataclass(frozen=True)
+    class Args:
+        pass
+
+    arguments.parse(Args, argv, "jaxdl list", "What can be used here.")
+    from jaxdl import data, envs
+
+    tables = {
+        "algorithms": {name: a.summary for name, a in algorithms.ALGORITHMS.items()},
+        "presets": {name: p.summary for name, p in algorithms.PRESETS.items()},
+        "environments": {name: ", ".join(backends) for name, backends in envs.listing()},
+        "datasets": data.DESCRIPTIONS,
+    }
+    for title, table in tables.items():
+        print(f"{title}:")
+        for name, text in table.items():
+            print(f"  {name:<32} {text}")
+    return tables

@@ -1,0 +1,62 @@
+"""What a finished run leaves to look at: a learning curve, a video of an agent, pictures of a generative model."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import jobs, pictures, plot, runs
+from jaxdl import train, video
+from jaxdl.errors import JaxdlError
+from jaxdl.types import PyTree
+
+
+def leave_pictures(folder: Path, settings: runs.Settings, job: jobs.Job, params: PyTree) -> list[Path]:
+    """Write the pictures of a run; one that cannot be made (no renderer, say) is left out with a word why."""
+    params = train.members_of(params, settings.train.num_seeds)[0]
+
+    def curve(path: Path) -> None:
+        plot.plot_runs([folder], path)
+
+    def policy(path: Path) -> None:
+        video.record(job.model.greedy, params, settings.config.env_id, path, seed=settings.train.seed)
+
+    def samples(path: Path) -> None:
+        save_samples(job, params, settings.train.seed, 64, path)
+
+    def reconstructions(path: Path) -> None:
+        images = job.test[:32]
+        again = jax.jit(job.model.reconstruct)(params, images, jax.random.key(settings.train.seed))
+        pictures.save_png(path, pictures.pairs(images, np.asarray(again)))
+
+    wanted = {"curve.png": curve}
+    wanted |= ({"policy.gif": policy} if settings.algorithm.kind == "agent" else
+               {"samples.png": samples, "reconstructions.png": reconstructions})
+    made = []
+    for name, draw in wanted.items():
+        try:
+            draw(folder / name)
+            made.append(folder / name)
+        except JaxdlError as e:
+            print(f"no {name}: {e}")
+    return made
+
+
+def save_samples(job: jobs.Job, params: PyTree, seed: int, num: int, path: Path) -> None:
+    """Draw `num` images from a generative model into a PNG."""
+    images = jax.jit(job.model.sample, static_argnums=2)(params, jax.random.key(seed), num)
+    pictures.save_png(path, pictures.grid(np.asarray(images)))
+
+
+def line_of(settings: runs.Settings, found: dict[str, Any] | None) -> str:
+    """An evaluation in words."""
+    if found is None:
+        return "not evaluated"
+    if settings.algorithm.kind == "agent":
+        over = f", mean over {len(found['members'])} seeds" if "members" in found else ""
+        return (f"mean return over {found['episodes']:.0f} greedy episodes in Gymnasium's own {settings.config.env_id}: "
+                f"{found['return_mean']:.1f} +- {found['return_std']:.1f}{over}")
+    nll = f", nll {found['nll']:.2f}" if "nll" in found else ""
+    return (f"test images of {settings.config.dataset}: elbo {found['elbo']:.2f} nats "
+            f"(reconstruction {found['reconstruction']:.2f}, kl {found['kl']:.2f}){nll}")

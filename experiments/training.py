@@ -1,0 +1,154 @@
+"""`jaxdl train` and `jaxdl resume`."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from experiments import algorithms, arguments, jobs, runs
+from experiments.showing import leave_pictures, line_of
+from jaxdl import checkpoint, files
+from jaxdl import train as training
+from jaxdl.errors import UserError
+
+
+def train(argv: Sequence[str]) -> dict[str, Any]:
+    """`jaxdl train ALGO [flags]`. Returns the summary."""
+    settings, out, overwrite = _parse_train(argv)
+    settings.validate()
+    job = jobs.open_job(settings)
+    (what,) = job.what.values()
+    folder = runs.create(out, f"{settings.algo}-{what}", overwrite)
+    runs.write_config(folder, settings)
+    return _run(folder, settings, job, resume=False)
+
+
+def resume(argv: Sequence[str]) -> dict[str, Any]:
+    """`jaxdl resume RUN [--total-steps N]`. Returns the summary."""
+
+    @dataclass(frozen=True)
+    class Args:
+        run: Annotated[Path, tyro.conf.Positional]
+        """Folder of the run."""
+        total_steps: int | None = None
+        """Go on to this step, past the planned end; schedules keep their horizon and hold their end value."""
+
+    args = arguments.parse(Args, argv, "jaxdl resume", "Continue a run from its newest checkpoint.")
+    settings = runs.open_run(args.run)
+    job = jobs.open_job(settings)
+    steps = checkpoint.steps(args.run / "checkpoints")
+    if not steps:
+        raise UserError(f"{args.run} has no checkpoint to resume from; train it again with "
+                        f"'jaxdl train {settings.algo} --config {args.run / 'config.json'}'")
+    if args.total_steps is not None:
+        if args.total_steps < steps[-1]:
+            raise UserError(f"total_steps={args.total_steps} is before step {steps[-1]}, where the run is")
+        settings = settings._replace(train=dataclasses.replace(settings.train, stop_step=args.total_steps))
+    summary = args.run / "summary.json"
+    if args.total_steps is None and summary.is_file():
+        done = files.read_json(summary, 1 << 20)
+        if done.get("ended") in ("finished", "reached"):
+            print(f"{args.run} is finished ({done['steps']:,} steps); give --total-steps to go on")
+            return done
+    if args.total_steps is not None:
+        runs.write_config(args.run, settings)
+    return _run(args.run, settings, job, resume=True)
+
+
+def _parse_train(argv: Sequence[str]) -> tuple[runs.Settings, Path | None, bool]:
+    known = ", ".join([*algorithms.ALGORITHMS, *algorithms.PRESETS])
+    if not argv or argv[0] in ("-h", "--help"):
+        text = f"usage: jaxdl train ALGO [flags]\n\nALGO is one of: {known}\n'jaxdl train ALGO --help' shows its flags."
+        if argv:
+            print(text)
+            sys.exit(0)
+        raise UserError(f"train needs an algorithm or a preset: {known}")
+    algo, algorithm, preset = algorithms.find(argv[0])
+    module = algorithm.load()
+    rest, path = _take(list(argv[1:]), "--config")
+    config, drive = module.Config(), training.Config()
+    if path is not None:
+        given = runs.read_config(Path(path))
+        if given.algo != algo:
+            raise UserError(f"{path} is of the algorithm '{given.algo}', not '{algo}'")
+        config, drive = given.config, given.train
+    if preset:
+        config = dataclasses.replace(config, **preset.config)
+        drive = dataclasses.replace(drive, **preset.train)
+
+    @dataclass(frozen=True)
+    class Args:
+        algorithm: module.Config = config
+        """Settings of the algorithm."""
+        run: training.Config = drive
+        """How the run is driven."""
+        out: Path | None = None
+        """Folder of the run; a fresh one under runs/ if not given."""
+        overwrite: bool = False
+        """Replace the run that is in --out."""
+
+    about = f"{preset.summary if preset else algorithm.summary}. --config RUN/config.json starts from the settings of a run."
+    args = arguments.parse(Args, rest, f"jaxdl train {argv[0]}", about)
+    return runs.Settings(algo, args.algorithm, args.run), args.out, args.overwrite
+
+
+def _take(argv: list[str], flag: str) -> tuple[list[str], str | None]:
+    """`argv` without `flag VALUE` or `flag=VALUE`, and the value."""
+    for i, word in enumerate(argv):
+        if word == flag:
+            if i + 1 == len(argv):
+                raise UserError(f"{flag} needs a file")
+            return argv[:i] + argv[i + 2 :], argv[i + 1]
+        if word.startswith(f"{flag}="):
+            return argv[:i] + argv[i + 1 :], word.removeprefix(f"{flag}=")
+    return argv, None
+
+
+def _run(folder: Path, settings: runs.Settings, job: jobs.Job, resume: bool) -> dict[str, Any]:
+    (kind, what), = job.what.items()
+    print(f"{'resuming' if resume else 'training'} {settings.algo} on {what} in {folder}", flush=True)
+    driver = job.driver()
+    if resume and not driver.exact:
+        print("environments on the host cannot be saved: they begin new episodes, so this is not bit for bit the run "
+              "that was interrupted")
+    try:
+        result = training.fit(
+            driver, settings.train, job.total_steps, folder=folder, evaluate=job.evaluate, score=job.score,
+            meta=jobs.meta(settings), resume=resume, show_progress=sys.stderr.isatty())
+    finally:
+        driver.close()
+    summary = {
+        "algo": settings.algo, kind: what, "seed": settings.train.seed, "steps": result.step, "updates": result.updates,
+        "compile_s": round(result.compile_s, 3), "train_s": round(result.train_s, 3),
+        "steps_per_s": round(result.steps_per_s * driver.members, 1), "ended": result.ended,
+        "eval": evaluated(settings, result.eval), "run": str(folder)}
+    files.write_json(folder / "summary.json", summary)
+    if result.ended == "interrupted":
+        print(f"interrupted at step {result.step:,}; the checkpoint is written; continue with: jaxdl resume {folder}")
+    else:
+        pictures = leave_pictures(folder, settings, job, result.params)
+        print("\n".join(_last_lines(folder, settings, summary, pictures)))
+    return summary
+
+
+def evaluated(settings: runs.Settings, found: list[dict[str, Any]] | None) -> dict[str, Any] | None:
+    """What `evaluate --json` prints: of a population the mean over members, and each member's own numbers."""
+    if found is None or len(found) == 1:
+        return found and found[0]
+    seeds = jobs.seeds(settings)
+    members = [{"seed": seed} | numbers for seed, numbers in zip(seeds, found, strict=True)]
+    return {name: sum(m[name] for m in found) / len(found) for name in found[0]} | {"members": members}
+
+
+def _last_lines(folder: Path, settings: runs.Settings, summary: dict[str, Any], pictures: list[Path]) -> list[str]:
+    lines = [f"{summary['steps']:,} steps in {summary['train_s']:.1f} s after {summary['compile_s']:.1f} s of compiling "
+             f"({summary['steps_per_s']:,.0f} steps/s)", line_of(settings, summary["eval"])]
+    lines += [f"  {path}" for path in [folder / "checkpoints", folder / "metrics.jsonl", *pictures]]
+    then = "sample" if settings.algorithm.kind == "generative" else "evaluate"
+    more = f"jaxdl sample {folder} --num 64 --out samples.png" if then == "sample" else f"jaxdl evaluate {folder}"
+    return [*lines, f"next: {more}", f"      tensorboard --logdir {folder}",
+            f"      jaxdl train {settings.algo} --help"]

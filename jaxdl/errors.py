@@ -1,0 +1,21 @@
+"""Errors of one sentence: what was given, what was expected and what to do."""
+
+
+class JaxdlError(Exception):
+    """Anything that jaxdl itself finds wrong. The command line prints the sentence, and a traceback only with --debug."""
+
+
+class UserError(JaxdlError, ValueError):
+    """What was asked for cannot be done as asked. The command line exits with status 2."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged, of another run, or cannot be written."""
+
+
+class DataError(UserError):
+    """A dataset is missing, damaged or not what its name says."""
+
+
+class EnvError(UserError):
+    """An environment cannot be made, or did what an environment must not do."""

@@ -1,0 +1,141 @@
+"""A run: a learner and a source composed into one pytree and one pure step.
+
+    run.init(key, data)   -> state            parameters made, memory warmed up
+    run.step(state, data) -> (state, metrics) the source collects, then `updates` times: sample, update, feedback
+
+The randomness of a step is `fold_in(state.key, state.t)`: a step depends on nothing but the state, so a run may be cut
+anywhere, written, read and continued bit for bit.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdl import parallel
+from jaxdl.types import (
+    Array,
+    HostRun,
+    HostSource,
+    HostStep,
+    Key,
+    Learner,
+    Metrics,
+    PyTree,
+    Run,
+    RunState,
+    Source,
+)
+
+
+def compose(learner: Learner, source: Source, *, stride: int, updates: int = 1, first_step: int = 0,
+            axis_name: str | None = None) -> Run:
+    """The run of `learner` on the batches of `source`.
+
+    Args:
+        stride: what one step adds to `t`: environment steps of a collect, or the updates on a dataset.
+        updates: updates in one step, each with a batch of its own.
+        first_step: `t` after `source.warmup`.
+        axis_name: the mapped axis over whose shards noise differs and metrics are summed.
+    """
+
+    def init(key: Key, data: PyTree = None) -> RunState:
+        k_learner, k_source, k_warmup, k_run = jax.random.split(key, 4)
+        learner_state = learner.init(k_learner)
+        source_state = source.init(parallel.shard_key(k_source, axis_name))
+        source_state = source.warmup(source_state, learner.params(learner_state),
+                                     parallel.shard_key(k_warmup, axis_name), jnp.zeros((), jnp.int32), data)
+        return RunState(learner_state, source_state, k_run, jnp.asarray(first_step, jnp.int32))
+
+    def step(state: RunState, data: PyTree = None) -> tuple[RunState, Metrics]:
+        key = parallel.shard_key(jax.random.fold_in(state.key, state.t), axis_name)
+        k_collect, k_learn = jax.random.split(key)
+        source_state, metrics = source.collect(state.source, learner.params(state.learner), k_collect, state.t, data)
+        learner_state, source_state, learned = learn(learner, source, updates, state.learner, source_state, k_learn, data)
+        metrics = parallel.sum_over(metrics | learned, axis_name)
+        return RunState(learner_state, source_state, state.key, state.t + stride), metrics
+
+    axes = RunState(learner=0, source=0, key=0, t=None)
+    return Run(init, step, axes, first_step, stride, updates, lambda state: learner.params(state.learner))
+
+
+def compose_host(learner: Learner, source: HostSource, *, num_envs: int, train_freq: int, updates: int,
+                 first_step: int) -> HostRun:
+    """The run of `learner` on the batches of a source whose environments live on the host."""
+
+    def init(key: Key, obs: Array) -> RunState:
+        k_learner, k_run = jax.random.split(key)
+        return RunState(learner.init(k_learner), source.init(obs), k_run, jnp.zeros((), jnp.int32))
+
+    def restart(state: RunState, obs: Array) -> RunState:
+        return state._replace(source=source.restart(state.source, obs))
+
+    def keys(state: RunState) -> Key:
+        return jax.random.split(jax.random.fold_in(state.key, state.t))
+
+    def act(state: RunState) -> tuple[RunState, Array, Metrics]:
+        source_state, action, metrics = source.act(state.source, learner.params(state.learner), keys(state)[0], state.t)
+        return state._replace(source=source_state), action, metrics
+
+    def observe(state: RunState, step: HostStep) -> tuple[RunState, Metrics]:
+        source_state, metrics = source.observe(state.source, step)
+        return state._replace(source=source_state, t=state.t + num_envs), metrics
+
+    def learn_(state: RunState) -> tuple[RunState, Metrics]:
+        learner_state, source_state, metrics = learn(
+            learner, source, updates, state.learner, state.source, keys(state)[1], None)
+        return state._replace(learner=learner_state, source=source_state), metrics
+
+    return HostRun(init, restart, act, observe, learn_, num_envs, train_freq, first_step, updates,
+                   lambda state: learner.params(state.learner))
+
+
+def learn(learner: Learner, source: Source | HostSource, updates: int, learner_state: PyTree, source_state: PyTree, key: Key,
+          data: PyTree) -> tuple[PyTree, PyTree, Metrics]:
+    """`updates` times: sample, update, feedback. Returns the new states of learner and source, and the metrics summed."""
+
+    def update(carry, k: Key):
+        learner_state, source_state = carry
+        k_sample, k_update = jax.random.split(k)
+        source_state, batch = source.sample(source_state, k_sample, data)
+        learner_state, aux = learner.update(learner_state, batch, k_update)
+        source_state = source.feedback(source_state, batch, aux.feedback)
+        return (learner_state, source_state), aux.metrics
+
+    carry = (learner_state, source_state)
+    if updates == 1:
+        carry, metrics = update(carry, key)
+    else:
+        carry, metrics = jax.lax.scan(update, carry, jax.random.split(key, updates))
+        metrics = jax.tree.map(lambda x: x.sum(0), metrics)
+    return *carry, metrics
+
+
+class Report(NamedTuple):
+    """What a chunk of steps says."""
+
+    metrics: Metrics  # summed over the steps
+    bad_step: Array  # int32 (): `t` after the first step with a metric that is not finite, -1 where there was none
+
+    def add(self, metrics: Metrics, t: Array) -> "Report":
+        """The report with one more step's metrics, `t` steps in."""
+        total = jax.tree.map(jnp.add, self.metrics, metrics)
+        finite = jnp.isfinite(sum(m.total for m in metrics.values()))
+        return Report(total, jnp.where((self.bad_step < 0) & ~finite, t, self.bad_step))
+
+
+def empty_report(metrics: Metrics) -> Report:
+    """The report of no steps; `metrics` gives names and shapes (arrays or `ShapeDtypeStruct`s)."""
+    return Report(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics), jnp.asarray(-1, jnp.int32))
+
+
+def advance(run: Run, state: RunState, data: PyTree, n: Array) -> tuple[RunState, Report]:
+    """`n` steps, a traced number: one program serves chunks of every length."""
+    step = jax.jit(run.step)  # traced once, for its shapes and for the loop
+
+    def body(_, carry):
+        state, report = carry
+        state, metrics = step(state, data)
+        return state, report.add(metrics, state.t)
+
+    return jax.lax.fori_loop(0, n, body, (state, empty_report(jax.eval_shape(step, state, data)[1])))

@@ -1,0 +1,254 @@
+"""The host loop: run a chunk, log it, and where they are due evaluate and write a checkpoint; repeat.
+
+The host is asked rarely: a chunk is up to half a second of steps inside one program, and everything else happens between two.
+No result depends on where chunks end, so a run that was cut, at any chunk, and resumed has the bits of one that was not.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdl import checkpoint
+from jaxdl.config import config, require, require_positive
+from jaxdl.drive import Driver
+from jaxdl.errors import CheckpointError, JaxdlError, UserError
+from jaxdl.logging import open_log, progress
+from jaxdl.run import Report
+from jaxdl.types import Metrics, PyTree
+
+_CHUNK_S = 0.5  # a chunk is made to last about this long: what a signal or a progress bar waits for
+
+
+@config
+class Config:
+    """How a run is driven, whatever it learns."""
+
+    seed: int = 0
+    """Seed of everything random in the run."""
+    num_seeds: int = 1
+    """Train this many seeds (seed, seed + 1, ...) as one program."""
+    stop_step: int | None = None
+    """Step to end at, where that is not the planned total; schedules keep the planned horizon and hold their end value."""
+    log_every: int | None = None
+    """Steps between two rows of metrics; a hundredth of the run if not given."""
+    eval_every: int | None = None
+    """Steps between two evaluations; only at the end if not given."""
+    eval_episodes: int = 100
+    """Episodes of one evaluation (agents)."""
+    stop_at_return: float | None = None
+    """End as soon as an evaluation's mean return (agents) reaches this; needs eval_every."""
+    checkpoint_every: int | None = None
+    """Steps between two checkpoints; a tenth of the run if not given."""
+    keep_checkpoints: int = 3
+    """How many of the newest checkpoints are kept."""
+    checkpoint_memory: bool = True
+    """Write the replay memory into checkpoints. Without it they are small, and a resumed run is no longer exact."""
+
+
+class Result(NamedTuple):
+    """What `fit` did."""
+
+    params: PyTree  # what acts or samples
+    state: PyTree  # the run's state, as a checkpoint holds it
+    step: int  # `t` at the end
+    updates: int  # since the run began
+    compile_s: float
+    train_s: float  # in chunks: compile, evaluation and checkpoints left out
+    steps_per_s: float
+    eval: list[dict[str, Any]] | None  # the last evaluation, of each member
+    ended: str  # "finished", "reached" (stop_at_return) or "interrupted"
+
+
+class TrainingError(JaxdlError):
+    """Training went wrong: a loss or a parameter is no longer finite."""
+
+
+def validate(config: Config) -> None:
+    """Refuse settings that make no sense.
+
+    Raises:
+        UserError: names the field, what was given and what would do.
+    """
+    require(config, "seed", 0 <= config.seed < 2**32, "between 0 and 2**32 - 1")
+    require_positive(config, "num_seeds", "stop_step", "log_every", "eval_every", "eval_episodes", "checkpoint_every",
+                     "keep_checkpoints")
+    if config.stop_at_return is not None and config.eval_every is None:
+        raise UserError("stop_at_return needs eval_every: without it nothing is evaluated before the end")
+
+
+def fit(
+    driver: Driver,
+    config: Config,
+    total_steps: int,
+    *,
+    folder: Path | None = None,
+    evaluate: Callable[[PyTree], dict[str, Any]] | None = None,
+    score: str = "return_mean",
+    meta: dict[str, Any] | None = None,
+    resume: bool = False,
+    show_progress: bool = False,
+) -> Result:
+    """Train until `total_steps` (or `config.stop_step`), or until told to stop.
+
+    Args:
+        driver: the run, compiled.
+        config: how to drive it.
+        total_steps: the planned end; no step is taken past it.
+        folder: of the run: `metrics.jsonl`, `tensorboard/`, `checkpoints/` and `best/` go there. None keeps nothing.
+        evaluate: `params -> numbers`, run every `eval_every` steps and at the end.
+        score: the number of `evaluate` that is better when higher; the best one's parameters are kept in `best/`.
+        meta: written into checkpoints; one with other values is refused on resume.
+        resume: continue from the newest checkpoint in `folder`.
+        show_progress: draw a progress bar on stderr.
+
+    Raises:
+        TrainingError: a metric or a parameter is not finite; names the step and the last good checkpoint.
+        CheckpointError: a checkpoint cannot be written or read.
+    """
+    stop = config.stop_step or total_steps
+    last = driver.first_step + max(0, (stop - driver.first_step) // driver.stride) * driver.stride
+    every = {
+        "log": config.log_every or max(1, stop // 100),
+        "eval": config.eval_every,
+        "checkpoint": config.checkpoint_every or max(1, math.ceil(stop / 10)),
+    }
+    shelf = _Shelf(folder, config, meta or {})
+    if resume:
+        step, state = shelf.read(driver)
+    else:
+        step, state = driver.first_step, driver.start()
+    log = open_log(folder, resume_step=step if resume else None) if folder else None
+    pace, train_s, began, evaluation, ended = 1, 0.0, step, None, "finished"
+    totals, logged_at, logged_s = None, step, 0.0
+
+    with _signals() as stopped, progress(last, step, enabled=show_progress) as bar:
+        while step < last and ended == "finished":
+            target = min([last, *(_next_multiple(step, e) for e in every.values() if e)])
+            n = min(pace, math.ceil((target - step) / driver.stride), (last - step) // driver.stride)
+            start = time.perf_counter()
+            state, news = driver.chunk(state, n)
+            spent = time.perf_counter() - start
+            train_s += spent
+            pace = max(1, min(4 * pace, int(n * _CHUNK_S / max(spent, 1e-9))))
+            before, step = step, step + n * driver.stride
+            _check_finite(news, driver.params(state), step, shelf)
+            totals = news.metrics if totals is None else jax.tree.map(np.add, totals, news.metrics)
+            due = {name for name, e in every.items() if e and before // e < step // e}
+
+            values = {}
+            if "log" in due or step == last:
+                values = _means(totals) | {"steps_per_s": (step - logged_at) / max(train_s - logged_s, 1e-9)}
+                totals, logged_at, logged_s = None, step, train_s
+            if evaluate and ("eval" in due or step == last):
+                evaluation = [evaluate(p) for p in members_of(driver.params(state), driver.members)]
+                values |= {f"eval/{name}": _column(evaluation, name) for name in evaluation[0]}
+                mean = float(np.mean(_column(evaluation, score)))
+                if config.eval_every:
+                    shelf.keep_best(step, driver.params(state), mean)
+                if config.stop_at_return is not None and mean >= config.stop_at_return:
+                    ended = "reached"
+            if values and log:
+                log.row(step, values)
+            bar.update(step, values or _means(totals))
+            if stopped() and step < last and ended == "finished":
+                ended = "interrupted"
+            if "checkpoint" in due or step == last or ended != "finished":
+                shelf.write(step, driver.snapshot(state))
+    if log:
+        log.close()
+    if evaluate and evaluation is None and ended != "interrupted":
+        evaluation = [evaluate(p) for p in members_of(driver.params(state), driver.members)]
+    done = (step - driver.first_step) // driver.stride * driver.updates
+    return Result(driver.params(state), driver.snapshot(state), step, done, driver.compile_s, train_s,
+                  (step - began) / train_s if train_s else 0.0, evaluation, ended)
+
+
+def members_of(params: PyTree, count: int) -> list[PyTree]:
+    """The parameters of each of `count` members, whose leaves have a leading axis of members unless there is one."""
+    return [params] if count == 1 else [jax.tree.map(lambda x: x[k], params) for k in range(count)]
+
+
+def _column(rows: list[dict[str, Any]], name: str) -> float | np.ndarray:
+    return rows[0][name] if len(rows) == 1 else np.array([row[name] for row in rows])
+
+
+class _Shelf:
+    """The run's checkpoints and its best parameters; does nothing without a folder."""
+
+    def __init__(self, folder: Path | None, config: Config, meta: dict[str, Any]):
+        self.checkpoints = folder / "checkpoints" if folder else None
+        self.best = folder / "best" if folder else None
+        self.config, self.meta, self.newest = config, meta, None
+        self.best_score = -math.inf
+        if self.best and checkpoint.steps(self.best):
+            self.best_score = checkpoint.read_meta(self.best, checkpoint.steps(self.best)[-1])["score"]
+
+    def write(self, step: int, state: PyTree) -> None:
+        if self.checkpoints:
+            checkpoint.save(self.checkpoints, step, state, meta=self.meta, keep=self.config.keep_checkpoints)
+            self.newest = step
+
+    def keep_best(self, step: int, params: PyTree, score: float) -> None:
+        if self.best and score > self.best_score:
+            checkpoint.save(self.best, step, params, meta=self.meta | {"score": score}, keep=1)
+            self.best_score = score
+
+    def read(self, driver: Driver) -> tuple[int, PyTree]:
+        if self.checkpoints is None:
+            raise CheckpointError("a run without a folder has no checkpoint to resume from")
+        step, state = checkpoint.restore(self.checkpoints, driver.like, meta=self.meta)
+        self.newest = step
+        return step, driver.restore(state)
+
+
+def _means(totals: Metrics) -> dict[str, float | np.ndarray]:
+    """The mean of each metric; one that counted nothing (no episode ended) is left out."""
+    means = {name: m.total / np.maximum(m.count, 1) for name, m in totals.items() if np.all(m.count > 0)}
+    return {name: float(v) if np.ndim(v) == 0 else v for name, v in means.items()}
+
+
+def _check_finite(report: Report, params: PyTree, step: int, shelf: _Shelf) -> None:
+    bad_step = np.max(report.bad_step)
+    wrong = [name for name, m in report.metrics.items() if not np.all(np.isfinite(m.total))]
+    if not wrong:
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        wrong = [f"parameter {jax.tree_util.keystr(path)}" for path, x in leaves if not np.all(np.isfinite(x))]
+        bad_step = step
+    if wrong:
+        kept = (f"the last good checkpoint is step {shelf.newest} in {shelf.checkpoints}" if shelf.newest is not None
+                else "no checkpoint was written before it")
+        raise TrainingError(f"{wrong[0]} is no longer finite at step {bad_step}; {kept}; "
+                            "a lower learning_rate or a max_grad_norm may keep it finite")
+
+
+def _next_multiple(step: int, every: int) -> int:
+    return (step // every + 1) * every
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """The first SIGINT or SIGTERM asks to stop at the end of the chunk; a second SIGINT stops at once."""
+    caught = []
+
+    def handle(number, frame):
+        del frame
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    try:
+        old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are somebody else's
+        old = {}
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for s, h in old.items():
+            signal.signal(s, h)

@@ -1,0 +1,189 @@
+"""The signatures everything meets at: environments, learners, sources, runs.
+
+A training run is one pytree and one pure step. An algorithm (`Learner`) learns from batches; something else (`Source`)
+makes the batches; a `Run` is the two composed (`jaxdl.run`).
+
+Shapes: `B` batch, `N` environments, `...` the shape of one observation or action.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Key = jax.Array  # a typed key (`jax.random.key`), shape ()
+PyTree = Any
+
+
+class Mean(NamedTuple):
+    """A mean that can still be merged: a sum and how many numbers went into it, both float32 of shape ()."""
+
+    total: Array
+    count: Array
+
+    @staticmethod
+    def of(values: Array, where: Array | None = None) -> "Mean":
+        """The mean of `values` (any shape), or of those `where` (same shape, bool) is true."""
+        values = jnp.asarray(values, jnp.float32)
+        if where is None:
+            return Mean(values.sum(), jnp.asarray(values.size, jnp.float32))
+        return Mean(jnp.where(where, values, 0).sum(), where.sum(dtype=jnp.float32))
+
+
+Metrics = dict[str, Mean]
+
+
+class EnvSpec(NamedTuple):
+    """What an algorithm must know of an environment before it can be made."""
+
+    id: str
+    observation_space: gymnasium.Space  # of one environment
+    action_space: gymnasium.Space  # of one environment
+    max_episode_steps: int | None
+
+
+class DataSpec(NamedTuple):
+    """What an algorithm must know of a dataset of images before it can be made."""
+
+    name: str
+    num_examples: int  # in the training split
+    shape: tuple[int, int, int]  # of one image: H, W, C
+
+    @property
+    def size(self) -> int:
+        """Numbers in one image."""
+        return math.prod(self.shape)
+
+
+class TimeStep(NamedTuple):
+    """What N environments answer to N actions. An episode that ends is reset within the same step."""
+
+    obs: Array  # [N, ...] what the policy sees next: after an end, the first observation of the new episode
+    reward: Array  # [N] float32
+    terminated: Array  # [N] bool: the task ended; there is no value after it
+    truncated: Array  # [N] bool: the recording ended (a time limit); the value goes on
+    next_obs: Array  # [N, ...] the true successor, also where an episode ended
+
+
+class Env(NamedTuple):
+    """N copies of an environment as pure functions on the device."""
+
+    spec: EnvSpec
+    reset: Callable[[Key, int], tuple[PyTree, Array]]  # (key, N) -> (state, obs [N, ...])
+    step: Callable[[PyTree, Array, Key], tuple[PyTree, TimeStep]]  # (state, action [N, ...], key) -> (state, TimeStep)
+
+
+class HostStep(NamedTuple):
+    """What N Gymnasium environments answered, as numpy arrays (NEXT_STEP autoreset).
+
+    Where an episode ended, `obs` is its last true observation, and the step after it only resets: reward 0, action ignored.
+    """
+
+    obs: Array  # [N, ...]
+    reward: Array  # [N] float32
+    terminated: Array  # [N] bool
+    truncated: Array  # [N] bool
+
+
+class Experience(NamedTuple):
+    """One step of one environment as a memory stores it (there with a leading axis)."""
+
+    obs: Array
+    action: Array
+    reward: Array
+    next_obs: Array
+    terminated: Array
+    truncated: Array
+
+
+class Transition(NamedTuple):
+    """What a Q-learner learns from: `reward + discount * value(next_obs)` is the target of `(obs, action)`."""
+
+    obs: Array  # [B, ...]
+    action: Array  # [B, ...]
+    reward: Array  # [B] float32: the discounted sum of the rewards of the n steps
+    discount: Array  # [B] float32: gamma ** n, and 0 where the episode terminated
+    next_obs: Array  # [B, ...] the observation n steps on, or the last true one of the episode
+
+
+class Aux(NamedTuple):
+    """What an update says beside its new state: metrics, and feedback for the source (new priorities)."""
+
+    metrics: Metrics
+    feedback: PyTree = None
+
+
+class Learner(NamedTuple):
+    """An algorithm that learns from batches."""
+
+    init: Callable[[Key], PyTree]  # (key) -> learner state
+    update: Callable[[PyTree, PyTree, Key], tuple[PyTree, Aux]]  # (learner state, batch, key) -> (learner state, Aux)
+    params: Callable[[PyTree], PyTree]  # (learner state) -> what acts or samples
+
+
+class Actor(NamedTuple):
+    """A policy. `t` is the number of environment steps taken so far, unbatched, for schedules."""
+
+    init: Callable[[int], PyTree]  # (N) -> recurrent carry, None where there is none
+    act: Callable[..., tuple[PyTree, Array, PyTree]]  # (params, carry, obs [N, ...], key, t) -> (carry, action, extras)
+
+
+class Source(NamedTuple):
+    """Something that makes batches. `t` counts steps; `data` is a dataset on the device, or None."""
+
+    init: Callable[[Key], PyTree]  # (key) -> source state
+    warmup: Callable[..., PyTree]  # (source state, params, key, t, data) -> source state: fills the memory
+    collect: Callable[..., tuple[PyTree, Metrics]]  # (source state, params, key, t, data) -> (source state, metrics)
+    sample: Callable[..., tuple[PyTree, PyTree]]  # (source state, key, data) -> (source state, batch), once an update
+    feedback: Callable[..., PyTree]  # (source state, batch, feedback) -> source state
+
+
+class HostSource(NamedTuple):
+    """A source whose environments live on the host: what they answer comes in from outside, a vector step at a time."""
+
+    init: Callable[[Array], PyTree]  # (obs [N, ...]) -> source state
+    restart: Callable[[PyTree, Array], PyTree]  # (source state, obs) -> source state: all environments begin anew
+    observe: Callable[[PyTree, HostStep], tuple[PyTree, Metrics]]  # (source state, step) -> (source state, metrics)
+    act: Callable[..., tuple[PyTree, Array, Metrics]]  # (source state, params, key, t) -> (state, action, metrics)
+    sample: Callable[..., tuple[PyTree, PyTree]]  # as in Source
+    feedback: Callable[..., PyTree]  # as in Source
+
+
+class RunState(NamedTuple):
+    """Everything of a run that changes: what a checkpoint holds."""
+
+    learner: PyTree
+    source: PyTree
+    key: Key  # never changes: the randomness of a step is `fold_in(key, t)`
+    t: Array  # int32 (): environment steps, or updates of a learner on a dataset
+
+
+class Run(NamedTuple):
+    """A training run: one pytree (`RunState`) and one pure step."""
+
+    init: Callable[[Key, PyTree], RunState]  # (key, data) -> state, its memory warmed up
+    step: Callable[[RunState, PyTree], tuple[RunState, Metrics]]  # (state, data) -> (state, metrics)
+    axes: RunState  # 0 or None for each part: what a population has of its own, and what it shares
+    first_step: int  # `t` after init
+    stride: int  # what one step adds to `t`
+    updates: int  # updates in one step
+    params: Callable[[RunState], PyTree]  # (state) -> what acts or samples
+
+
+class HostRun(NamedTuple):
+    """A training run whose environments live on the host: the same state, one call a vector step."""
+
+    init: Callable[[Key, Array], RunState]  # (key, obs [N, ...]) -> state
+    restart: Callable[[RunState, Array], RunState]  # (state, obs) -> state: after a checkpoint was read
+    act: Callable[[RunState], tuple[RunState, Array, Metrics]]  # (state) -> (state, action [N, ...], metrics)
+    observe: Callable[[RunState, HostStep], tuple[RunState, Metrics]]  # (state, step) -> (state, metrics)
+    learn: Callable[[RunState], tuple[RunState, Metrics]]  # (state) -> (state, metrics)
+    num_envs: int
+    train_freq: int  # vector steps between two rounds of updates
+    first_step: int  # environment steps of the warm-up, in which nothing is learned
+    updates: int  # updates in one round
+    params: Callable[[RunState], PyTree]
