@@ -170,7 +170,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
     def init(key: Key) -> State:
         space = spec.observation_space
-        params = nn.init(network, key, jnp.zeros((1, *space.shape), space.dtype))
+        params = network.init(key, jnp.zeros((1, *space.shape), space.dtype))
         return State(params, params, tx.init(params), jnp.zeros((), jnp.int32))
 
     def loss_fn(params: PyTree, target: PyTree, batch: Transition) -> tuple[Array, dict[str, Mean]]:
@@ -184,8 +184,8 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         return loss.mean(), {"loss": Mean.of(loss), "q_mean": Mean.of(q)}
 
     def update(state: State, batch: Transition, key: Key) -> tuple[State, Aux]:
-        del key
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, state.target, batch)
+        grads, metrics = optim.gradients(lambda params, batch, _: loss_fn(params, state.target, batch), state.params,
+                                         batch, key, config.optim.accumulate)
         updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
         since = state.since_target + stride

@@ -147,7 +147,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Vae:
         return {"elbo": Mean.of(reconstruction - kl), "reconstruction": Mean.of(reconstruction), "kl": Mean.of(kl)}
 
     def init(key: Key) -> State:
-        params = nn.init(network, key, jnp.zeros((1, size)))
+        params = network.init(key, jnp.zeros((1, size)))
         return State(params, tx.init(params))
 
     def loss_fn(params: PyTree, images: Array, key: Key) -> tuple[Array, dict[str, Mean]]:
@@ -156,7 +156,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Vae:
         return loss, metrics | {"loss": Mean.of(loss)}
 
     def update(state: State, images: Array, key: Key) -> tuple[State, Aux]:
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, images, key)
+        grads, metrics = optim.gradients(loss_fn, state.params, images, key, config.optim.accumulate)
         updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
         return State(jax.tree.map(jnp.add, state.params, updates), opt), Aux(metrics)
 

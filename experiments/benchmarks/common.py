@@ -1,0 +1,99 @@
+"""Run the sides of a benchmark in turn, each in a process of its own on one core, and put their medians side by side.
+
+Only the standard library: peers run these files with the Python of their own environment.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+
+def main(script: str, sides: dict[str, tuple[str, Callable[[argparse.Namespace], dict]]], ratios: dict[str, tuple],
+         more: Callable[[argparse.ArgumentParser], None] = lambda parser: None) -> None:
+    """The command line of a benchmark.
+
+    Args:
+        script: the benchmark's `__file__`.
+        sides: name -> ("jaxdl" or "peers", whose Python runs it; the function that measures it).
+        ratios: what to report -> (side, other side, figure, "higher" or "lower" is better).
+        more: adds arguments of its own.
+    """
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--peers", help="Python of an environment with the extra 'bench' installed")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--core", type=int, default=0)
+    parser.add_argument("--side", choices=sides, help="measure this side here and print one line (used by the script itself)")
+    more(parser)
+    args = parser.parse_args()
+    if args.side:
+        print(json.dumps(sides[args.side][1](args)), flush=True)
+        return
+    if not args.peers:
+        parser.error("--peers is needed: python -m venv peers && peers/bin/pip install torch '.[bench]'")
+    rows: dict[str, list[dict]] = {name: [] for name in sides}
+    for repeat in range(args.repeats):
+        for name, (who, _) in sides.items():
+            row = _measure(script, name, sys.executable if who == "jaxdl" else args.peers, args.core)
+            rows[name].append(row)
+            print(f"{repeat + 1}/{args.repeats} {name}: {row}", file=sys.stderr, flush=True)
+    medians = {name: {k: statistics.median(r[k] for r in runs) if isinstance(v, (int, float)) else v
+                      for k, v in runs[0].items()} for name, runs in rows.items()}
+    figures = {what: _ratio(medians[a][figure], medians[b][figure], better)
+               for what, (a, b, figure, better) in ratios.items()}
+    result = {"command": " ".join(["python", os.path.relpath(script), *(f"--repeats {args.repeats}".split())]),
+              "machine": {"processor": _processor(), "core": 1, "python": platform.python_version()},
+              "ratios": figures, "medians": medians,
+              "spread": {name: _spread(runs) for name, runs in rows.items()}}
+    Path(script).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Installed versions of packages."""
+    return {name: metadata.version(name) for name in names}
+
+
+def _ratio(ours: float, theirs: float, better: str) -> float:
+    return round(ours / theirs if better == "higher" else theirs / ours, 3)
+
+
+def _spread(rows: list[dict]) -> dict[str, float]:
+    """Largest over smallest of each figure."""
+    return {k: round(max(r[k] for r in rows) / min(r[k] for r in rows), 3)
+            for k, v in rows[0].items() if isinstance(v, float) and v > 0}
+
+
+def _measure(script: str, side: str, python: str, core: int) -> dict:
+    env = dict(os.environ, OMP_NUM_THREADS="1", JAX_PLATFORMS="cpu", XLA_FLAGS="", JAX_ENABLE_COMPILATION_CACHE="false")
+    done = subprocess.run(["taskset", "-c", str(core), python, script, "--side", side, *_own(sys.argv[1:])],
+                          env=env, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _own(argv: list[str]) -> list[str]:
+    """The arguments that a side needs too: all but --peers, --repeats and --core."""
+    kept, skip = [], False
+    for word in argv:
+        if skip:
+            skip = False
+        elif word in ("--peers", "--repeats", "--core"):
+            skip = True
+        else:
+            kept.append(word)
+    return kept
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()

@@ -1,0 +1,68 @@
+"""DQN on CartPole-v1 on the device: environment steps per second and seconds of compiling, beside rejax.
+
+Both: 10 environments, batch 128, one update per 10 environment steps, hidden 64-64 (rejax has them built in), memory 10,000,
+1,000 random steps first, Adam 2.5e-4, squared loss, target copied every 500 steps, no evaluation. Steps per second are those
+of the whole run, initialisation and random steps included; compiling is tracing, lowering and compiling of all programs.
+"""
+
+import time
+
+import common
+
+STEPS = 300_000
+
+
+def rejax(args) -> dict:
+    """The run of rejax, one compiled program."""
+    import jax
+    import jax.numpy as jnp
+    import rejax as peer
+
+    algo = peer.get_algo("dqn").create(
+        env="CartPole-v1", agent="QNetwork", agent_kwargs={"activation": "relu"}, num_envs=10, buffer_size=10_000,
+        fill_buffer=1000, batch_size=128, learning_rate=2.5e-4, num_epochs=1, target_update_freq=500, polyak=0.0,
+        eps_start=1.0, eps_end=0.05, exploration_fraction=0.5, gamma=0.99, ddqn=False, total_timesteps=STEPS,
+        eval_freq=STEPS, skip_initial_evaluation=True)
+    algo = algo.replace(eval_callback=lambda algo, state, key: (jnp.zeros(1), jnp.zeros(1)))
+    key = jax.random.PRNGKey(0)
+    start = time.perf_counter()
+    train = jax.jit(algo.train).lower(key).compile()
+    compiled = time.perf_counter()
+    jax.block_until_ready(train(key))
+    done = time.perf_counter()
+    return {"steps_per_s": STEPS / (done - compiled), "compile_s": compiled - start,
+            "versions": common.versions("rejax", "jax", "gymnax")}
+
+
+def jaxdl(buffer_size: int) -> dict:
+    """The run of jaxdl, driven as `train.fit` drives it."""
+    import jax
+
+    from agents import dqn
+    from jaxdl import drive
+    from jaxdl.optim import Config as OptimConfig
+
+    config = dqn.Config(
+        num_envs=10, buffer_size=buffer_size, learning_starts=1000, batch_size=128, hidden_sizes=(64, 64),
+        target_update_interval=500, exploration_final_eps=0.05, exploration_fraction=0.5, gamma=0.99, loss="squared",
+        total_steps=STEPS, optim=OptimConfig(learning_rate=2.5e-4))
+    driver = drive.device(dqn.make_run, config, None, [0])
+    compiled = time.perf_counter()
+    state, step = driver.start(), driver.first_step
+    while step < STEPS:
+        n = min(3000, (STEPS - step) // driver.stride)
+        state, _ = driver.chunk(state, n)
+        step += n * driver.stride
+    jax.block_until_ready(state)
+    done = time.perf_counter()
+    return {"steps_per_s": STEPS / (done - compiled), "compile_s": driver.compile_s, "versions": common.versions("jaxdl", "jax")}
+
+
+if __name__ == "__main__":
+    common.main(
+        __file__,
+        {"jaxdl": ("jaxdl", lambda args: jaxdl(10_000)), "jaxdl_1M": ("jaxdl", lambda args: jaxdl(1_000_000)),
+         "rejax": ("peers", rejax)},
+        {"steps_per_s, jaxdl over rejax": ("jaxdl", "rejax", "steps_per_s", "higher"),
+         "compile_s, rejax over jaxdl": ("jaxdl", "rejax", "compile_s", "lower"),
+         "steps_per_s, memory of 1M over 10k": ("jaxdl_1M", "jaxdl", "steps_per_s", "higher")})

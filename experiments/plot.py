@@ -1,0 +1,208 @@
+"""Learning curves of one or many runs, from their metrics, as a picture.
+
+Seeds of one setting (the members of a population, and runs whose settings differ only in the seed) are drawn together:
+one as a line; up to five as their mean, each a thin line beside it; more as their interquartile mean with its 95 %
+bootstrap interval (`jaxdl.statistics`), over the steps that all of them have. Each task has axes of its own.
+"""
+
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdl import files
+from jaxdl.errors import UserError
+from jaxdl.logging import read_metrics
+from jaxdl.statistics import bootstrap_interval, iqm
+
+_SUFFIXES = (".png", ".svg", ".pdf")
+_MAX_CONFIG_BYTES = 1 << 20
+_FEW = 5  # seeds: up to so many each is drawn
+_MOST_POINTS = 400  # of an interquartile mean
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito 2008
+
+
+class Measure(NamedTuple):
+    """What can be drawn."""
+
+    name: str  # of the metric
+    beside: str | None  # a metric that is drawn dashed beside it
+    label: str  # of the axis
+    skip: float  # part of the steps, from the first on, that does not count for the limits of the axis
+
+
+MEASURES = (  # drawn is the first that has a curve
+    Measure("eval/return_mean", None, "mean return of evaluation episodes (reward)", 0.0),
+    Measure("episode_return", "eval/return_mean", "mean return of training episodes (reward)", 0.0),
+    Measure("elbo", "eval/elbo", "ELBO (nats per example)", 0.05),
+    Measure("eval/elbo", None, "ELBO of held-out data (nats per example)", 0.05),
+    Measure("loss", "eval/loss", "loss", 0.05),
+)
+
+
+class Curve(NamedTuple):
+    """One metric of one seed."""
+
+    step: np.ndarray  # [T] increasing
+    value: np.ndarray  # [T] finite
+
+
+class Setting(NamedTuple):
+    """The runs that differ only in their seeds."""
+
+    algo: str
+    task: str
+    unit: str  # of a step
+    config: dict[str, Any]
+    curves: dict[str, list[Curve]]  # by metric, of each seed that has it
+
+
+def plot_runs(runs: Sequence[str | Path], out: str | Path) -> None:
+    """Draw the learning curves of runs, 800 pixels wide (1600 with more than three tasks).
+
+    Agents: the return of evaluations; where there were fewer than two, that of training episodes. Generative models:
+    the ELBO, in training and held-out. Others: the loss. The first steps of an ELBO or a loss may lie outside the axes.
+
+    Args:
+        runs: run folders.
+        out: a .png, .svg or .pdf file; written atomically.
+
+    Raises:
+        UserError: not a run, nothing to draw in it yet, another suffix, or the picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    out = Path(out)
+    if out.suffix.lower() not in _SUFFIXES:
+        raise UserError(f"{out} must end in one of {', '.join(_SUFFIXES)}")
+    if not runs:
+        raise UserError("there is no run to draw; give at least one run folder")
+    panels = list(_panels(_settings([Path(run) for run in runs])))
+    columns = 1 if len(panels) <= 3 else 2
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(8 * columns, 5 * rows), dpi=100)
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
+    for i, (measure, settings) in enumerate(panels):
+        _draw(figure.add_subplot(rows, columns, i + 1), measure, settings)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=out.suffix[1:].lower())
+    files.write_bytes(out, buffer.getvalue())
+
+
+def _settings(runs: list[Path]) -> list[Setting]:
+    """The runs, read and put together by setting, in the order in which they were given."""
+    found: dict[str, Setting] = {}
+    for run in {run.resolve(): run for run in runs}.values():
+        config_file = run / "config.json"
+        if not config_file.is_file():
+            raise UserError(f"{run} is not a run folder: it has no config.json")
+        values = files.read_json(config_file, _MAX_CONFIG_BYTES)
+        algo, config = values.get("algo"), values.get("config")
+        what = next((w for w in ("env_id", "dataset") if isinstance(config, dict) and w in config), None)
+        if not isinstance(algo, str) or what is None:
+            raise UserError(f"{config_file} is not of a run: it has no 'algo', or no 'env_id' or 'dataset' in 'config'")
+        metrics = run / "metrics.jsonl"
+        curves = _curves(read_metrics(metrics) if metrics.exists() else [])
+        if not any(measure.name in curves for measure in MEASURES):
+            raise UserError(f"{run} has nothing to draw yet: its metrics hold no finite "
+                            f"{', '.join(m.name for m in MEASURES[:-1])} or {MEASURES[-1].name}")
+        config = {name: v for name, v in config.items() if name != "data_dir"}  # where data lies changes nothing
+        unit = "environment steps" if what == "env_id" else "updates"
+        key = json.dumps([algo, config], sort_keys=True)
+        setting = found.setdefault(key, Setting(algo, str(config[what]), unit, config, {}))
+        for name, members in curves.items():
+            setting.curves.setdefault(name, []).extend(members)
+    return list(found.values())
+
+
+def _curves(rows: list[dict[str, Any]]) -> dict[str, list[Curve]]:
+    """Each metric's curves, one a member; numbers that are not finite are left out."""
+    points: dict[str, dict[int, dict[int, float]]] = {}  # metric -> member -> step -> value
+    for row in sorted(rows, key=lambda row: row["step"]):
+        for name, value in row.items():
+            for member, v in enumerate(value if isinstance(value, list) else [value]):
+                if math.isfinite(v):
+                    points.setdefault(name, {}).setdefault(member, {})[row["step"]] = v
+    return {name: [Curve(np.array(list(p), float), np.array(list(p.values()), float)) for p in members.values()]
+            for name, members in points.items()}
+
+
+def _panels(settings: list[Setting]) -> Iterator[tuple[Measure, list[Setting]]]:
+    """What is drawn on each axes: a task's settings together if they have a metric in common."""
+    tasks: dict[str, list[Setting]] = {}
+    for setting in settings:
+        tasks.setdefault(setting.task, []).append(setting)
+    for members in tasks.values():
+        shared = _best(members)
+        yield from [(shared, members)] if shared else ((_best([setting]), [setting]) for setting in members)
+
+
+def _best(settings: list[Setting]) -> Measure | None:
+    """The first measure of which every setting has a curve; else the first of which each has a point."""
+    for points in (2, 1):
+        for measure in MEASURES:
+            if all(any(len(c.step) >= points for c in s.curves.get(measure.name, [])) for s in settings):
+                return measure
+    return None
+
+
+def _draw(axes: Any, measure: Measure, settings: list[Setting]) -> None:
+    for i, setting in enumerate(settings):
+        color, label = _COLORS[i % len(_COLORS)], _label(setting, settings)
+        _draw_seeds(axes, setting.curves[measure.name], color, label, "-")
+        if measure.beside in setting.curves:
+            _draw_seeds(axes, setting.curves[measure.beside], color, f"{label}, evaluated", "--")
+    curves = [c for s in settings for name in (measure.name, measure.beside) for c in s.curves.get(name, [])]
+    begin, end = min(c.step[0] for c in curves), max(c.step[-1] for c in curves)
+    if measure.skip and end > begin:
+        late = np.concatenate([c.value[c.step >= begin + measure.skip * (end - begin)] for c in curves])
+        margin = 0.05 * np.ptp(late) or 1.0
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, late.min() - margin), min(high, late.max() + margin))
+    axes.set_title(settings[0].task)
+    axes.set_xlabel(settings[0].unit)
+    axes.set_ylabel(measure.label)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+def _draw_seeds(axes: Any, curves: list[Curve], color: str, label: str, style: str) -> None:
+    grid = _common_steps(curves)
+    many = len(curves) > _FEW and len(grid) > 1
+    if len(curves) == 1 or len(grid) < 2:
+        for i, (step, value) in enumerate(curves):
+            form = style if len(step) > 1 else "o"
+            axes.plot(step, value, form, color=color, label="_" * (i > 0) + label, linewidth=1.8)
+        return
+    values = np.stack([np.interp(grid, *curve) for curve in curves])
+    centre = iqm(values) if many else values.mean(axis=0)
+    if many:
+        low, high = bootstrap_interval(values)
+        axes.fill_between(grid, low, high, color=color, alpha=0.2, linewidth=0)
+    else:
+        for step, value in curves:
+            axes.plot(step, value, style, color=color, alpha=0.35, linewidth=0.8)
+    name = "interquartile mean and 95 % interval" if many else "mean"
+    axes.plot(grid, centre, style, color=color, label=f"{label}: {name} of {len(curves)} seeds", linewidth=1.8)
+
+
+def _common_steps(curves: list[Curve]) -> np.ndarray:
+    """The steps from the latest first to the earliest last one, thinned out evenly where there are too many."""
+    begin, end = max(c.step[0] for c in curves), min(c.step[-1] for c in curves)
+    steps = np.unique(np.concatenate([c.step for c in curves]))
+    steps = steps[(begin <= steps) & (steps <= end)]
+    return steps if len(steps) <= _MOST_POINTS else np.linspace(begin, end, _MOST_POINTS)
+
+
+def _label(setting: Setting, others: list[Setting]) -> str:
+    """The algorithm, and what sets it apart from the others of its name."""
+    others = [other.config for other in others if other.algo == setting.algo]
+    differing = [f"{name}={value}" for name, value in setting.config.items()
+                 if any(other.get(name) != value for other in others)]
+    return ", ".join([setting.algo, *differing])

@@ -1,0 +1,62 @@
+"""Log-densities, entropies and draws, in nats, element by element unless said otherwise.
+
+Shapes: `...` any, `A` classes.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxdl import losses
+from jaxdl.types import Array, Key
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+def gaussian_sample(key: Key, mean: Array, log_var: Array) -> Array:
+    """A draw of N(mean, exp(log_var)), differentiable in both (Kingma & Welling 2014): [...] -> [...]."""
+    return mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape, mean.dtype)
+
+
+def gaussian_log_prob(x: Array, mean: Array, log_var: Array) -> Array:
+    """Log-density of N(mean, exp(log_var)) at x: [...] -> [...]."""
+    return -0.5 * (_LOG_2PI + log_var + jnp.square(x - mean) * jnp.exp(-log_var))
+
+
+def gaussian_entropy(log_var: Array) -> Array:
+    """Entropy of N(., exp(log_var)): [...] -> [...]."""
+    return 0.5 * (1 + _LOG_2PI + log_var)
+
+
+def gaussian_kl(mean: Array, log_var: Array, mean_q: Array, log_var_q: Array) -> Array:
+    """KL(N(mean, exp(log_var)) || N(mean_q, exp(log_var_q))): [...] -> [...]."""
+    ratio = jnp.exp(log_var - log_var_q) + jnp.square(mean - mean_q) * jnp.exp(-log_var_q)
+    return 0.5 * (ratio - 1.0 - log_var + log_var_q)
+
+
+def bernoulli_sample(key: Key, logits: Array) -> Array:
+    """A draw of {0, 1} with P(1) = sigmoid(logits), of the logits' dtype: [...] -> [...]."""
+    return jax.random.bernoulli(key, jax.nn.sigmoid(logits)).astype(logits.dtype)
+
+
+def bernoulli_log_prob(x: Array, logits: Array) -> Array:
+    """Log-probability of x in {0, 1} with P(1) = sigmoid(logits): [...] -> [...]."""
+    return -losses.binary_cross_entropy(logits, x)
+
+
+def categorical_sample(key: Key, logits: Array) -> Array:
+    """A class drawn with probability softmax(logits): [..., A] -> int32 [...]."""
+    return jax.random.categorical(key, logits)
+
+
+def categorical_log_prob(x: Array, logits: Array) -> Array:
+    """Log-probability of class x under softmax(logits): integers [...] and [..., A] -> [...]."""
+    return jnp.take_along_axis(jax.nn.log_softmax(logits), x[..., None], -1)[..., 0]
+
+
+def categorical_entropy(logits: Array) -> Array:
+    """Entropy of softmax(logits), also where a class is ruled out by a logit of -inf: [..., A] -> [...]."""
+    log_p = jax.nn.log_softmax(logits)
+    p = jnp.exp(log_p)
+    return -(p * jnp.where(p > 0, log_p, 0)).sum(-1)

@@ -1,0 +1,47 @@
+"""Losses, one formula a function, element by element: no mean over the batch is taken inside.
+
+Shapes: `...` any, `A` classes, `Z` latent.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxdl.types import Array
+
+
+def squared(error: Array) -> Array:
+    """`error ** 2 / 2`, [...] -> [...]."""
+    return 0.5 * jnp.square(error)
+
+
+def huber(error: Array, delta: float | Array = 1.0) -> Array:
+    """`error ** 2 / 2` up to `delta`, `delta * (|error| - delta / 2)` beyond: [...] -> [...].
+
+    Huber, "Robust estimation of a location parameter" (1964).
+    """
+    inner = jnp.minimum(jnp.abs(error), delta)
+    return 0.5 * inner**2 + delta * (jnp.abs(error) - inner)
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """`-log softmax(logits)[label]` in nats: [..., A] and integers [...] -> [...]."""
+    chosen = jnp.take_along_axis(logits, labels[..., None], -1)[..., 0]
+    return jax.nn.logsumexp(logits, -1) - chosen
+
+
+def binary_cross_entropy(logits: Array, targets: Array) -> Array:
+    """`-targets * log p - (1 - targets) * log(1 - p)` with p = sigmoid(logits), in nats: two of [...] -> [...].
+
+    Written as `max(logits, 0) - targets * logits + log(1 + exp(-|logits|))`, which is exact to rounding at any logit.
+    """
+    positive = jnp.maximum(logits, 0)
+    minus_abs = logits - 2 * positive  # unlike -abs, it has the right gradient together with `positive` at 0
+    return positive - targets * logits + jnp.log1p(jnp.exp(minus_abs))
+
+
+def kl_standard_normal(mean: Array, log_var: Array) -> Array:
+    """KL(N(mean, exp(log_var)) || N(0, I)) in nats, summed over the last axis: [..., Z] -> [...].
+
+    Kingma & Welling (2014), appendix B.
+    """
+    return 0.5 * (jnp.square(mean) + jnp.exp(log_var) - 1.0 - log_var).sum(-1)

@@ -1,0 +1,14 @@
+"""Networks as flax.linen modules: torsos that turn observations or images into features, and heads on top of them.
+
+Parameters are float32; a torso's `dtype` is what it computes in (bfloat16 halves the traffic on accelerators). Kernels
+begin uniform with variance 1 / fan_in (LeCun et al. 1998), biases at zero; `init` compiles faster than flax's own.
+
+Shapes: `B` batch, `H W C` an image, `F` features.
+"""
+
+from jaxdl.nn.heads import CategoricalHead, GaussianHead, QHead
+from jaxdl.nn.initializers import Uniform, glorot_uniform, he_uniform, init, lecun_uniform
+from jaxdl.nn.torsos import MLP, NatureConv, activation
+
+__all__ = ["MLP", "CategoricalHead", "GaussianHead", "NatureConv", "QHead", "Uniform", "activation", "glorot_uniform",
+           "he_uniform", "init", "lecun_uniform"]

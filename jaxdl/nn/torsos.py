@@ -1,0 +1,73 @@
+"""Torsos: from observations or images to features."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+
+from jaxdl.config import suggest
+from jaxdl.errors import UserError
+from jaxdl.nn.initializers import lecun_uniform
+from jaxdl.types import Array
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "gelu": jax.nn.gelu,
+    "elu": jax.nn.elu,
+    "leaky_relu": jax.nn.leaky_relu,
+}
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """The nonlinearity called `name`.
+
+    Raises:
+        UserError: unknown; lists the known ones.
+    """
+    if name not in _ACTIVATIONS:
+        raise UserError(f"there is no activation '{name}'{suggest(name, _ACTIVATIONS)}")
+    return _ACTIVATIONS[name]
+
+
+class MLP(linen.Module):
+    """Dense layers, each followed by the activation: [..., F] -> [..., features[-1]]."""
+
+    features: tuple[int, ...]
+    activation: str = "relu"
+    kernel_init: linen.initializers.Initializer = lecun_uniform
+    dtype: Any = jnp.float32
+
+    @linen.compact
+    def __call__(self, x: Array) -> Array:
+        act = activation(self.activation)
+        for width in self.features:
+            x = act(linen.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init)(x))
+        return x
+
+
+class NatureConv(linen.Module):
+    """The convolutions of Mnih et al. (2015), unpadded, each with a ReLU: images [B, H, W, C] -> features [B, F].
+
+    uint8 images are scaled to [0, 1]; floats are taken as they are. For 84 x 84 the features are 7 * 7 * 64.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 64)
+    kernels: tuple[int, ...] = (8, 4, 3)
+    strides: tuple[int, ...] = (4, 2, 1)
+    kernel_init: linen.initializers.Initializer = lecun_uniform
+    dtype: Any = jnp.float32
+
+    @linen.compact
+    def __call__(self, x: Array) -> Array:
+        x = x.astype(self.dtype) / (255 if x.dtype == jnp.uint8 else 1)
+        for channels, kernel, stride in zip(self.channels, self.kernels, self.strides, strict=True):
+            x = linen.Conv(channels, (kernel, kernel), (stride, stride), padding="VALID", dtype=self.dtype,
+                           kernel_init=self.kernel_init)(x)
+            x = jax.nn.relu(x)
+        return x.reshape(x.shape[0], -1)
