@@ -31,8 +31,6 @@ from jaxdl.sources import replay
 from jaxdl.types import Actor, Array, Aux, EnvSpec, HostRun, Key, Learner, Mean, PyTree, Run, Transition
 
 
-
-
 @configs.config
 class Config:
     """Settings of DQN. Names are those of Stable-Baselines3 where it has them; "SB3" marks a default of its DQN."""
@@ -128,7 +126,7 @@ def validate(config: Config) -> None:
     require_unit(config, "gamma", "tau", "exploration_initial_eps", "exploration_final_eps", "exploration_fraction")
     require(config, "hidden_sizes", all(n > 0 for n in config.hidden_sizes), "widths above 0")
     nn.activation(config.activation)
-    optim.validate(config.optim)
+    optim.validate(config.optim, config.batch_size)
     replay.check_sizes(config.num_envs, config.buffer_size, config.batch_size, config.train_freq, config.learning_starts)
     if config.learning_starts >= config.total_steps:
         raise UserError(f"learning_starts={config.learning_starts} leaves nothing to learn in "
@@ -170,7 +168,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
     def init(key: Key) -> State:
         space = spec.observation_space
-        params = network.init(key, jnp.zeros((1, *space.shape), space.dtype))
+        params = nn.init(network, key, jnp.zeros((1, *space.shape), space.dtype))
         return State(params, params, tx.init(params), jnp.zeros((), jnp.int32))
 
     def loss_fn(params: PyTree, target: PyTree, batch: Transition) -> tuple[Array, dict[str, Mean]]:

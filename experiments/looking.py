@@ -29,7 +29,7 @@ def evaluate(argv: Sequence[str]) -> dict[str, Any]:
         importance_samples: int | None = None
         """Samples an image of the importance-weighted bound on log p(x), reported as nll (generative models)."""
         video: Path | None = None
-        """Also film one episode into this .gif or .mp4 (agents)."""
+        """Also film one episode into this .gif (agents)."""
 
     args = arguments.parse(Args, argv, "jaxdl evaluate", "Evaluate a run.")
     from experiments import jobs, showing, training

@@ -110,7 +110,7 @@ def validate(config: Config) -> None:
     require_positive(config, "epochs", "total_steps", "batch_size", "latent_size")
     require(config, "hidden_sizes", all(n > 0 for n in config.hidden_sizes), "widths above 0")
     nn.activation(config.activation)
-    optim.validate(config.optim)
+    optim.validate(config.optim, config.batch_size)
 
 
 def total_steps(config: Config, spec: DataSpec) -> int:
@@ -147,7 +147,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Vae:
         return {"elbo": Mean.of(reconstruction - kl), "reconstruction": Mean.of(reconstruction), "kl": Mean.of(kl)}
 
     def init(key: Key) -> State:
-        params = network.init(key, jnp.zeros((1, size)))
+        params = nn.init(network, key, jnp.zeros((1, size)))
         return State(params, tx.init(params))
 
     def loss_fn(params: PyTree, images: Array, key: Key) -> tuple[Array, dict[str, Mean]]:

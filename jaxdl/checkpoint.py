@@ -129,7 +129,7 @@ def save(folder: Path, step: int, state: PyTree, *, meta: dict[str, Any], keep: 
 
 
 def restore(
-    folder: Path, like: PyTree, *, step: int | None = None, meta: dict[str, Any] | None = None
+    folder: Path, like: PyTree, *, step: int | None = None, meta: dict[str, Any] | None = None, partial: bool = False
 ) -> tuple[int, PyTree]:
     """Read a checkpoint and check every leaf of it.
 
@@ -138,6 +138,7 @@ def restore(
         like: pytree of arrays or `jax.ShapeDtypeStruct`s: the structure, shapes and dtypes that must be found.
         step: which one; the newest if not given.
         meta: each of these entries must have been saved with the same value; others are not looked at.
+        partial: leaves on disk that `like` does not have are left there (a memory, where only parameters are wanted).
 
     Returns:
         Its step, and the state as JAX arrays that are not committed to a device (so that a program compiled for a fresh
@@ -152,9 +153,9 @@ def restore(
     path = _pick(found, folder, step)
     step = step if step is not None else max(found)
     try:
-        return step, _read(path, step, like, meta)
+        return step, _read(path, step, like, meta, partial)
     except _Damage as e:
-        earlier = next((s for s in reversed(found) if s < step and _readable(found[s], s, like)), None)
+        earlier = next((s for s in reversed(found) if s < step and _readable(found[s], s, like, partial)), None)
         hint = ("there is no whole one before it" if earlier is None
                 else f"the newest whole one before it, step {earlier}, can be read with step={earlier}")
         error = DamagedError(f"checkpoint {path} is damaged ({e}); {hint}")
@@ -319,10 +320,11 @@ def _write(path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) 
         checkpointer.save(path, args=ocp.args.Composite(**items))
 
 
-def _read(path: Path, step: int, like: PyTree, meta: dict[str, Any] | None) -> PyTree:
+def _read(path: Path, step: int, like: PyTree, meta: dict[str, Any] | None, partial: bool) -> PyTree:
     manifest = _read_manifest(path, step)
-    found = {leaf.path: (str(i), leaf) for i, leaf in enumerate(manifest.leaves)}
     expected = _leaves(like)
+    wanted = {name for name, _ in expected}
+    found = {leaf.path: (str(i), leaf) for i, leaf in enumerate(manifest.leaves) if not partial or leaf.path in wanted}
     _check_meta(path, manifest.meta, meta or {})
     _check_leaves(path, [leaf for _, leaf in found.values()], expected)
 
@@ -340,9 +342,9 @@ def _read(path: Path, step: int, like: PyTree, meta: dict[str, Any] | None) -> P
     return jax.tree.unflatten(jax.tree.structure(like), placed)
 
 
-def _readable(path: Path, step: int, like: PyTree) -> bool:
+def _readable(path: Path, step: int, like: PyTree, partial: bool) -> bool:
     try:
-        _read(path, step, like, None)
+        _read(path, step, like, None, partial)
     except (_Damage, CheckpointError):
         return False
     return True

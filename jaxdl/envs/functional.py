@@ -1,0 +1,66 @@
+"""Environments on the device: N copies of a Gymnasium `FuncEnv` as one pair of pure functions.
+
+An episode that ends is reset within the same step. The observation before the reset, the true successor, is kept beside
+the one that the policy sees next, and a time limit truncates without terminating (`jaxdl.types.TimeStep`).
+
+Shapes: `N` environments.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from gymnasium.experimental.functional import FuncEnv
+
+from jaxdl.types import Array, Env, EnvSpec, Key, PyTree, TimeStep
+
+
+class FunctionalState(NamedTuple):
+    """State of N environments."""
+
+    inner: PyTree  # the FuncEnv's, with a leading axis N
+    steps: Array  # [N] int32 of the current episode
+
+
+def adapt(env: FuncEnv, spec: EnvSpec) -> Env:
+    """N copies of `env`, whose episodes are truncated after `spec.max_episode_steps` (None: never).
+
+    A key that the environment does not use costs nothing: the compiler removes it.
+    """
+    parameters = env.default_params
+
+    def initial(keys: Array) -> PyTree:
+        return jax.vmap(lambda k: env.initial(k, parameters))(keys)
+
+    def observe(state: PyTree, keys: Array) -> Array:
+        return jax.vmap(lambda s, k: env.observation(s, k, parameters))(state, keys)
+
+    def reset(key: Key, n: int) -> tuple[FunctionalState, Array]:
+        k_state, k_obs = jax.random.split(key)
+        state = initial(jax.random.split(k_state, n))
+        return FunctionalState(state, jnp.zeros(n, jnp.int32)), observe(state, jax.random.split(k_obs, n))
+
+    def step(state: FunctionalState, action: Array, key: Key) -> tuple[FunctionalState, TimeStep]:
+        n = state.steps.shape[0]
+        k_move, k_reward, k_end, k_obs, k_reset, k_first = (jax.random.split(k, n) for k in jax.random.split(key, 6))
+
+        def move(s, a, k_move, k_reward, k_end):
+            successor = env.transition(s, a, k_move, parameters)
+            reward = env.reward(s, a, successor, k_reward, parameters)
+            return successor, jnp.asarray(reward, jnp.float32), jnp.asarray(env.terminal(successor, k_end, parameters), bool)
+
+        successor, reward, terminated = jax.vmap(move)(state.inner, action, k_move, k_reward, k_end)
+        steps = state.steps + 1
+        truncated = jnp.zeros_like(terminated) if spec.max_episode_steps is None else steps >= spec.max_episode_steps
+        done = terminated | truncated
+        next_obs = observe(successor, k_obs)
+        fresh = initial(k_reset)
+        inner = jax.tree.map(lambda new, old: _where(done, new, old), fresh, successor)
+        obs = _where(done, observe(fresh, k_first), next_obs)
+        return FunctionalState(inner, jnp.where(done, 0, steps)), TimeStep(obs, reward, terminated, truncated, next_obs)
+
+    return Env(spec, reset, step)
+
+
+def _where(mask: Array, x: Array, y: Array) -> Array:
+    return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - 1)), x, y)
