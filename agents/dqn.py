@@ -194,7 +194,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
     def greedy(params: PyTree, carry: None, obs: Array, key: Key, t: Array):
         del key, t
-        return carry, network.apply(params, obs).argmax(-1).astype(spec.action_space.dtype), {}
+        return carry, network.apply(params, obs).argmax(-1).astype(jax.dtypes.canonicalize_dtype(spec.action_space.dtype)), {}
 
     def explore(params: PyTree, carry: None, obs: Array, key: Key, t: Array):
         _, best, _ = greedy(params, carry, obs, key, t)

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.runs import Settings, open_run
-from jaxdl import data as datasets
 from jaxdl import checkpoint, drive, envs, evaluate, host
+from jaxdl import data as datasets
 from jaxdl.config import to_dict
 from jaxdl.errors import UserError
 from jaxdl.types import Actor, DataSpec, PyTree, RunState

@@ -1,12 +1,12 @@
 """Run folders: what a run is, on disk.
 
-    RUN/config.json      everything that makes the run: it alone repeats it
-        metrics.jsonl    one object a row
-        tensorboard/     the same as TensorBoard events
-        checkpoints/     the newest states, whole
-        best/            parameters of the best evaluation, where the run evaluates as it trains
-        summary.json     what `train --json` prints
-        curve.png        and a picture or video of what was learned
+RUN/config.json      everything that makes the run: it alone repeats it
+metrics.jsonl    one object a row
+tensorboard/     the same as TensorBoard events
+checkpoints/     the newest states, whole
+best/            parameters of the best evaluation, where the run evaluates as it trains
+summary.json     what `train --json` prints
+curve.png        and a picture or video of what was learned
 """
 
 import shutil

@@ -115,6 +115,9 @@ def _run(folder: Path, settings: runs.Settings, job: jobs.Job, resume: bool) -> 
     if resume and not driver.exact:
         print("environments on the host cannot be saved: they begin new episodes, so this is not bit for bit the run "
               "that was interrupted")
+    if resume and not settings.train.checkpoint_memory:
+        print("checkpoints of this run leave the replay memory out: it is filled anew with random steps, so this is not "
+              "bit for bit the run that was interrupted")
     try:
         result = training.fit(
             driver, settings.train, job.total_steps, folder=folder, evaluate=job.evaluate, score=job.score,

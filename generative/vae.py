@@ -171,7 +171,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Vae:
         return images_of(network.apply(params, mean, method="decode"))
 
     def log_prob(params: PyTree, images: Array, key: Key, num_samples: int, chunk: int = 50) -> Array:
-        """log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x) (Burda et al. 2016, eq. 8), `chunk` samples of all images at a time."""
+        """Log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x) (Burda et al. 2016, eq. 8), `chunk` samples of all images at a time."""
         k_pixels, k_latent = jax.random.split(key)
         x = binarized(images, k_pixels)
         mean, log_var = network.apply(params, x, method="encode")

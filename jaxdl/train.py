@@ -1,14 +1,16 @@
 """The host loop: run a chunk, log it, and where they are due evaluate and write a checkpoint; repeat.
 
-The host is asked rarely: a chunk is up to half a second of steps inside one program, and everything else happens between two.
-No result depends on where chunks end, so a run that was cut, at any chunk, and resumed has the bits of one that was not.
+The host is asked rarely: a chunk is up to half a second of steps inside one program, and everything else happens
+between two. No result depends on where chunks end, so a run that was cut and resumed has the bits of one that was not.
 """
 
 import math
+import operator
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +37,7 @@ class Config:
     num_seeds: int = 1
     """Train this many seeds (seed, seed + 1, ...) as one program."""
     stop_step: int | None = None
-    """Step to end at, where that is not the planned total; schedules keep the planned horizon and hold their end value."""
+    """Step to end at, where that is not the planned total; schedules keep their horizon and hold their end value."""
     log_every: int | None = None
     """Steps between two rows of metrics; a hundredth of the run if not given."""
     eval_every: int | None = None
@@ -111,6 +113,7 @@ def fit(
     Raises:
         TrainingError: a metric or a parameter is not finite; names the step and the last good checkpoint.
         CheckpointError: a checkpoint cannot be written or read.
+        UserError: checkpoints would not fit the disk.
     """
     stop = config.stop_step or total_steps
     last = driver.first_step + max(0, (stop - driver.first_step) // driver.stride) * driver.stride
@@ -120,6 +123,7 @@ def fit(
         "checkpoint": config.checkpoint_every or max(1, math.ceil(stop / 10)),
     }
     shelf = _Shelf(folder, config, meta or {})
+    shelf.check_room(driver)
     if resume:
         step, state = shelf.read(driver)
     else:
@@ -128,7 +132,8 @@ def fit(
     pace, train_s, began, evaluation, ended = 1, 0.0, step, None, "finished"
     totals, logged_at, logged_s = None, step, 0.0
 
-    with _signals() as stopped, progress(last, step, enabled=show_progress) as bar:
+    with (closing(log) if log else nullcontext(), _signals() as stopped,
+          progress(last, step, enabled=show_progress) as bar):
         while step < last and ended == "finished":
             target = min([last, *(_next_multiple(step, e) for e in every.values() if e)])
             n = min(pace, math.ceil((target - step) / driver.stride), (last - step) // driver.stride)
@@ -161,8 +166,6 @@ def fit(
                 ended = "interrupted"
             if "checkpoint" in due or step == last or ended != "finished":
                 shelf.write(step, driver.snapshot(state))
-    if log:
-        log.close()
     if evaluate and evaluation is None and ended != "interrupted":
         evaluation = [evaluate(p) for p in members_of(driver.params(state), driver.members)]
     done = (step - driver.first_step) // driver.stride * driver.updates
@@ -172,7 +175,7 @@ def fit(
 
 def members_of(params: PyTree, count: int) -> list[PyTree]:
     """The parameters of each of `count` members, whose leaves have a leading axis of members unless there is one."""
-    return [params] if count == 1 else [jax.tree.map(lambda x: x[k], params) for k in range(count)]
+    return [params] if count == 1 else [jax.tree.map(operator.itemgetter(k), params) for k in range(count)]
 
 
 def _column(rows: list[dict[str, Any]], name: str) -> float | np.ndarray:
@@ -190,9 +193,28 @@ class _Shelf:
         if self.best and checkpoint.steps(self.best):
             self.best_score = checkpoint.read_meta(self.best, checkpoint.steps(self.best)[-1])["score"]
 
+    def check_room(self, driver: Driver) -> None:
+        """Refuse a run whose checkpoints would fill the disk, before it begins."""
+        if not self.checkpoints:
+            return
+        each = checkpoint.estimate_bytes(self._kept(driver.like))
+        number = self.config.keep_checkpoints + 1  # the oldest goes when the newest is whole
+        there = sum(f.stat().st_size for f in self.checkpoints.rglob("*") if f.is_file())
+        free = shutil.disk_usage(self.checkpoints.parent).free + there
+        if each * number > free:
+            raise UserError(f"{number} checkpoints of {each / 1e6:,.0f} MB do not fit the {free / 1e6:,.0f} MB that are "
+                            f"free for {self.checkpoints}; lower keep_checkpoints or buffer_size, or leave the replay "
+                            "memory out with checkpoint_memory=False")
+
+    def _kept(self, state: PyTree) -> PyTree:
+        """The part of a state that checkpoints hold."""
+        if self.config.checkpoint_memory or not hasattr(state.source, "memory"):
+            return state
+        return state._replace(source=state.source._replace(memory=None))
+
     def write(self, step: int, state: PyTree) -> None:
         if self.checkpoints:
-            checkpoint.save(self.checkpoints, step, state, meta=self.meta, keep=self.config.keep_checkpoints)
+            checkpoint.save(self.checkpoints, step, self._kept(state), meta=self.meta, keep=self.config.keep_checkpoints)
             self.newest = step
 
     def keep_best(self, step: int, params: PyTree, score: float) -> None:
@@ -203,8 +225,12 @@ class _Shelf:
     def read(self, driver: Driver) -> tuple[int, PyTree]:
         if self.checkpoints is None:
             raise CheckpointError("a run without a folder has no checkpoint to resume from")
-        step, state = checkpoint.restore(self.checkpoints, driver.like, meta=self.meta)
+        like = self._kept(driver.like)
+        step, state = checkpoint.restore(self.checkpoints, like, meta=self.meta)
         self.newest = step
+        if like is not driver.like:  # begins again with what a new run has in it
+            fresh = driver.snapshot(driver.start()).source.memory
+            state = state._replace(source=state.source._replace(memory=fresh))
         return step, driver.restore(state)
 
 

@@ -55,7 +55,8 @@ def jaxdl(buffer_size: int) -> dict:
         step += n * driver.stride
     jax.block_until_ready(state)
     done = time.perf_counter()
-    return {"steps_per_s": STEPS / (done - compiled), "compile_s": driver.compile_s, "versions": common.versions("jaxdl", "jax")}
+    return {"steps_per_s": STEPS / (done - compiled), "compile_s": driver.compile_s,
+            "versions": common.versions("jaxdl", "jax")}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """DQN on Gymnasium's CartPole-v1: environment steps per second beside Stable-Baselines3 and sbx.
 
-All: 8 environments stepped one after the other in one process (jaxdl: `sync`; `native` is Gymnasium's own vector CartPole, which
-the others cannot use), one update of batch 128 per vector step, memory 10,000, 1,000 random steps first, Adam 2.5e-4, Huber loss,
-target copied every 500 steps; hidden widths 120-84 beside Stable-Baselines3 and 120-120 beside sbx. Steps per second are those of the
-second half of the run, so that compiling and random steps are left out.
+All: 8 environments stepped one after the other in one process (jaxdl: `sync`; `native` is Gymnasium's own vector
+CartPole, which the others cannot use), one update of batch 128 per vector step, memory 10,000, 1,000 random steps first,
+Adam 2.5e-4, Huber loss, target copied every 500 steps; hidden widths 120-84 beside Stable-Baselines3 and 120-120 beside
+sbx. Steps per second are those of the second half of the run, so that compiling and random steps are left out.
 """
 
 import time

@@ -1,7 +1,7 @@
 """Environments by their Gymnasium id: on the device where there is a twin in JAX, on the host everywhere else.
 
-    make_device(id)            -> Env           N copies as pure functions (`jaxdl.envs.functional`)
-    make_host(id, N, how)      -> VectorEnv     Gymnasium's own, stepped by `host_reset` and `host_step`
+make_device(id)            -> Env           N copies as pure functions (`jaxdl.envs.functional`)
+make_host(id, N, how)      -> VectorEnv     Gymnasium's own, stepped by `host_reset` and `host_step`
 """
 
 import difflib
@@ -170,7 +170,8 @@ def _refusal(env_id: str, error: Exception) -> EnvError:
     extra = next((extra for part, extra in _EXTRAS.items() if part in where), None)
     if isinstance(error, gymnasium.error.DependencyNotInstalled | ImportError) and extra:
         return EnvError(f"{env_id} needs packages that are not installed: pip install 'jaxdl[{extra}]'")
-    return EnvError(f"{env_id} cannot be made: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}")
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return EnvError(f"{env_id} cannot be made: {reason}")
 
 
 def _name(venv: VectorEnv) -> str:
