@@ -1,15 +1,18 @@
 """Deep Q-learning with experience replay and a target network.
 
     target = reward + discount * max_a Q_target(next_obs, a)
-    loss   = mean over the batch of huber(Q(obs, action) - target)
+    loss   = mean over the batch of (Q(obs, action) - target) ** 2 / 2
 
 Mnih et al., "Human-level control through deep reinforcement learning" (Nature, 2015). Options that compose:
 - `double`: the online network chooses the action that the target network values (van Hasselt et al. 2016);
 - `dueling`: Q = V + A - mean(A) (Wang et al. 2016);
 - `n_steps`: returns of n steps (Sutton 1988), cut at ends of episodes; off-policy actions within them are not corrected.
 
-How this differs from the paper: Adam in place of RMSProp and no clipping of rewards; an episode that is cut by its time
-limit bootstraps from its last observation, as one that goes on; each environment tosses a coin of its own for epsilon-greedy.
+How this differs from the paper: Adam in place of RMSProp; rewards and errors are not clipped; the target network follows
+slowly (Lillicrap et al. 2016) in place of being copied now and then; an episode that is cut by its time limit bootstraps
+from its last observation, as one that goes on; each environment tosses a coin of its own for epsilon-greedy. Loss and
+target are settings. With the Huber loss a fast target diverges on CartPole: its few terminal transitions have the large
+errors, which that loss clips.
 
 Shapes: `B` batch, `N` environments, `A` actions.
 """
@@ -57,10 +60,10 @@ class Config:
     """Vector steps between two rounds of updates: num_envs * train_freq environment steps."""
     gradient_steps: int = 1
     """Updates in one round (SB3)."""
-    target_update_interval: int = 500
-    """Environment steps between two updates of the target network (CleanRL)."""
-    tau: float = 1.0
-    """Share of the online network that a target update takes over; 1 copies it (SB3)."""
+    target_update_interval: int = 1
+    """Environment steps between two updates of the target network; 1 is at every round of updates."""
+    tau: float = 0.01
+    """Share of the online network that a target update takes over (Lillicrap et al. 2016); 1 copies it."""
     exploration_initial_eps: float = 1.0
     """Epsilon of epsilon-greedy at the beginning (SB3)."""
     exploration_final_eps: float = 0.05
@@ -73,8 +76,8 @@ class Config:
     """Separate streams for the value of the state and the advantages of the actions."""
     n_steps: int = 1
     """Steps of the return before it bootstraps."""
-    loss: Literal["huber", "squared"] = "huber"
-    """Loss of the temporal difference; huber is squared up to 1 and linear beyond (SB3)."""
+    loss: Literal["huber", "squared"] = "squared"
+    """Loss of the temporal difference (CleanRL); huber is squared up to 1 and linear beyond (SB3)."""
     hidden_sizes: tuple[int, ...] = (120, 84)
     """Widths of the hidden layers (CleanRL)."""
     activation: str = "relu"

@@ -354,7 +354,9 @@ def _read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     if not names:
         return {}
     ocp = _orbax()
-    args = ocp.args.PyTreeRestore(restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names})
+    args = ocp.args.PyTreeRestore(
+        item=dict.fromkeys(names, 0), partial_restore=True,
+        restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names})
     try:
         with ocp.Checkpointer(_array_handler()) as checkpointer:
             arrays = checkpointer.restore(path / "arrays", args=args)

@@ -44,7 +44,7 @@ def jaxdl(buffer_size: int) -> dict:
 
     config = dqn.Config(
         num_envs=10, buffer_size=buffer_size, learning_starts=1000, batch_size=128, hidden_sizes=(64, 64),
-        target_update_interval=500, exploration_final_eps=0.05, exploration_fraction=0.5, gamma=0.99, loss="squared",
+        target_update_interval=500, tau=1.0, exploration_final_eps=0.05, exploration_fraction=0.5, gamma=0.99, loss="squared",
         total_steps=STEPS, optim=OptimConfig(learning_rate=2.5e-4))
     driver = drive.device(dqn.make_run, config, None, [0])
     compiled = time.perf_counter()

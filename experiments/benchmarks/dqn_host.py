@@ -51,7 +51,7 @@ def jaxdl(hidden: tuple[int, ...], vectorization: str) -> dict:
     from jaxdl.optim import Config as OptimConfig
 
     shared = {name: value for name, value in SHARED.items() if name != "learning_rate"}
-    config = dqn.Config(num_envs=NUM_ENVS, backend="host", hidden_sizes=hidden, loss="huber", total_steps=STEPS,
+    config = dqn.Config(num_envs=NUM_ENVS, backend="host", hidden_sizes=hidden, loss="huber", tau=1.0, total_steps=STEPS,
                         optim=OptimConfig(learning_rate=SHARED["learning_rate"], max_grad_norm=10.0), **shared)
     spec = envs.spec(config.env_id)
     venv = envs.make_host(config.env_id, NUM_ENVS, vectorization)

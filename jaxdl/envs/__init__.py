@@ -160,8 +160,7 @@ def _made(env_id: str, make: Any) -> Any:
 
 
 def _refusal(env_id: str, error: Exception) -> EnvError:
-    if isinstance(error, gymnasium.error.UnregisteredEnv | gymnasium.error.MalformedEnv) or (
-            isinstance(error, gymnasium.error.Error) and env_id not in gymnasium.registry):
+    if isinstance(error, gymnasium.error.Error) and env_id not in gymnasium.registry:
         close = difflib.get_close_matches(env_id, list(gymnasium.registry), n=1)
         hint = f"did you mean '{close[0]}'?" if close else "'jaxdl list' names those that can be made here"
         return EnvError(f"there is no environment '{env_id}'; {hint}")
