@@ -164,7 +164,7 @@ def load(folder: str | Path, *, best: bool = False, step: int | None = None, mem
 def _act(actor: Actor, params: PyTree) -> Callable[[np.ndarray], np.ndarray]:
     key, t = jax.random.key(0), jnp.zeros((), jnp.int32)
     act = jax.jit(lambda params, obs: actor.act(params, actor.init(obs.shape[0]), obs, key, t)[1])
-    return lambda obs: np.asarray(act(params, obs))
+    return lambda obs: np.asarray(act(params, jnp.asarray(obs)))
 
 
 def _with_data_dir(settings: Settings, data_dir: str | Path) -> Settings:
