@@ -37,7 +37,8 @@ class Packing(NamedTuple):
     def of(tree: PyTree) -> "Packing":
         """The packing of trees like this one (arrays or `ShapeDtypeStruct`s)."""
         leaves, treedef = jax.tree.flatten(tree)
-        impls = tuple(jax.random.key_impl(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else None for x in leaves)
+        impls = tuple(jax.random.key_impl(jnp.empty((), x.dtype)) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else None
+                      for x in leaves)
         leaves = tuple(x if impl is None else jax.eval_shape(jax.random.key_data, x)
                        for x, impl in zip(leaves, impls, strict=True))
         groups, large = {}, []

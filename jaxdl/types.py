@@ -110,6 +110,20 @@ class Transition(NamedTuple):
     next_obs: Array  # [B, ...] the observation n steps on, or the last true one of the episode
 
 
+class Trajectory(NamedTuple):
+    """What a policy-gradient learner learns from: `T` consecutive steps of each environment by the current policy."""
+
+    obs: Array  # [T, B, ...]
+    action: Array  # [T, B, ...]
+    reward: Array  # [T, B] float32
+    next_obs: Array  # [T, B, ...] the true successor, also where an episode ended inside
+    terminated: Array  # [T, B] bool: no value after it
+    truncated: Array  # [T, B] bool: the value goes on, the recording does not
+    valid: Array  # [T, B] bool: false where a step only reset its environment
+    carry: PyTree  # [B, ...] the policy's recurrent state before the first step
+    extras: PyTree  # [T, B, ...] what the policy said beside its action (log-probabilities, values)
+
+
 class Aux(NamedTuple):
     """What an update says beside its new state: metrics, and feedback for the source (new priorities)."""
 

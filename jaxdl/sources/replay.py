@@ -63,8 +63,8 @@ class ReplayState(NamedTuple):
 
 def experience_of(spec: EnvSpec) -> Experience:
     """One item of the memory, as shapes and dtypes."""
-    obs = jax.ShapeDtypeStruct(spec.observation_space.shape, spec.observation_space.dtype)
-    action = jax.ShapeDtypeStruct(spec.action_space.shape, spec.action_space.dtype)
+    obs, action = (jax.ShapeDtypeStruct(space.shape, jax.dtypes.canonicalize_dtype(space.dtype))
+                   for space in (spec.observation_space, spec.action_space))
     flag = jax.ShapeDtypeStruct((), jnp.bool_)
     return Experience(obs, action, jax.ShapeDtypeStruct((), jnp.float32), obs, flag, flag)
 
@@ -195,11 +195,12 @@ def host_replay(
     transition, and is left out of the memory. Arguments and errors as in `replay`.
     """
     check_sizes(num_envs, buffer_size, batch_size, train_freq, learning_starts)
-    memory = memories.make(experience_of(spec), buffer_size, num_envs)
+    one = experience_of(spec)
+    memory = memories.make(one, buffer_size, num_envs)
     draw = sampler(memory, batch_size, n_steps, gamma)
 
     def init(obs: Array) -> HostReplayState:
-        action = jnp.zeros((num_envs, *spec.action_space.shape), spec.action_space.dtype)
+        action = jnp.zeros((num_envs, *one.action.shape), one.action.dtype)
         return HostReplayState(obs, action, jnp.zeros(num_envs, jnp.bool_), actor.init(num_envs),
                                Episodes.init(num_envs), memory.init())
 
