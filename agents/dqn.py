@@ -202,10 +202,8 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     def explore(params: PyTree, carry: None, obs: Array, key: Key, t: Array):
         _, best, _ = greedy(params, carry, obs, key, t)
         eps = epsilon(config, t)
-        k_coin, k_action = jax.random.split(key)
-        random = jax.random.randint(k_action, best.shape, 0, num_actions, best.dtype)
-        action = jnp.where(jax.random.uniform(k_coin, best.shape) < eps, random, best)
-        return carry, action, {"epsilon": eps}
+        coin, random = jax.random.uniform(key, (2, *best.shape))  # one draw for both: half the hashing
+        return carry, jnp.where(coin < eps, (random * num_actions).astype(best.dtype), best), {"epsilon": eps}
 
     def no_carry(n: int) -> None:
         del n

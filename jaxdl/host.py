@@ -95,11 +95,16 @@ def programs(make_run: Callable[[Any], HostRun], config: Any, key: Key, step: Ho
     """The programs of a run; `config`, `key` and `step` are examples."""
     run = make_run(config)
     state = jax.eval_shape(run.init, key, step.obs)
-    metrics = jax.eval_shape(lambda s, x: run.observe(s, x)[1] | run.learn(s)[1] | run.act(s)[2], state, step)
+    def metrics_of(state, step):
+        k_act, k_learn = run.keys(state)
+        return run.observe(state, step)[1] | run.learn(state, k_learn)[1] | run.act(state, k_act)[2]
+
+    metrics = jax.eval_shape(metrics_of, state, step)
     packing = Packing.of(jax.eval_shape(lambda c, s: _Carry(c, s, empty_report(metrics)), config, state))
 
-    def finish(carry: _Carry, new: Metrics) -> tuple[list[jax.Array], jax.Array]:
-        state, action, acted = make_run(carry.config).act(carry.state)
+    def finish(carry: _Carry, new: Metrics, key: Key | None = None) -> tuple[list[jax.Array], jax.Array]:
+        run = make_run(carry.config)
+        state, action, acted = run.act(carry.state, run.keys(carry.state)[0] if key is None else key)
         nothing = Mean(jnp.zeros(()), jnp.zeros(()))
         new = {name: (new | acted).get(name, nothing) for name in metrics}
         return packing.pack(_Carry(carry.config, state, carry.report.add(new, state.t))), action
@@ -119,8 +124,9 @@ def programs(make_run: Callable[[Any], HostRun], config: Any, key: Key, step: Ho
         carry = packing.unpack(buffers)
         run = make_run(carry.config)
         state, new = run.observe(carry.state, HostStep(*step))
-        state, learned = run.learn(state)
-        return finish(carry._replace(state=state), new | learned)
+        k_act, k_learn = run.keys(state)
+        state, learned = run.learn(state, k_learn)
+        return finish(carry._replace(state=state), new | learned, k_act)
 
     def drain(buffers):
         carry = packing.unpack(buffers)

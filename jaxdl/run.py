@@ -49,9 +49,9 @@ def compose(learner: Learner, source: Source, *, stride: int, updates: int = 1, 
 
     def step(state: RunState, data: PyTree = None) -> tuple[RunState, Metrics]:
         key = parallel.shard_key(jax.random.fold_in(state.key, state.t), axis_name)
-        k_collect, k_learn = jax.random.split(key)
+        k_collect, k_learn = step_keys(key, updates)
         source_state, metrics = source.collect(state.source, learner.params(state.learner), k_collect, state.t, data)
-        learner_state, source_state, learned = learn(learner, source, updates, state.learner, source_state, k_learn, data)
+        learner_state, source_state, learned = learn(learner, source, state.learner, source_state, k_learn, data)
         metrics = parallel.sum_over(metrics | learned, axis_name)
         return RunState(learner_state, source_state, state.key, state.t + stride), metrics
 
@@ -70,43 +70,51 @@ def compose_host(learner: Learner, source: HostSource, *, num_envs: int, train_f
     def restart(state: RunState, obs: Array) -> RunState:
         return state._replace(source=source.restart(state.source, obs))
 
-    def keys(state: RunState) -> Key:
-        return jax.random.split(jax.random.fold_in(state.key, state.t))
+    def keys(state: RunState) -> tuple[Key, Key]:
+        return step_keys(jax.random.fold_in(state.key, state.t), updates)
 
-    def act(state: RunState) -> tuple[RunState, Array, Metrics]:
-        source_state, action, metrics = source.act(state.source, learner.params(state.learner), keys(state)[0], state.t)
+    def act(state: RunState, key: Key) -> tuple[RunState, Array, Metrics]:
+        source_state, action, metrics = source.act(state.source, learner.params(state.learner), key, state.t)
         return state._replace(source=source_state), action, metrics
 
     def observe(state: RunState, step: HostStep) -> tuple[RunState, Metrics]:
         source_state, metrics = source.observe(state.source, step)
         return state._replace(source=source_state, t=state.t + num_envs), metrics
 
-    def learn_(state: RunState) -> tuple[RunState, Metrics]:
-        learner_state, source_state, metrics = learn(
-            learner, source, updates, state.learner, state.source, keys(state)[1], None)
+    def learn_(state: RunState, key: Key) -> tuple[RunState, Metrics]:
+        learner_state, source_state, metrics = learn(learner, source, state.learner, state.source, key, None)
         return state._replace(learner=learner_state, source=source_state), metrics
 
-    return HostRun(init, restart, act, observe, learn_, num_envs, train_freq, first_step, updates,
+    return HostRun(init, restart, keys, act, observe, learn_, num_envs, train_freq, first_step, updates,
                    lambda state: learner.params(state.learner))
 
 
-def learn(learner: Learner, source: Source | HostSource, updates: int, learner_state: PyTree, source_state: PyTree, key: Key,
-          data: PyTree) -> tuple[PyTree, PyTree, Metrics]:
-    """`updates` times: sample, update, feedback. Returns the new states of learner and source, and the metrics summed."""
+def step_keys(key: Key, updates: int) -> tuple[Key, Key]:
+    """The keys of one step: one to act with, and [updates, 2] to sample and to update with.
 
-    def update(carry, k: Key):
+    One split: each hash is a loop of its own, to compile and to run.
+    """
+    keys = jax.random.split(key, 1 + 2 * updates)
+    return keys[0], keys[1:].reshape(updates, 2)
+
+
+def learn(learner: Learner, source: Source | HostSource, learner_state: PyTree, source_state: PyTree, keys: Key,
+          data: PyTree) -> tuple[PyTree, PyTree, Metrics]:
+    """Once for each of the keys [updates, 2]: sample, update, feedback. Returns both new states, and the metrics summed."""
+
+    def update(carry, keys: Key):
         learner_state, source_state = carry
-        k_sample, k_update = jax.random.split(k)
+        k_sample, k_update = keys
         source_state, batch = source.sample(source_state, k_sample, data)
         learner_state, aux = learner.update(learner_state, batch, k_update)
         source_state = source.feedback(source_state, batch, aux.feedback)
         return (learner_state, source_state), aux.metrics
 
     carry = (learner_state, source_state)
-    if updates == 1:
-        carry, metrics = update(carry, key)
+    if len(keys) == 1:
+        carry, metrics = update(carry, keys[0])
     else:
-        carry, metrics = jax.lax.scan(update, carry, jax.random.split(key, updates))
+        carry, metrics = jax.lax.scan(update, carry, keys)
         metrics = jax.tree.map(lambda x: x.sum(0), metrics)
     return *carry, metrics
 

@@ -193,9 +193,10 @@ class HostRun(NamedTuple):
 
     init: Callable[[Key, Array], RunState]  # (key, obs [N, ...]) -> state
     restart: Callable[[RunState, Array], RunState]  # (state, obs) -> state: after a checkpoint was read
-    act: Callable[[RunState], tuple[RunState, Array, Metrics]]  # (state) -> (state, action [N, ...], metrics)
+    keys: Callable[[RunState], tuple[Key, Key]]  # (state) -> the keys of this step: to act with, to learn with
+    act: Callable[[RunState, Key], tuple[RunState, Array, Metrics]]  # (state, key) -> (state, action [N, ...], metrics)
     observe: Callable[[RunState, HostStep], tuple[RunState, Metrics]]  # (state, step) -> (state, metrics)
-    learn: Callable[[RunState], tuple[RunState, Metrics]]  # (state) -> (state, metrics)
+    learn: Callable[[RunState, Key], tuple[RunState, Metrics]]  # (state, key) -> (state, metrics)
     num_envs: int
     train_freq: int  # vector steps between two rounds of updates
     first_step: int  # environment steps of the warm-up, in which nothing is learned

@@ -36,13 +36,13 @@ def adapt(env: FuncEnv, spec: EnvSpec) -> Env:
         return jax.vmap(lambda s, k: env.observation(s, k, parameters))(state, keys)
 
     def reset(key: Key, n: int) -> tuple[FunctionalState, Array]:
-        k_state, k_obs = jax.random.split(key)
-        state = initial(jax.random.split(k_state, n))
-        return FunctionalState(state, jnp.zeros(n, jnp.int32)), observe(state, jax.random.split(k_obs, n))
+        k_state, k_obs = jax.random.split(key, (2, n))
+        state = initial(k_state)
+        return FunctionalState(state, jnp.zeros(n, jnp.int32)), observe(state, k_obs)
 
     def step(state: FunctionalState, action: Array, key: Key) -> tuple[FunctionalState, TimeStep]:
         n = state.steps.shape[0]
-        k_move, k_reward, k_end, k_obs, k_reset, k_first = (jax.random.split(k, n) for k in jax.random.split(key, 6))
+        k_move, k_reward, k_end, k_obs, k_reset, k_first = jax.random.split(key, (6, n))
 
         def move(s, a, k_move, k_reward, k_end):
             successor = env.transition(s, a, k_move, parameters)

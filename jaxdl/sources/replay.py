@@ -114,9 +114,9 @@ def replay(
     def collect(state: ReplayState, params: PyTree, key: Key, t: Array, data: PyTree = None):
         del data
 
-        def step(carry, i):
+        def step(carry, x):
             env_state, obs, actor_carry, episodes = carry
-            k_act, k_env = jax.random.split(jax.random.fold_in(key, i))
+            i, (k_act, k_env) = x
             actor_carry, action, extras = actor.act(params, actor_carry, obs, k_act, t + i * num_envs)
             env_state, ts = env.step(env_state, action, k_env)
             item = Experience(obs, action, ts.reward, ts.next_obs, ts.terminated, ts.truncated)
@@ -125,11 +125,12 @@ def replay(
             return (env_state, ts.obs, actor_carry, episodes), (item, metrics)
 
         carry = (state.env, state.obs, state.carry, state.episodes)
+        steps = jnp.arange(train_freq, dtype=jnp.int32), jax.random.split(key, (train_freq, 2))
         if train_freq == 1:  # a scan of one step would cost its bookkeeping
-            carry, out = step(carry, jnp.zeros((), jnp.int32))
+            carry, out = step(carry, jax.tree.map(lambda x: x[0], steps))
             items, metrics = jax.tree.map(lambda x: x[None], out)
         else:
-            carry, (items, metrics) = jax.lax.scan(step, carry, jnp.arange(train_freq, dtype=jnp.int32))
+            carry, (items, metrics) = jax.lax.scan(step, carry, steps)
         stored = memory.add(state.memory, items)
         return ReplayState(*carry, stored), jax.tree.map(lambda x: x.sum(0), metrics)
 
