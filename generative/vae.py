@@ -130,8 +130,9 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Vae:
         x = images.reshape(-1, size)
         if config.binarize == "threshold":
             return (x > 127).astype(jnp.float32)
-        threshold = jax.random.bits(key, x.shape, jnp.uint16) % 255  # 0 .. 254, uniform to 2**-16
-        return (threshold < x).astype(jnp.float32)  # 1 with probability x / 255
+        words = jax.random.bits(key, (-(-x.size // 2),))  # 16 bits a pixel: asked for as uint16, jax would hash 64 for each
+        threshold = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size].reshape(x.shape) % 255
+        return (threshold < x).astype(jnp.float32)  # 1 with probability x / 255, to 2**-16
 
     def terms(params: PyTree, images: Array, key: Key) -> tuple[Array, Array]:
         k_pixels, k_latent = jax.random.split(key)
