@@ -150,9 +150,13 @@ def td_error(q: Array, action: Array, reward: Array, discount: Array, q_next: Ar
         q_next: [B, A] target network's values of the next observations.
         q_select: [B, A] values that choose the next action: `q_next` itself, or the online network's (double).
     """
-    best = jnp.take_along_axis(q_next, q_select.argmax(-1, keepdims=True), -1)[:, 0]
-    chosen = jnp.take_along_axis(q, action[:, None], -1)[:, 0]
-    return chosen - jax.lax.stop_gradient(reward + discount * best)
+    best = _at(q_next, q_select.argmax(-1))
+    return _at(q, action) - jax.lax.stop_gradient(reward + discount * best)
+
+
+def _at(q: Array, action: Array) -> Array:
+    """`q[i, action[i]]`, [B]: a comparison, because the gradient of a gather is a scatter, slow where B is small."""
+    return jnp.where(action[:, None] == jnp.arange(q.shape[-1]), q, 0).sum(-1)
 
 
 def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:

@@ -12,8 +12,8 @@ import typing
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import msgspec
+import numpy as np
 
 from jaxdl.errors import UserError
 
@@ -35,8 +35,8 @@ def _is_leaf(hint: Any) -> bool:
 
 
 def leaves_as_arrays(config: T) -> T:
-    """The same config with float32 arrays as leaves: what programs take, so that no value of a leaf retraces them."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config)
+    """The same config with float32 scalars as leaves: what programs take, so that no value of a leaf retraces them."""
+    return jax.tree.map(lambda x: x.astype(np.float32) if isinstance(x, jax.Array) else np.float32(x), config)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.config import leaves_as_arrays
@@ -20,7 +19,7 @@ from jaxdl.types import PyTree, Run
 # How much a CPU's compiler tries. The time of a step is in the matrix products, which are library calls: LLVM at level 1
 # trains as fast as by default, and initialisation and warm-up run once, so level 0 is right for them. XLA's older emitters
 # of fused loops compile in half the time of the newer ones, for the same speed.
-TRAIN_OPTIONS = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+TRAIN_OPTIONS = {"xla_backend_optimization_level": 1}
 START_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
@@ -71,14 +70,14 @@ def device(make_run: Callable[[Any], Run], config: Any, data: PyTree, seeds: Seq
     began = time.perf_counter()
     config = leaves_as_arrays(config)
     run = make_run(config)
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+    seeds = np.asarray(seeds, np.uint32)
     single = len(seeds) == 1
 
-    def start(config, keys, data):
+    def start(config, seeds, data):
         run = make_run(config)
         if single:
-            return run.init(keys[0], data)
-        return jax.vmap(lambda key: run.init(key, data), out_axes=run.axes)(keys)
+            return run.init(jax.random.key(seeds[0]), data)
+        return jax.vmap(lambda seed: run.init(jax.random.key(seed), data), out_axes=run.axes)(seeds)
 
     def chunk(config, state, data, n):
         run = make_run(config)
@@ -86,9 +85,9 @@ def device(make_run: Callable[[Any], Run], config: Any, data: PyTree, seeds: Seq
             return advance(run, state, data, n)
         return jax.vmap(lambda s: advance(run, s, data, n), in_axes=(run.axes,), out_axes=(run.axes, 0))(state)
 
-    like = jax.eval_shape(start, config, keys, data)
+    like = jax.eval_shape(start, config, seeds, data)
     start, chunk = compile_all(
-        (start, (config, keys, data), (), START_OPTIONS),
+        (start, (config, seeds, data), (), START_OPTIONS),
         (chunk, (config, like, data, np.int32(1)), (1,), TRAIN_OPTIONS))
 
     def run_chunk(state, n):
@@ -96,6 +95,6 @@ def device(make_run: Callable[[Any], Run], config: Any, data: PyTree, seeds: Seq
         return state, jax.device_get(report)
 
     return Driver(
-        start=lambda: start(config, keys, data), chunk=run_chunk, snapshot=lambda s: s, restore=lambda s: s, like=like,
+        start=lambda: start(config, seeds, data), chunk=run_chunk, snapshot=lambda s: s, restore=lambda s: s, like=like,
         params=run.params, close=lambda: None, first_step=run.first_step, stride=run.stride, updates=run.updates,
         compile_s=time.perf_counter() - began, exact=True, members=len(seeds))

@@ -18,7 +18,7 @@ import numpy as np
 from jaxdl import envs
 from jaxdl.config import leaves_as_arrays
 from jaxdl.drive import START_OPTIONS, TRAIN_OPTIONS, Driver, compile_all
-from jaxdl.run import Report, empty_report
+from jaxdl.run import Report
 from jaxdl.types import HostRun, HostStep, Key, Mean, Metrics, PyTree, RunState
 
 _SMALL = 1 << 16  # bytes: a larger leaf would cost more to copy into the vector than a buffer of its own does
@@ -96,24 +96,26 @@ def programs(make_run: Callable[[Any], HostRun], config: Any, key: Key, step: Ho
     run = make_run(config)
     state = jax.eval_shape(run.init, key, step.obs)
     def metrics_of(state, step):
-        k_act, k_learn = run.keys(state)
+        state, k_act, k_learn = run.keys(state)
         return run.observe(state, step)[1] | run.learn(state, k_learn)[1] | run.act(state, k_act)[2]
 
     metrics = jax.eval_shape(metrics_of, state, step)
-    packing = Packing.of(jax.eval_shape(lambda c, s: _Carry(c, s, empty_report(metrics)), config, state))
+    packing = Packing.of(jax.eval_shape(lambda c, s: _Carry(c, s, Report.empty(metrics)), config, state))
 
-    def finish(carry: _Carry, new: Metrics, key: Key | None = None) -> tuple[list[jax.Array], jax.Array]:
-        run = make_run(carry.config)
-        state, action, acted = run.act(carry.state, run.keys(carry.state)[0] if key is None else key)
+    def finish(carry: _Carry, new: Metrics, k_act: Key | None = None) -> tuple[list[jax.Array], jax.Array]:
+        run, state = make_run(carry.config), carry.state
+        if k_act is None:
+            state, k_act, _ = run.keys(state)
+        state, action, acted = run.act(state, k_act)
         nothing = Mean(jnp.zeros(()), jnp.zeros(()))
         new = {name: (new | acted).get(name, nothing) for name in metrics}
         return packing.pack(_Carry(carry.config, state, carry.report.add(new, state.t))), action
 
     def init(config, key, obs):
-        return finish(_Carry(config, make_run(config).init(key, obs), empty_report(metrics)), {})
+        return finish(_Carry(config, make_run(config).init(key, obs), Report.empty(metrics)), {})
 
     def restart(config, state, obs):
-        return finish(_Carry(config, make_run(config).restart(state, obs), empty_report(metrics)), {})
+        return finish(_Carry(config, make_run(config).restart(state, obs), Report.empty(metrics)), {})
 
     def act(buffers, *step):
         carry = packing.unpack(buffers)
@@ -124,13 +126,13 @@ def programs(make_run: Callable[[Any], HostRun], config: Any, key: Key, step: Ho
         carry = packing.unpack(buffers)
         run = make_run(carry.config)
         state, new = run.observe(carry.state, HostStep(*step))
-        k_act, k_learn = run.keys(state)
+        state, k_act, k_learn = run.keys(state)
         state, learned = run.learn(state, k_learn)
         return finish(carry._replace(state=state), new | learned, k_act)
 
     def drain(buffers):
         carry = packing.unpack(buffers)
-        return packing.pack(carry._replace(report=empty_report(metrics))), carry.report
+        return packing.pack(carry._replace(report=Report.empty(metrics))), carry.report
 
     buffers = jax.eval_shape(init, config, key, step.obs)[0]
     return Programs(packing, init, restart, act, learn, drain, (config, key, state, buffers, step))

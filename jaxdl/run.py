@@ -3,11 +3,12 @@
     run.init(key, data)   -> state            parameters made, memory warmed up
     run.step(state, data) -> (state, metrics) the source collects, then `updates` times: sample, update, feedback
 
-The randomness of a step is `fold_in(state.key, state.t)`: a step depends on nothing but the state, so a run may be cut
-anywhere, written, read and continued bit for bit.
+A step splits `state.key` into the key of the next step and its own: it depends on nothing but the state, so a run may be
+cut anywhere, written, read and continued bit for bit.
 """
 
-from typing import NamedTuple
+import dataclasses
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from jaxdl.types import (
     HostStep,
     Key,
     Learner,
+    Mean,
     Metrics,
     PyTree,
     Run,
@@ -48,12 +50,12 @@ def compose(learner: Learner, source: Source, *, stride: int, updates: int = 1, 
         return RunState(learner_state, source_state, k_run, jnp.asarray(first_step, jnp.int32))
 
     def step(state: RunState, data: PyTree = None) -> tuple[RunState, Metrics]:
-        key = parallel.shard_key(jax.random.fold_in(state.key, state.t), axis_name)
-        k_collect, k_learn = step_keys(key, updates)
+        next_key, keys = step_keys(state.key, source.keys + 2 * updates, axis_name)
+        k_collect, k_learn = keys[: source.keys], keys[source.keys :].reshape(updates, 2)
         source_state, metrics = source.collect(state.source, learner.params(state.learner), k_collect, state.t, data)
         learner_state, source_state, learned = learn(learner, source, state.learner, source_state, k_learn, data)
         metrics = parallel.sum_over(metrics | learned, axis_name)
-        return RunState(learner_state, source_state, state.key, state.t + stride), metrics
+        return RunState(learner_state, source_state, next_key, state.t + stride), metrics
 
     axes = RunState(learner=0, source=0, key=0, t=None)
     return Run(init, step, axes, first_step, stride, updates, lambda state: learner.params(state.learner))
@@ -70,8 +72,9 @@ def compose_host(learner: Learner, source: HostSource, *, num_envs: int, train_f
     def restart(state: RunState, obs: Array) -> RunState:
         return state._replace(source=source.restart(state.source, obs))
 
-    def keys(state: RunState) -> tuple[Key, Key]:
-        return step_keys(jax.random.fold_in(state.key, state.t), updates)
+    def keys(state: RunState) -> tuple[RunState, Key, Key]:
+        key, (k_act, *k_learn) = step_keys(state.key, 1 + 2 * updates)
+        return state._replace(key=key), k_act, jnp.stack(k_learn).reshape(updates, 2)
 
     def act(state: RunState, key: Key) -> tuple[RunState, Array, Metrics]:
         source_state, action, metrics = source.act(state.source, learner.params(state.learner), key, state.t)
@@ -89,13 +92,13 @@ def compose_host(learner: Learner, source: HostSource, *, num_envs: int, train_f
                    lambda state: learner.params(state.learner))
 
 
-def step_keys(key: Key, updates: int) -> tuple[Key, Key]:
-    """The keys of one step: one to act with, and [updates, 2] to sample and to update with.
+def step_keys(key: Key, n: int, axis_name: str | None = None) -> tuple[Key, Key]:
+    """The key of the next step, and [n] keys of this one, a shard's own under an axis.
 
     One split: each hash is a loop of its own, to compile and to run.
     """
-    keys = jax.random.split(key, 1 + 2 * updates)
-    return keys[0], keys[1:].reshape(updates, 2)
+    keys = jax.random.split(key, 1 + n)
+    return keys[0], keys[1:] if axis_name is None else jax.vmap(lambda k: parallel.shard_key(k, axis_name))(keys[1:])
 
 
 def learn(learner: Learner, source: Source | HostSource, learner_state: PyTree, source_state: PyTree, keys: Key,
@@ -119,22 +122,30 @@ def learn(learner: Learner, source: Source | HostSource, learner_state: PyTree, 
     return *carry, metrics
 
 
-class Report(NamedTuple):
-    """What a chunk of steps says."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Report:
+    """What a chunk of steps says. A program carries it from step to step, so it is few arrays."""
 
-    metrics: Metrics  # summed over the steps
+    totals: Array  # float32 [2 M]: of each of M metrics the total, then the count, summed over the steps
     bad_step: Array  # int32 (): `t` after the first step with a metric that is not finite, -1 where there was none
+    names: tuple[str, ...] = dataclasses.field(metadata={"static": True})  # of the metrics
+
+    @staticmethod
+    def empty(metrics: Metrics) -> "Report":
+        """The report of no steps; `metrics` gives the names (its arrays may be `ShapeDtypeStruct`s)."""
+        return Report(jnp.zeros(2 * len(metrics)), jnp.asarray(-1, jnp.int32), tuple(metrics))
 
     def add(self, metrics: Metrics, t: Array) -> "Report":
         """The report with one more step's metrics, `t` steps in."""
-        total = jax.tree.map(jnp.add, self.metrics, metrics)
-        finite = jnp.isfinite(sum(m.total for m in metrics.values()))
-        return Report(total, jnp.where((self.bad_step < 0) & ~finite, t, self.bad_step))
+        new = jnp.stack([x for name in self.names for x in metrics[name]])
+        bad_step = jnp.where((self.bad_step < 0) & ~jnp.isfinite(new).all(), t, self.bad_step)
+        return Report(self.totals + new, bad_step, self.names)
 
-
-def empty_report(metrics: Metrics) -> Report:
-    """The report of no steps; `metrics` gives names and shapes (arrays or `ShapeDtypeStruct`s)."""
-    return Report(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics), jnp.asarray(-1, jnp.int32))
+    @property
+    def metrics(self) -> Metrics:
+        """The metrics by name; of a population [K] each."""
+        return {name: Mean(self.totals[..., 2 * i], self.totals[..., 2 * i + 1]) for i, name in enumerate(self.names)}
 
 
 def advance(run: Run, state: RunState, data: PyTree, n: Array) -> tuple[RunState, Report]:
@@ -146,4 +157,4 @@ def advance(run: Run, state: RunState, data: PyTree, n: Array) -> tuple[RunState
         state, metrics = step(state, data)
         return state, report.add(metrics, state.t)
 
-    return jax.lax.fori_loop(0, n, body, (state, empty_report(jax.eval_shape(step, state, data)[1])))
+    return jax.lax.fori_loop(0, n, body, (state, Report.empty(jax.eval_shape(step, state, data)[1])))

@@ -74,7 +74,8 @@ class Env(NamedTuple):
 
     spec: EnvSpec
     reset: Callable[[Key, int], tuple[PyTree, Array]]  # (key, N) -> (state, obs [N, ...])
-    step: Callable[[PyTree, Array, Key], tuple[PyTree, TimeStep]]  # (state, action [N, ...], key) -> (state, TimeStep)
+    step: Callable[[PyTree, Array, Key], tuple[PyTree, TimeStep]]  # (state, action [N, ...], keys [k, N]) -> (state, TimeStep)
+    keys: int  # k: random keys that a step takes for each environment
 
 
 class HostStep(NamedTuple):
@@ -150,8 +151,9 @@ class Source(NamedTuple):
     """Something that makes batches. `t` counts steps; `data` is a dataset on the device, or None."""
 
     init: Callable[[Key], PyTree]  # (key) -> source state
+    keys: int  # random keys that one collect takes: a step splits its key but once
     warmup: Callable[..., PyTree]  # (source state, params, key, t, data) -> source state: fills the memory
-    collect: Callable[..., tuple[PyTree, Metrics]]  # (source state, params, key, t, data) -> (source state, metrics)
+    collect: Callable[..., tuple[PyTree, Metrics]]  # (source state, params, keys, t, data) -> (source state, metrics)
     sample: Callable[..., tuple[PyTree, PyTree]]  # (source state, key, data) -> (source state, batch), once an update
     feedback: Callable[..., PyTree]  # (source state, batch, feedback) -> source state
 
@@ -172,7 +174,7 @@ class RunState(NamedTuple):
 
     learner: PyTree
     source: PyTree
-    key: Key  # never changes: the randomness of a step is `fold_in(key, t)`
+    key: Key  # of the next step, which splits it
     t: Array  # int32 (): environment steps, or updates of a learner on a dataset
 
 
@@ -193,7 +195,7 @@ class HostRun(NamedTuple):
 
     init: Callable[[Key, Array], RunState]  # (key, obs [N, ...]) -> state
     restart: Callable[[RunState, Array], RunState]  # (state, obs) -> state: after a checkpoint was read
-    keys: Callable[[RunState], tuple[Key, Key]]  # (state) -> the keys of this step: to act with, to learn with
+    keys: Callable[[RunState], tuple[RunState, Key, Key]]  # (state) -> (state, key to act with, [updates, 2] to learn with)
     act: Callable[[RunState, Key], tuple[RunState, Array, Metrics]]  # (state, key) -> (state, action [N, ...], metrics)
     observe: Callable[[RunState, HostStep], tuple[RunState, Metrics]]  # (state, step) -> (state, metrics)
     learn: Callable[[RunState, Key], tuple[RunState, Metrics]]  # (state, key) -> (state, metrics)

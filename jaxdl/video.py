@@ -4,6 +4,7 @@ import io
 import os
 from pathlib import Path
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,17 +53,24 @@ def _play(actor: Actor, params: PyTree, env_id: str, seed: int) -> tuple[list[np
         obs, _ = env.reset(seed=int(seed) % 2**31)
         for t in range(int(_SECONDS * fps)):
             if t % every == 0:
-                frames.append(np.asarray(env.render()))
+                frames.append(_frame(env))
             carry, action = act(params, carry, jnp.zeros(1, bool), np.asarray(obs)[None], key, np.int32(t))
             obs, _, terminated, truncated, _ = env.step(np.asarray(action)[0])
             if terminated or truncated:
                 break
-        frames.append(np.asarray(env.render()))
+        frames.append(_frame(env))
     except Exception as e:
         raise EnvError(f"{env_id} cannot be filmed: {type(e).__name__}: {e}") from e
     finally:
         env.close()
     return frames, fps / every
+
+
+def _frame(env: gymnasium.Env) -> np.ndarray:
+    frame = np.asarray(env.render())
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f"its picture is {frame.dtype}{list(frame.shape)}, expected uint8[H, W, 3]")
+    return frame
 
 
 def _gif(frames: list[np.ndarray], fps: float) -> bytes:

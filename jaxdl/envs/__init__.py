@@ -25,7 +25,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported; witho
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 TWINS = {"CartPole-v1": CartPole}
-_EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "ale": "atari"}  # part of an id or entry point -> extra
+_EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ALE/": "atari"}  # beginnings
 
 
 def spec(env_id: str) -> EnvSpec:
@@ -48,7 +48,7 @@ def make_single(env_id: str, **options: Any) -> gymnasium.Env:
     Raises:
         EnvError: as in `spec`.
     """
-    return _made(env_id, lambda: gymnasium.make(env_id, **options))
+    return _made(env_id, lambda: gymnasium.make(gymnasium.spec(env_id), **options))
 
 
 def make_device(env_id: str) -> Env:
@@ -103,7 +103,7 @@ def make_host(env_id: str, num_envs: int, vectorization: Literal["auto", "sync",
     mode = {"auto": None, "sync": "sync", "async": "async", "native": "vector_entry_point"}[vectorization]
     if vectorization == "native" and not has_native(env_id):
         raise EnvError(f"{env_id} has no vector environment of its own; use vectorization=sync or async")
-    venv = _made(env_id, lambda: gymnasium.make_vec(env_id, num_envs, mode))
+    venv = _made(env_id, lambda: gymnasium.make_vec(gymnasium.spec(env_id), num_envs, mode))
     if venv.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
         venv.close()
         raise EnvError(f"{env_id} resets its episodes in the mode {venv.metadata.get('autoreset_mode')}, "
@@ -160,15 +160,16 @@ def _made(env_id: str, make: Any) -> Any:
 
 
 def _refusal(env_id: str, error: Exception) -> EnvError:
+    entry = gymnasium.registry.get(env_id)
+    places = (env_id, str(entry.entry_point) if entry else "")
+    extra = next((extra for start, extra in _EXTRAS.items() if any(p.startswith(start) for p in places)), None)
+    absent = gymnasium.error.DependencyNotInstalled | gymnasium.error.NamespaceNotFound | ImportError
+    if isinstance(error, absent) and extra:
+        return EnvError(f"{env_id} needs packages that are not installed: pip install 'jaxdl[{extra}]'")
     if isinstance(error, gymnasium.error.Error) and env_id not in gymnasium.registry:
         close = difflib.get_close_matches(env_id, list(gymnasium.registry), n=1)
         hint = f"did you mean '{close[0]}'?" if close else "'jaxdl list' names those that can be made here"
         return EnvError(f"there is no environment '{env_id}'; {hint}")
-    entry = gymnasium.registry.get(env_id)
-    where = f"{env_id} {entry.entry_point if entry else ''}".lower()
-    extra = next((extra for part, extra in _EXTRAS.items() if part in where), None)
-    if isinstance(error, gymnasium.error.DependencyNotInstalled | ImportError) and extra:
-        return EnvError(f"{env_id} needs packages that are not installed: pip install 'jaxdl[{extra}]'")
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return EnvError(f"{env_id} cannot be made: {reason}")
 

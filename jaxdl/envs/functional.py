@@ -40,9 +40,8 @@ def adapt(env: FuncEnv, spec: EnvSpec) -> Env:
         state = initial(k_state)
         return FunctionalState(state, jnp.zeros(n, jnp.int32)), observe(state, k_obs)
 
-    def step(state: FunctionalState, action: Array, key: Key) -> tuple[FunctionalState, TimeStep]:
-        n = state.steps.shape[0]
-        k_move, k_reward, k_end, k_obs, k_reset, k_first = jax.random.split(key, (6, n))
+    def step(state: FunctionalState, action: Array, keys: Key) -> tuple[FunctionalState, TimeStep]:
+        k_move, k_reward, k_end, k_obs, k_reset, k_first = keys
 
         def move(s, a, k_move, k_reward, k_end):
             successor = env.transition(s, a, k_move, parameters)
@@ -59,7 +58,7 @@ def adapt(env: FuncEnv, spec: EnvSpec) -> Env:
         obs = _where(done, observe(fresh, k_first), next_obs)
         return FunctionalState(inner, jnp.where(done, 0, steps)), TimeStep(obs, reward, terminated, truncated, next_obs)
 
-    return Env(spec, reset, step)
+    return Env(spec, reset, step, keys=6)
 
 
 def _where(mask: Array, x: Array, y: Array) -> Array:

@@ -70,8 +70,8 @@ def dataset(num_examples: int, batch_size: int) -> Source:
         del params, key, t, data
         return state
 
-    def collect(state: DatasetState, params: PyTree, key: Key, t: Array, data: PyTree) -> tuple[DatasetState, dict]:
-        del params, key, t, data
+    def collect(state: DatasetState, params: PyTree, keys: Key, t: Array, data: PyTree) -> tuple[DatasetState, dict]:
+        del params, keys, t, data
         return state, {}
 
     def sample(state: DatasetState, key: Key, data: PyTree) -> tuple[DatasetState, PyTree]:
@@ -88,7 +88,7 @@ def dataset(num_examples: int, batch_size: int) -> Source:
         del batch, told
         return state
 
-    return Source(init, warmup, collect, sample, feedback)
+    return Source(init, 0, warmup, collect, sample, feedback)
 
 
 def shuffled_index(key: Key, epoch: Array | int | None, positions: Array, n: int) -> Array:

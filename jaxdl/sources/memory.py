@@ -11,6 +11,7 @@ Shapes: `E` environments, `K` items of each added at once, `B` batch, `n` steps,
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +35,7 @@ class Memory(NamedTuple):
 
     init: Any  # () -> MemoryState
     add: Any  # (state, items [K, E, ...], valid [K, E] bool | None) -> state; K = 1 where valid is given
+    amend: Any  # (state, items [E, ...] -> items) -> state: changes the newest item of each environment
     sample: Any  # (state, key, B, n=1) -> (items [n, B, ...], available [n, B] bool)
 
 
@@ -75,6 +77,12 @@ def make(example: PyTree, capacity: int, num_envs: int) -> Memory:
             jnp.minimum(state.size + step, length),
         )
 
+    def amend(state: MemoryState, change: Callable[[PyTree], PyTree]) -> MemoryState:
+        newest = jnp.where(state.cursor == 0, length, state.cursor) - 1
+        index = newest + length * jnp.arange(num_envs, dtype=jnp.int32)
+        rows = layout.pack(change(layout.unpack(state.rows[index])))
+        return state._replace(rows=state.rows.at[index].set(rows, mode="drop", unique_indices=True))
+
     def sample(state: MemoryState, key: Key, batch_size: int, n: int = 1) -> tuple[PyTree, Array]:
         env, age = _draw(state.size, key, batch_size)
         ahead = jnp.arange(n, dtype=jnp.int32)[:, None]
@@ -84,7 +92,7 @@ def make(example: PyTree, capacity: int, num_envs: int) -> Memory:
         rows = state.rows.at[index.reshape(-1)].get(mode="promise_in_bounds")
         return layout.unpack(rows.reshape(n, batch_size, layout.width)), available
 
-    return Memory(init, add, sample)
+    return Memory(init, add, amend, sample)
 
 
 def width(example: PyTree) -> int:

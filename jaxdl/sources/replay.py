@@ -106,26 +106,27 @@ def replay(
     memory = memories.make(experience_of(env.spec), buffer_size, num_envs)
     draw = sampler(memory, batch_size, n_steps, gamma)
     stride = num_envs * train_freq
+    keys_a_step = 1 + env.keys * num_envs
 
     def init(key: Key) -> ReplayState:
         env_state, obs = env.reset(key, num_envs)
         return ReplayState(env_state, obs, actor.init(num_envs), Episodes.init(num_envs), memory.init())
 
-    def collect(state: ReplayState, params: PyTree, key: Key, t: Array, data: PyTree = None):
+    def collect(state: ReplayState, params: PyTree, keys: Key, t: Array, data: PyTree = None):
         del data
 
         def step(carry, x):
             env_state, obs, actor_carry, episodes = carry
-            i, (k_act, k_env) = x
-            actor_carry, action, extras = actor.act(params, actor_carry, obs, k_act, t + i * num_envs)
-            env_state, ts = env.step(env_state, action, k_env)
+            i, k = x
+            actor_carry, action, extras = actor.act(params, actor_carry, obs, k[0], t + i * num_envs)
+            env_state, ts = env.step(env_state, action, k[1:].reshape(env.keys, num_envs))
             item = Experience(obs, action, ts.reward, ts.next_obs, ts.terminated, ts.truncated)
             episodes, metrics = episodes.add(ts.reward, ts.terminated | ts.truncated)
             metrics |= {name: Mean.of(x) for name, x in extras.items()}
             return (env_state, ts.obs, actor_carry, episodes), (item, metrics)
 
         carry = (state.env, state.obs, state.carry, state.episodes)
-        steps = jnp.arange(train_freq, dtype=jnp.int32), jax.random.split(key, (train_freq, 2))
+        steps = jnp.arange(train_freq, dtype=jnp.int32), keys.reshape(train_freq, keys_a_step)
         if train_freq == 1:  # a scan of one step would cost its bookkeeping
             carry, out = step(carry, jax.tree.map(lambda x: x[0], steps))
             items, metrics = jax.tree.map(lambda x: x[None], out)
@@ -136,7 +137,8 @@ def replay(
 
     def warmup(state: ReplayState, params: PyTree, key: Key, t: Array, data: PyTree = None) -> ReplayState:
         def body(i, s):
-            return collect(s, params, jax.random.fold_in(key, i), t + i * stride, data)[0]
+            keys = jax.random.split(jax.random.fold_in(key, i), train_freq * keys_a_step)
+            return collect(s, params, keys, t + i * stride, data)[0]
 
         return jax.lax.fori_loop(0, warmup_collects(learning_starts, stride), body, state)
 
@@ -148,7 +150,7 @@ def replay(
         del batch, told
         return state
 
-    return Source(init, warmup, collect, sample, feedback)
+    return Source(init, train_freq * keys_a_step, warmup, collect, sample, feedback)
 
 
 def warmup_collects(learning_starts: int, stride: int) -> int:
@@ -172,7 +174,6 @@ def check_sizes(num_envs: int, buffer_size: int, batch_size: int, train_freq: in
     if learning_starts < 1:
         raise UserError(f"learning_starts must be at least 1 (nothing can be drawn from an empty memory), "
                         f"got {learning_starts}")
-
 
 
 class HostReplayState(NamedTuple):
@@ -206,8 +207,10 @@ def host_replay(
                                Episodes.init(num_envs), memory.init())
 
     def restart(state: HostReplayState, obs: Array) -> HostReplayState:
+        # what was under way ends as by a truncation, or returns of n steps would go on into the new episodes
+        cut = memory.amend(state.memory, lambda item: item._replace(truncated=~item.terminated))
         return state._replace(obs=obs, skip=jnp.zeros(num_envs, jnp.bool_), carry=actor.init(num_envs),
-                              episodes=Episodes.init(num_envs))
+                              episodes=Episodes.init(num_envs), memory=cut)
 
     def observe(state: HostReplayState, ts: HostStep) -> tuple[HostReplayState, Metrics]:
         done = ts.terminated | ts.truncated

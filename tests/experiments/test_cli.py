@@ -1,0 +1,507 @@
+"""The command line: what each command does, says, leaves behind and returns."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from agents import dqn
+from experiments import algorithms, cli, looking, runs
+from experiments.jobs import load
+from generative import vae
+from jaxdl import checkpoint, optim, train
+from jaxdl.errors import UserError
+from jaxdl.logging import read_metrics
+
+DQN = ["train", "dqn", "--total-steps", "400", "--learning-starts", "100", "--num-envs", "2", "--buffer-size", "1000",
+       "--batch-size", "8", "--hidden-sizes", "8", "--eval-episodes", "2", "--schedule", "linear"]
+VAE = ["train", "vae", "--total-steps", "20", "--hidden-sizes", "8", "--latent-size", "2", "--batch-size", "32"]
+SUMMARY = {"seed", "steps", "updates", "compile_s", "train_s", "steps_per_s", "ended", "eval", "run", "algo"}
+AGENT_EVAL = {"episodes", "return_mean", "return_std"}
+MODEL_EVAL = {"num", "elbo", "reconstruction", "kl"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A working folder with a run of each algorithm, `agent` and `model`."""
+    before, folder = os.getcwd(), tmp_path_factory.mktemp("cli")
+    os.chdir(folder)
+    try:
+        assert cli.main([*DQN, "--eval-every", "80", "--keep-checkpoints", "20", "--out", "agent"]) == 0
+        assert cli.main([*VAE, "--out", "model"]) == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def here(place, monkeypatch):
+    monkeypatch.chdir(place)
+    return place
+
+
+@pytest.fixture
+def call(here, capsys):
+    """Run a command that succeeds, with --json; returns the object and what went to stderr."""
+
+    def run(*argv):
+        capsys.readouterr()
+        assert cli.main([*argv, "--json"]) == 0
+        said = capsys.readouterr()
+        line, = said.out.splitlines()
+        return json.loads(line), said.err
+
+    return run
+
+
+@pytest.fixture
+def helped(capsys):
+    """What a command prints with --help, and nothing on stderr."""
+
+    def run(*argv):
+        try:
+            status = cli.main([*argv, "--help"])
+        except SystemExit as e:
+            status = e.code
+        said = capsys.readouterr()
+        assert (status or 0, said.err) == (0, "")
+        return said.out
+
+    return run
+
+
+def same_bits(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+def tree(folder):
+    return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def summary_of(run):
+    return json.loads(Path(run, "summary.json").read_text())
+
+
+# Training
+
+
+def test_an_agents_run_leaves_what_it_promises(here):
+    run = here / "agent"
+    assert sorted(os.listdir(run)) == ["best", "checkpoints", "config.json", "curve.png", "metrics.jsonl", "policy.gif",
+                                       "summary.json", "tensorboard"]
+    summary = summary_of(run)
+    assert set(summary) == SUMMARY | {"env_id"}
+    assert (summary["algo"], summary["env_id"], summary["seed"], summary["ended"]) == ("dqn", "CartPole-v1", 0, "finished")
+    assert (summary["steps"], summary["updates"], summary["run"]) == (400, 150, "agent")  # (400 - 100) / 2 environments
+    assert set(summary["eval"]) == AGENT_EVAL
+    assert summary["eval"]["episodes"] == 2
+    assert summary["steps_per_s"] == pytest.approx(300 / summary["train_s"], rel=0.05)
+    assert checkpoint.steps(run / "checkpoints") == list(range(120, 401, 40))
+    rows = read_metrics(run / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(104, 401, 4))
+    assert [row["step"] for row in rows if "eval/return_mean" in row] == list(range(160, 401, 80))
+    assert rows[-1]["eval/return_mean"] == summary["eval"]["return_mean"]
+    with Image.open(run / "curve.png") as curve, Image.open(run / "policy.gif") as film:
+        assert (curve.format, film.format) == ("PNG", "GIF")
+        assert film.n_frames > 1
+
+
+def test_a_models_run_leaves_what_it_promises(here):
+    run = here / "model"
+    assert sorted(os.listdir(run)) == ["checkpoints", "config.json", "curve.png", "metrics.jsonl", "reconstructions.png",
+                                       "samples.png", "summary.json", "tensorboard"]
+    summary = summary_of(run)
+    assert set(summary) == SUMMARY | {"dataset"}
+    assert (summary["algo"], summary["dataset"], summary["steps"], summary["updates"]) == ("vae", "digits", 20, 20)
+    assert set(summary["eval"]) == MODEL_EVAL
+    assert summary["eval"]["num"] == 360
+    assert summary["eval"]["elbo"] == pytest.approx(summary["eval"]["reconstruction"] - summary["eval"]["kl"])
+    assert -64 * math.log(2) * 1.2 < summary["eval"]["elbo"] < 0  # a coin a pixel is 64 ln 2 nats
+    assert checkpoint.steps(run / "checkpoints") == [16, 18, 20]
+
+
+def test_config_alone_repeats_a_run_bit_for_bit_in_a_folder_of_its_own(here, call):
+    config = here / "agent" / "config.json"
+    again, said = call("train", "dqn", "--config", str(config))
+    assert again["run"] == "runs/dqn-CartPole-v1-1"
+    assert "training dqn on CartPole-v1 in runs/dqn-CartPole-v1-1" in said
+    assert f"next: jaxdl evaluate {again['run']}" in said
+    assert again == summary_of(again["run"])
+    assert runs.read_config(config) == runs.open_run(Path(again["run"]))
+    same_bits(load(again["run"]).params, load("agent").params)
+    timed = {"compile_s", "train_s", "steps_per_s", "run"}
+    assert {k: v for k, v in again.items() if k not in timed} == {
+        k: v for k, v in summary_of("agent").items() if k not in timed}
+
+
+def test_a_flag_beside_config_changes_that_field_alone_and_overwrite_replaces_the_run(call):
+    shutil.copytree("model", "over")
+    Path("over", "notes.txt").write_text("mine")
+    second, _ = call("train", "vae", f"--config={Path('over', 'config.json')}", "--seed", "5", "--total-steps", "10",
+                     "--out", "over", "--overwrite")
+    assert (second["seed"], second["steps"], second["run"]) == (5, 10, "over")
+    assert checkpoint.steps(Path("over", "checkpoints")) == [8, 9, 10]
+    assert [row["step"] for row in read_metrics(Path("over", "metrics.jsonl"))] == list(range(1, 11))
+    assert Path("over", "notes.txt").read_text() == "mine"
+    read = runs.open_run(Path("over"))
+    assert read.config == dataclasses.replace(runs.open_run(Path("model")).config, total_steps=10)
+
+
+def test_no_step_is_taken_past_the_planned_end(call):
+    summary, _ = call(*DQN, "--num-envs", "8", "--total-steps", "397", "--train-freq", "2", "--checkpoint-every", "1000",
+                      "--no-checkpoint-memory", "--out", "odd")
+    assert summary["steps"] == 384  # 112 in the warm-up, then whole strides of 16
+    assert summary["updates"] == (384 - 112) // 16
+    assert checkpoint.steps(Path("odd", "checkpoints")) == [384]
+    evaluated, _ = call("evaluate", "odd")
+    assert evaluated == summary["eval"]
+
+
+def test_the_host_backend_learns_as_many_steps_and_resume_says_what_it_cannot_keep(call):
+    summary, _ = call(*DQN, "--backend", "host", "--out", "host")
+    assert (summary["steps"], summary["updates"], summary["ended"]) == (400, 150, "finished")
+    assert set(summary) == SUMMARY | {"env_id"}
+    evaluated, _ = call("evaluate", "host")
+    assert evaluated == summary["eval"]
+    summary, said = call("resume", "host", "--total-steps", "500")
+    assert (summary["steps"], summary["updates"]) == (500, 200)
+    assert "environments on the host cannot be saved" in said
+
+
+@pytest.mark.parametrize("name", algorithms.PRESETS)
+def test_a_preset_replaces_defaults_and_flags_replace_it(name, monkeypatch, here):
+    preset = algorithms.PRESETS[name]
+    seen = []
+    monkeypatch.setattr("experiments.training._run", lambda folder, settings, *_, **__: seen.append(settings) or {})
+    assert cli.main(["train", name]) == 0
+    assert cli.main(["train", name, "--gamma", "0.5", *(["--stop-at-return", "9"] if name == "cartpole" else [])]) == 0
+    plain, changed = seen
+    assert plain.algo == preset.algo
+    assert plain.config == dqn.Config(**preset.config)
+    assert plain.train == train.Config(**preset.train)
+    assert changed.config == dataclasses.replace(plain.config, gamma=0.5)
+    assert changed.train.stop_at_return == (9.0 if name == "cartpole" else None)
+
+
+def test_a_run_that_reaches_its_return_ends_there(call):
+    summary, _ = call(*DQN, "--eval-every", "80", "--stop-at-return", "1", "--out", "reached")
+    assert (summary["ended"], summary["steps"]) == ("reached", 160)
+    assert checkpoint.steps(Path("reached", "checkpoints"))[-1] == 160
+    before = tree(Path("reached"))
+    again, said = call("resume", "reached")
+    assert again == summary
+    assert "reached is finished" in said
+    assert tree(Path("reached")) == before
+
+
+def test_training_that_blows_up_is_status_1_and_names_the_step(here, capsys):
+    capsys.readouterr()
+    assert cli.main([*DQN, "--optimizer", "sgd", "--learning-rate", "1e30", "--out", "blown", "--json"]) == 1
+    said = capsys.readouterr()
+    sentence = said.err.splitlines()[-1]
+    assert said.out == ""
+    assert sentence.startswith("jaxdl: ")
+    assert "is no longer finite at step 10" in sentence
+    assert "learning_rate" in sentence
+    assert not Path("blown", "summary.json").exists()
+
+
+# Going on
+
+
+def test_a_finished_run_says_so_and_is_left_alone(here, call):
+    before = tree(here / "agent")
+    done, said = call("resume", "agent")
+    assert done == summary_of("agent")
+    assert "agent is finished (400 steps); give --total-steps to go on" in said
+    assert tree(here / "agent") == before
+
+
+def test_a_run_that_stopped_half_way_goes_on_as_if_it_had_not_and_schedules_hold_past_the_end(here, call):
+    settings = ["--eval-every", "80", "--keep-checkpoints", "20"]
+    half, _ = call(*DQN, *settings, "--stop-step", "236", "--out", "half")
+    assert (half["steps"], half["ended"]) == (236, "finished")
+    rest, said = call("resume", "half", "--total-steps", "400")
+    assert "resuming dqn on CartPole-v1 in half" in said
+    assert (rest["steps"], rest["updates"], rest["eval"]) == (400, 150, summary_of("agent")["eval"])
+    same_bits(load("half").params, load("agent").params)
+    same_bits(load("half", best=True).params, load("agent", best=True).params)
+    steps = [row["step"] for row in read_metrics(Path("half", "metrics.jsonl"))]
+    assert steps == sorted(set(steps))
+
+    more, _ = call("resume", "half", "--total-steps", "600")
+    assert (more["steps"], more["updates"]) == (600, 250)
+    same_bits(load("half").params, load("half", step=400).params)  # the learning rate fell to 0 at 400 and stays there
+    epsilon = [row["epsilon"] for row in read_metrics(Path("half", "metrics.jsonl")) if "epsilon" in row]
+    assert len(epsilon) > 50
+    np.testing.assert_allclose(epsilon, 0.05, rtol=1e-5)
+    assert runs.open_run(Path("half")).config == runs.open_run(Path("agent")).config
+    assert call("resume", "half")[0] == more
+
+
+def test_an_interrupted_run_keeps_a_checkpoint_says_how_to_go_on_and_finishes(here, call):
+    program = [sys.executable, "-m", "experiments.cli", *DQN, "--total-steps", "1000000000", "--log-every", "100", "--out",
+               "stopped", "--json"]
+    root = str(Path(cli.__file__).parents[1])
+    child = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             env=os.environ | {"PYTHONPATH": root})
+    try:
+        deadline = time.monotonic() + 60
+        while not (Path("stopped", "metrics.jsonl").exists() and Path("stopped", "metrics.jsonl").stat().st_size):
+            assert child.poll() is None, child.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=30)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 130, err
+    summary = json.loads(out.splitlines()[-1])
+    step = summary["steps"]
+    assert summary == summary_of("stopped")
+    assert summary["ended"] == "interrupted"
+    assert checkpoint.steps(Path("stopped", "checkpoints")) == [step]
+    assert f"interrupted at step {step:,}" in err
+    assert err.rstrip().endswith("continue with: jaxdl resume stopped")
+    assert "Traceback" not in err
+    rest, _ = call("resume", "stopped", "--total-steps", str(step + 200))
+    assert (rest["steps"], rest["ended"]) == (step + 200, "finished")
+    assert load("stopped").step == step + 200
+
+
+# Several seeds
+
+
+def test_a_population_is_the_single_runs_of_its_seeds(here, call):
+    together, _ = call(*DQN, "--num-seeds", "2", "--out", "population")
+    assert set(together) == SUMMARY | {"env_id"}
+    assert (together["steps"], together["updates"]) == (400, 150)
+    members = together["eval"]["members"]
+    assert [member["seed"] for member in members] == [0, 1]
+    assert all(set(member) == AGENT_EVAL | {"seed"} for member in members)
+    assert set(together["eval"]) == AGENT_EVAL | {"members"}
+    assert together["eval"]["return_mean"] == pytest.approx(np.mean([m["return_mean"] for m in members]))
+    assert together["eval"]["episodes"] == 2
+    evaluated, _ = call("evaluate", "population")
+    assert evaluated == together["eval"]
+    rows = read_metrics(Path("population", "metrics.jsonl"))
+    assert all(len(row["loss"]) == 2 for row in rows)
+    call("plot", "population", "agent", "--out", "population.png")
+
+    call(*DQN, "--seed", "1", "--out", "second")
+    both = load("population").params
+    for k, single in enumerate(("agent", "second")):
+        member = load("population", member=k)
+        same_bits(member.params, jax.tree.map(lambda x, k=k: x[k], both))
+        assert (member.settings.train.seed, member.settings.train.num_seeds) == (k, 1)
+        assert member.act(np.zeros((3, 4))).shape == (3,)
+        for x, y in zip(jax.tree.leaves(member.params), jax.tree.leaves(load(single).params), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+    assert not np.allclose(both["params"]["MLP_0"]["Dense_0"]["kernel"][0], both["params"]["MLP_0"]["Dense_0"]["kernel"][1])
+    with pytest.raises(UserError, match="member must lie between 0 and 1, got 2"):
+        load("population", member=2)
+
+
+# Looking
+
+
+def test_evaluate_prints_what_training_found(call):
+    for run, keys in (("agent", AGENT_EVAL), ("model", MODEL_EVAL)):
+        found, said = call("evaluate", run)
+        assert found == summary_of(run)["eval"]
+        assert set(found) == keys
+        assert said.startswith("step ")
+
+
+def test_evaluate_of_an_agent_plays_as_many_episodes_as_asked_and_films_one(call):
+    found, said = call("evaluate", "agent", "--episodes", "5", "--seed", "3", "--video", "film.gif")
+    assert set(found) == AGENT_EVAL
+    assert found["episodes"] == 5
+    assert f"{found['return_mean']:.1f} +- {found['return_std']:.1f}" in said
+    assert said.splitlines()[-1] == "film.gif"
+    assert Image.open("film.gif").format == "GIF"
+    assert call("evaluate", "agent", "--episodes", "5", "--seed", "3")[0] == found
+
+
+def test_more_importance_samples_give_a_tighter_bound(call):
+    one, _ = call("evaluate", "model", "--importance-samples", "1")
+    many, said = call("evaluate", "model", "--importance-samples", "64")
+    assert set(one) == set(many) == MODEL_EVAL | {"nll"}
+    assert one["elbo"] == many["elbo"] == summary_of("model")["eval"]["elbo"]
+    assert one["nll"] == pytest.approx(-one["elbo"], abs=0.5)
+    assert many["nll"] < one["nll"]
+    assert f"nll {many['nll']:.2f}" in said
+
+
+def test_sample_draws_a_picture_that_its_seed_determines(call):
+    found, said = call("sample", "model", "--num", "4", "--seed", "2", "--out", "a.png")
+    assert found == {"num": 4, "seed": 2, "out": "a.png"}
+    assert said == "a.png\n"
+    call("sample", "model", "--num", "4", "--seed", "2", "--out", "b.png")
+    call("sample", "model", "--num", "4", "--seed", "3", "--out", "c.png")
+    a, b, c = (Path(f"{name}.png").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+    assert Image.open("a.png").size == (2 + 2 * 58, 2 + 2 * 58)  # 2 x 2 images of 8 pixels, seven times as large
+
+
+def test_plot_draws_runs_of_both_halves(call):
+    found, _ = call("plot", "agent", "model", "--out", "curves.svg")
+    assert found == {"runs": ["agent", "model"], "out": "curves.svg"}
+    text = Path("curves.svg").read_text()
+    assert "CartPole-v1" in text
+    assert "digits" in text
+
+
+def test_list_names_all_that_can_be_used_here(call, capsys):
+    found, said = call("list")
+    assert set(found) == {"algorithms", "presets", "environments", "datasets"}
+    assert found["algorithms"].keys() == algorithms.ALGORITHMS.keys()
+    assert found["presets"].keys() == algorithms.PRESETS.keys()
+    assert found["environments"]["CartPole-v1"] == "device, host"
+    assert found["environments"]["Acrobot-v1"] == "host"
+    assert found["datasets"].keys() == {"digits", "mnist", "fashion_mnist"}
+    assert cli.main(["list"]) == 0
+    assert capsys.readouterr() == (said, "")
+
+
+# From Python
+
+
+def test_a_loaded_agent_acts_by_the_largest_value_of_its_network(here):
+    run = load("agent")
+    assert (run.step, run.sample, run.settings) == (400, None, runs.open_run(Path("agent")))
+    obs = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    hidden, head = run.params["params"]["MLP_0"]["Dense_0"], run.params["params"]["QHead_0"]["Dense_0"]
+    q = np.maximum(obs @ hidden["kernel"] + hidden["bias"], 0) @ head["kernel"] + head["bias"]
+    clear = np.abs(q[:, 0] - q[:, 1]) > 1e-5
+    assert clear.sum() > 150
+    np.testing.assert_array_equal(run.act(obs)[clear], q.argmax(1)[clear])
+    assert set(run.act(obs)) == {0, 1}
+
+
+def test_the_best_parameters_are_those_of_the_first_best_evaluation(here):
+    evaluations = [(row["step"], row["eval/return_mean"]) for row in read_metrics(Path("agent", "metrics.jsonl"))
+                   if "eval/return_mean" in row]
+    step, _ = max(evaluations, key=lambda e: (e[1], -e[0]))
+    best = load("agent", best=True)
+    assert best.step == step
+    same_bits(best.params, load("agent", step=step).params)
+    assert step == 400 or not np.array_equal(*(jax.tree.leaves(run.params)[1] for run in (best, load("agent"))))
+
+
+def test_a_loaded_model_draws_images(here):
+    run = load("model")
+    images = run.sample(5, 3)
+    assert (images.shape, images.dtype, run.act, run.step) == ((5, 8, 8, 1), np.float32, None, 20)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    np.testing.assert_array_equal(images, run.sample(5, 3))
+    assert np.abs(images - run.sample(5, 4)).max() > 1e-3
+    with pytest.raises(UserError, match="member must lie between 0 and 0, got 1"):
+        load("model", member=1)
+
+
+def test_a_model_of_mnist_reads_the_folder_that_it_is_given(call):
+    default = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
+    folder = Path(os.environ.get("JAXDL_MNIST_DIR", default))
+    if not (folder / "train-images-idx3-ubyte.gz").exists():
+        pytest.skip("MNIST is not here: set JAXDL_MNIST_DIR to the folder with its four files")
+    summary, _ = call(*VAE, "--dataset", "mnist", "--data-dir", str(folder), "--out", "mnist")
+    assert (summary["dataset"], summary["eval"]["num"], summary["steps"]) == ("mnist", 10_000, 20)
+    assert -784 * math.log(2) * 1.1 < summary["eval"]["elbo"] < -200
+    assert load("mnist").sample(2, 0).shape == (2, 28, 28, 1)
+    moved = Path("moved")
+    moved.symlink_to(folder)
+    assert load("mnist", data_dir=moved).step == 20
+
+
+# Help and status
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_explains_itself(command, helped):
+    assert f"usage: jaxdl {command}" in helped(command)
+
+
+@pytest.mark.parametrize(("algo", "module"), [("dqn", dqn), ("vae", vae), ("cartpole", dqn)])
+def test_the_help_of_an_algorithm_shows_every_field_with_its_default(algo, module, helped):
+    text = " ".join(helped("train", algo).replace("│", " ").split())
+    for config in (module.Config, optim.Config, train.Config):
+        for field in dataclasses.fields(config):
+            if field.name != "optim":
+                assert f"--{field.name.replace('_', '-')}" in text
+    assert "--out" in text
+    assert "--overwrite" in text
+    assert "--config RUN/config.json" in text
+    assert "(default: 0.001)" in text
+    assert ("(default: 490.0)" in text) == (algo == "cartpole")
+
+
+def test_the_help_of_jaxdl_names_every_command_and_imports_nothing_heavy():
+    program = ("import sys\nfrom experiments import cli\nstatus = cli.main(['--help'])\n"
+               "print(status, sorted({'jax', 'numpy', 'gymnasium', 'matplotlib', 'orbax', 'tyro'} & set(sys.modules)))")
+    root = str(Path(cli.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root)
+    *text, last = done.stdout.splitlines()
+    assert last == "0 []"
+    assert all(any(line.startswith(f"  {command} ") for line in text) for command in cli.COMMANDS)
+
+
+def test_without_a_command_the_help_is_shown_and_the_status_is_2(capsys):
+    assert cli.main([]) == 2
+    assert capsys.readouterr().out == cli.HELP
+    assert cli.main(["-h"]) == 0
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("jaxdl 0.")
+
+
+def test_debug_shows_where_a_mistake_was_found(here, capsys):
+    argv = ["train", "dqn", "--gamma", "2"]
+    assert cli.main(argv) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert cli.main([*argv, "--debug"]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "require_unit" in said
+    assert said.splitlines()[-1] == "jaxdl: gamma must be between 0 and 1, got 2.0"
+
+
+def test_an_error_of_ours_is_status_1_and_named_as_such(monkeypatch, capsys):
+    def fail(argv):
+        raise RuntimeError("a bug\nof ours")
+
+    monkeypatch.setattr(looking, "list", fail)
+    assert cli.main(["list", "--json"]) == 1
+    said = capsys.readouterr()
+    assert said == ("", "jaxdl: RuntimeError: a bug of ours (an error in jaxdl itself; --debug shows where)\n")
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["list", "--debug"])
+
+
+def test_a_keyboard_interrupt_is_status_130(monkeypatch, capsys):
+    def stop(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(looking, "list", stop)
+    assert cli.main(["list"]) == 130
+    assert capsys.readouterr().err == "jaxdl: interrupted\n"
+    stdout = sys.stdout
+    assert cli.main(["list", "--json"]) == 130
+    assert sys.stdout is stdout

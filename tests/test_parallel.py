@@ -1,0 +1,282 @@
+"""One result on one device and on many: updates and runs under vmap, pmap and shard_map."""
+
+import functools
+from typing import NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from agents import dqn
+from generative import vae
+from jaxdl import drive, parallel
+from jaxdl.optim import Config as OptimConfig
+from jaxdl.run import compose
+from jaxdl.sources import dataset
+from jaxdl.types import Aux, DataSpec, EnvSpec, Learner, Source, Transition
+
+AXIS = "devices"
+B = 16
+RATE = 0.05
+jit = functools.partial(jax.jit, compiler_options=drive.START_OPTIONS)  # compiles in less time
+
+
+def under_vmap(f, n):
+    """`f`, a function of a shard's part and of what all share, over n parts [n, ...]: results [n, ...], shard by shard."""
+    return jit(jax.vmap(f, in_axes=(0, None), axis_name=AXIS, axis_size=n))
+
+
+def under_pmap(f, n):
+    return jax.pmap(f, in_axes=(0, None), axis_name=AXIS, devices=jax.devices()[:n])
+
+
+def under_shard_map(f, n):
+    def shard(part, shared):
+        return jax.tree.map(lambda x: x[None], f(jax.tree.map(lambda x: x[0], part), shared))
+
+    mesh = Mesh(np.array(jax.devices()[:n]), (AXIS,))
+    return jax.jit(jax.shard_map(shard, mesh=mesh, in_specs=(P(AXIS), P()), out_specs=P(AXIS), check_vma=False))
+
+
+MAPS = {"vmap": under_vmap, "pmap": under_pmap, "shard_map": under_shard_map}
+
+
+def split(tree, n):
+    return jax.tree.map(lambda x: x.reshape(n, -1, *x.shape[1:]), tree)
+
+
+def vector(tree):
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def assert_near(a, b):
+    """Each leaf to 1e-5 of its norm."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(map(np.asarray, jax.tree.leaves(a)), map(np.asarray, jax.tree.leaves(b)), strict=True):
+        assert np.linalg.norm(x - y) <= 1e-5 * np.linalg.norm(y)
+
+
+def assert_replicated(tree):
+    for x in map(np.asarray, jax.tree.leaves(tree)):
+        assert all(np.array_equal(x[0], shard) for shard in x)
+
+
+# --- Updates.
+
+
+class Case(NamedTuple):
+    """An algorithm as a function of the optimizer, and a batch for it."""
+
+    learner: object  # (OptimConfig, axis_name) -> Learner
+    batch: object
+    noisy: bool  # whether an update draws noise, which is a shard's own
+
+
+def dqn_learner(optim, axis_name):
+    box = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    config = dqn.Config(hidden_sizes=(5,), batch_size=B, double=True, dueling=True, loss="huber", tau=0.5, optim=optim)
+    return dqn.make(config, EnvSpec("two actions", box, gymnasium.spaces.Discrete(2), None), axis_name).learner
+
+
+def vae_learner(optim, axis_name):
+    config = vae.Config(latent_size=2, hidden_sizes=(5,), batch_size=B, total_steps=10, optim=optim)
+    return vae.make(config, DataSpec("small", 100, (3, 3, 1)), axis_name).learner
+
+
+def transitions():
+    k = jax.random.split(jax.random.key(0), 4)
+    obs, next_obs = jax.random.normal(k[0], (2, B, 3))
+    return Transition(obs, jax.random.bernoulli(k[1], shape=(B,)).astype(jnp.int32), 3 * jax.random.normal(k[2], (B,)),
+                      0.9 * jax.random.bernoulli(k[3], 0.7, (B,)), next_obs)
+
+
+CASES = {
+    "dqn": Case(dqn_learner, transitions(), noisy=False),
+    "vae": Case(vae_learner, jax.random.randint(jax.random.key(0), (B, 3, 3, 1), 0, 256).astype(jnp.uint8), noisy=True),
+}
+
+
+@functools.cache
+def started(name):
+    return jit(CASES[name].learner(OptimConfig(), None).init)(jax.random.key(1)).params
+
+
+@functools.cache
+def gradient(name, shards):
+    """The gradient of the whole batch on one device, read off a step of SGD. With noise, the mean over shards with theirs."""
+    learner, batch = CASES[name].learner(OptimConfig(optimizer="sgd", learning_rate=1.0), None), CASES[name].batch
+    state = jit(learner.init)(jax.random.key(1))
+    parts = [(jax.tree.map(lambda x: x[i], split(batch, shards)), jax.random.key(10 + i)) for i in range(shards)]  # noqa: B023
+    update = jit(learner.update)
+    steps = [update(state, *part)[0].params for part in parts]
+    grads = [jax.tree.map(jnp.subtract, state.params, stepped) for stepped in steps]
+    return jax.tree.map(lambda *g: sum(g) / shards, *grads)
+
+
+def by_hand(optimizer, params, grads):
+    """The first step of an optimizer."""
+    step = {"sgd": lambda g: g, "adam": lambda g: g / (jnp.abs(g) + 1e-3)}[optimizer]
+    return jax.tree.map(lambda p, g: p - RATE * step(g), params, grads)
+
+
+@functools.cache
+def mapped(name, optimizer, how, shards):
+    """States and metrics after one update, shard by shard."""
+    case = CASES[name]
+    learner = case.learner(OptimConfig(optimizer=optimizer, learning_rate=RATE, eps=1e-3), AXIS)
+    state = jit(learner.init)(jax.random.key(1))
+    keys = jax.vmap(jax.random.key)(10 + jnp.arange(shards, dtype=jnp.uint32))
+    update = MAPS[how](lambda part, state: learner.update(state, *part), shards)
+    state, aux = jax.device_get(update((split(case.batch, shards), keys), state))
+    return state, aux.metrics
+
+
+@pytest.mark.parametrize("shards", [2, 4])
+@pytest.mark.parametrize("how", MAPS)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("name", CASES)
+def test_an_update_over_shards_is_the_update_of_the_whole_batch(name, optimizer, how, shards):
+    state, _ = mapped(name, optimizer, how, shards)
+    assert_replicated(state)
+    one = jax.tree.map(lambda x: x[0], state)
+    params = started(name)
+    grads = gradient(name, shards if CASES[name].noisy else 1)
+    assert_near(one.params, by_hand(optimizer, params, grads))
+    assert np.linalg.norm(vector(one.params) - vector(params)) > 1e-3 * np.linalg.norm(vector(params))
+    if not CASES[name].noisy:  # the same by the library, target network and moments among it
+        learner = CASES[name].learner(OptimConfig(optimizer=optimizer, learning_rate=RATE, eps=1e-3), None)
+        whole = jit(learner.update)(jit(learner.init)(jax.random.key(1)), CASES[name].batch, jax.random.key(0))[0]
+        assert_near(one, whole)
+
+
+@pytest.mark.parametrize("shards", [2, 4])
+@pytest.mark.parametrize("name", CASES)
+def test_shards_have_metrics_of_their_own_parts(name, shards):
+    """They are sums and counts, reduced once for a whole step (`jaxdl.run`)."""
+    told = [mapped(name, "sgd", how, shards)[1] for how in MAPS]
+    for metrics in told:
+        assert all((m.count == m.count[0]).all() and m.count.shape == (shards,) for m in metrics.values())
+        assert metrics["loss"].count.sum() == (B if name == "dqn" else shards)
+        assert len(np.unique(metrics["loss"].total)) == shards
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), metrics, told[0])
+
+
+# --- Runs.
+
+
+def leaves_but_keys(tree):
+    return [np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+            for x in jax.tree.leaves(tree)]
+
+
+def dqn_run():
+    config = dqn.Config(num_envs=2, buffer_size=40, batch_size=8, learning_starts=8, total_steps=200, hidden_sizes=(4,),
+                        gradient_steps=2, optim=OptimConfig(optimizer="sgd", learning_rate=0.01))
+    return dqn.make_run(config, AXIS), None
+
+
+def vae_run():
+    data = jax.random.randint(jax.random.key(0), (20, 3, 3, 1), 0, 256).astype(jnp.uint8)
+    learner = vae_learner(OptimConfig(), AXIS)
+    return compose(learner, dataset.dataset(20, 4), stride=1, axis_name=AXIS), data
+
+
+@pytest.fixture(scope="module", params=[dqn_run, vae_run], ids=["dqn", "vae"])
+def runs(request):
+    """The states before and after three steps of a run on two shards, and the metrics of each step, under two maps."""
+    run, data = request.param()
+
+    def program(_, shared):
+        key, data = shared
+        first = run.init(key, data)
+        return first, *jax.lax.scan(lambda state, _: run.step(state, data), first, length=3)
+
+    return [MAPS[how](program, 2)(jnp.zeros(2), (jax.random.key(7), data)) for how in ("vmap", "pmap")]
+
+
+def test_a_run_is_the_same_under_every_map(runs):
+    for a, b in zip(*map(leaves_but_keys, runs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_shards_share_the_learner_and_differ_in_what_they_see(runs):
+    for first, state, told in runs:
+        for s in (first, state):
+            for x in leaves_but_keys((s.learner, s.key, s.t)):
+                assert (x == x[0]).all()
+            seen = [x for x in leaves_but_keys(s.source) if x[0].size > 1]
+            assert any((x[0] != x[1]).any() for x in seen)
+        assert not np.array_equal(vector(first.learner.params), vector(state.learner.params))
+        assert all((x == x[0]).all() for x in leaves_but_keys(told))  # summed over the shards, and known to each
+
+
+def test_the_metrics_of_a_run_count_the_examples_of_all_shards(runs):
+    for _, _, told in runs:
+        counts = {name: float(m.count[0, -1]) for name, m in told.items()}
+        expected = {"epsilon": 2, "loss": 2 * 2 * 8, "q_mean": 2 * 2 * 8 * 2} if "epsilon" in counts else {
+            "loss": 2, "elbo": 2 * 4, "reconstruction": 2 * 4, "kl": 2 * 4}
+        assert expected.items() <= counts.items()
+
+
+def test_everything_random_in_a_run_has_a_key_of_its_own_on_every_shard():
+    def seen(state, name, key):
+        return state | {name: jax.random.bits(key)}
+
+    source = Source(
+        init=lambda key: dict.fromkeys(("warmup", "collect", "sample", "update"), jnp.uint32(0)) | seen({}, "init", key),
+        keys=1,
+        warmup=lambda state, params, key, t, data: seen(state, "warmup", key),
+        collect=lambda state, params, keys, t, data: (seen(state, "collect", keys[0]), {}),
+        sample=lambda state, key, data: (seen(state, "sample", key), None),
+        feedback=lambda state, batch, key: seen(state, "update", key),
+    )
+    learner = Learner(init=jax.random.bits, update=lambda state, batch, key: (state, Aux({}, key)), params=lambda state: state)
+    run = compose(learner, source, stride=1, axis_name=AXIS)
+
+    def program(_, key):
+        state = run.init(key, None)
+        first = run.step(state, None)[0]
+        return first, run.step(first, None)[0]
+
+    first, second = under_vmap(program, 3)(jnp.zeros(3), jax.random.key(0))
+    assert len(np.unique(first.learner)) == 1
+    bits = [x for s in (first.source, second.source) for x in jax.tree.leaves(s)]
+    assert len(np.unique(bits)) == 3 * (5 + 3)  # the second step does not make or warm up anything
+
+
+# --- The reductions.
+
+
+TREE = {"a": jnp.arange(12.0).reshape(4, 3), "b": (jnp.array([1.0, -2.0, 4.0, 8.0]), jnp.ones((4, 2, 2)))}
+
+
+@pytest.mark.parametrize("how", MAPS)
+@pytest.mark.parametrize(("reduce", "numpy"), [(parallel.mean_over, np.mean), (parallel.sum_over, np.sum)])
+def test_reductions_are_those_of_numpy_on_every_shard(how, reduce, numpy):
+    got = MAPS[how](lambda part, _: reduce(part, AXIS), 4)(TREE, 0.0)
+    jax.tree.map(lambda x, t: np.testing.assert_allclose(x, np.broadcast_to(numpy(t, 0), t.shape), rtol=1e-6), got, TREE)
+
+
+@pytest.mark.parametrize("reduce", [parallel.mean_over, parallel.sum_over])
+def test_all_leaves_are_reduced_together(reduce):
+    traced = str(jax.make_jaxpr(lambda t: reduce(t, AXIS), axis_env=[(AXIS, 4)])(jax.tree.map(lambda x: x[0], TREE)))
+    assert traced.count("psum") == 1
+
+
+def test_one_device_reduces_nothing():
+    assert parallel.mean_over(TREE, None) is TREE
+    assert parallel.sum_over(TREE, None) is TREE
+    key = jax.random.key(0)
+    assert parallel.shard_key(key, None) is key
+
+
+@pytest.mark.parametrize("how", MAPS)
+def test_every_shard_has_a_key_of_its_own(how):
+    key = jax.random.key(3)
+    drawn = MAPS[how](lambda _, key: jax.random.bits(parallel.shard_key(key, AXIS)), 4)(jnp.zeros(4), key)
+    np.testing.assert_array_equal(drawn, [jax.random.bits(jax.random.fold_in(key, i)) for i in range(4)])
+    assert len(np.unique(drawn)) == 4

@@ -1,0 +1,174 @@
+"""Films: as many frames as the episode has, as large and as fast as they should be."""
+
+import gymnasium
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from jaxdl import video
+from jaxdl.errors import EnvError, UserError
+from jaxdl.types import Actor
+
+RIGHT = Actor(lambda n: None, lambda params, carry, obs, key, t: (None, jnp.ones(obs.shape[0], jnp.int32), None))
+COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [0, 255, 255]], np.uint8)
+
+
+class Lamp(gymnasium.Env):
+    """Shines in another colour at every step; an episode lasts as many steps as the seed says."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
+    observation_space = gymnasium.spaces.Box(0, 1000, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(100)
+    size, closed, actions = (40, 60), 0, None
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        self.t, self.period, type(self).actions = 0, seed, []
+        return np.array([self.t], np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        self.actions.append(int(action))
+        return np.array([self.t], np.float32), 0.0, self.t == self.period, False, {}
+
+    def render(self):
+        return np.broadcast_to(COLORS[self.t % 5], (*self.size, 3)).copy()
+
+    def close(self):
+        type(self).closed += 1
+
+
+@pytest.fixture
+def lamp(monkeypatch):
+    """Register a Lamp, changed as asked."""
+
+    def make(**changes):
+        for name, value in changes.items():
+            monkeypatch.setattr(Lamp, name, value)
+        return "Lamp-v0"
+
+    gymnasium.register("Lamp-v0", Lamp)
+    yield make
+    del gymnasium.registry["Lamp-v0"]
+
+
+def frames_of(path):
+    """Frames [F, H, W, 3] and the milliseconds each is shown."""
+    with Image.open(path) as film:
+        assert film.format == "GIF"
+        shown = [(np.asarray(f.convert("RGB")), f.info["duration"]) for f in ImageSequence.Iterator(film)]
+    return np.stack([f for f, _ in shown]), [ms for _, ms in shown]
+
+
+def test_a_film_shows_every_step_of_the_episode_and_its_end(lamp, tmp_path):
+    video.record(RIGHT, None, lamp(), tmp_path / "a.gif", seed=6)
+    frames, milliseconds = frames_of(tmp_path / "a.gif")
+    assert frames.shape == (7, 40, 60, 3)
+    np.testing.assert_array_equal(frames[:, 20, 30], COLORS[[0, 1, 2, 3, 4, 0, 1]])
+    assert milliseconds == 7 * [40]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:gymnasium")
+@pytest.mark.parametrize(("fps", "steps", "shown", "milliseconds"), [
+    (50, 8, [0, 2, 4, 6, 8], 40),
+    (50, 7, [0, 2, 4, 6, 7], 40),
+    (4, 3, [0, 1, 2, 3], 250),
+    (100, 9, [0, 4, 8, 9], 40),
+    (None, 2, [0, 1, 2], 30),
+])
+def test_a_film_is_as_fast_as_the_world_and_shows_25_frames_a_second_at_most(lamp, tmp_path, fps, steps, shown, milliseconds):
+    lamp(metadata={"render_modes": ["rgb_array"]} | ({"render_fps": fps} if fps else {}))
+    video.record(RIGHT, None, "Lamp-v0", tmp_path / "a.gif", seed=steps)
+    frames, durations = frames_of(tmp_path / "a.gif")
+    np.testing.assert_array_equal(frames[:, 0, 0], COLORS[np.array(shown) % 5])
+    assert durations == len(shown) * [milliseconds]
+
+
+def test_a_film_of_an_endless_episode_lasts_twenty_seconds(lamp, tmp_path):
+    lamp(metadata={"render_modes": ["rgb_array"], "render_fps": 4})
+    video.record(RIGHT, None, "Lamp-v0", tmp_path / "a.gif", seed=10_000)
+    _, durations = frames_of(tmp_path / "a.gif")
+    assert len(durations) == 81
+    assert sum(durations) == 20_250
+    assert len(Lamp.actions) == 80
+
+
+@pytest.mark.parametrize(("size", "filmed"), [((400, 600), (200, 300)), ((30, 20), (30, 20)), ((500, 250), (500, 250)),
+                                              ((1, 3000), (1, 300)), ((100, 301), (100, 300))])
+def test_a_wide_picture_is_made_narrower_and_keeps_its_form(lamp, tmp_path, size, filmed):
+    video.record(RIGHT, None, lamp(size=size), tmp_path / "a.gif", seed=1)
+    assert frames_of(tmp_path / "a.gif")[0].shape == (2, *filmed, 3)
+
+
+def test_the_policy_acts_with_its_carry_on_what_it_sees(lamp, tmp_path):
+    def act(params, carry, obs, key, t):
+        return carry + 1, (params * carry + 10 * obs[:, 0].astype(jnp.int32) + t), None
+
+    video.record(Actor(lambda n: jnp.full(n, 3), act), jnp.int32(2), lamp(), tmp_path / "a.gif", seed=4)
+    assert Lamp.actions == [2 * (3 + i) + 10 * i + i for i in range(4)]
+
+
+def test_the_film_of_cartpole_is_of_the_episode_that_the_seed_gives(tmp_path):
+    video.record(RIGHT, None, "CartPole-v1", tmp_path / "a.gif", seed=5)
+    frames, durations = frames_of(tmp_path / "a.gif")
+    env = gymnasium.make("CartPole-v1", render_mode="rgb_array")
+    env.reset(seed=5)
+    pictures, over = [env.render()], False
+    while not over:
+        over = env.step(1)[2]
+        pictures.append(env.render())
+    env.close()
+    pictures = [*pictures[:-1:2], pictures[-1]]
+    assert frames.shape == (len(pictures), 200, 300, 3)
+    assert durations == len(pictures) * [40]
+    wanted = [np.asarray(Image.fromarray(p).resize((300, 200))) for p in pictures]
+    errors = [[np.abs(f - w.astype(float)).mean() for w in wanted] for f in frames]
+    assert np.argmin(errors, axis=1).tolist() == list(range(len(pictures)))
+    assert np.max(np.diag(errors)) < 1  # of 255: what 32 colours cost
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a", "gif", "a.gif.png", ".gif"])
+def test_another_suffix_is_refused_before_anything_is_made(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(gymnasium, "make", lambda *a, **k: pytest.fail("an environment was made"))
+    with pytest.raises(UserError, match=r"video must end in \.gif, got .*" + name):
+        video.record(RIGHT, None, "CartPole-v1", tmp_path / name, seed=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_suffix_in_capitals_is_one_too(lamp, tmp_path):
+    video.record(RIGHT, None, lamp(), tmp_path / "A.GIF", seed=1)
+    assert len(frames_of(tmp_path / "A.GIF")[0]) == 2
+
+
+def test_a_folder_that_is_not_there_is_named(lamp, tmp_path):
+    with pytest.raises(UserError, match=r"a\.gif cannot be written: there is no folder"):
+        video.record(RIGHT, None, lamp(), tmp_path / "none" / "a.gif", seed=1)
+
+
+def raises(self):
+    raise NotImplementedError("it is dark")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:gymnasium")
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"render": raises}, "NotImplementedError: it is dark"),
+    ({"metadata": {"render_modes": []}}, "render_mode"),
+    ({"render": lambda self: None}, ""),
+    ({"render": lambda self: np.zeros((4, 4, 3))}, ""),
+    ({"render": lambda self: np.zeros(4, np.uint8)}, ""),
+], ids=["raises", "no mode", "nothing", "floats", "a row"])
+def test_an_environment_that_cannot_be_filmed_is_named_and_closed(lamp, tmp_path, changes, said):
+    lamp(closed=0, **changes)
+    with pytest.raises(EnvError, match=f"Lamp-v0 cannot be filmed: .*{said}"):
+        video.record(RIGHT, None, "Lamp-v0", tmp_path / "a.gif", seed=1)
+    assert Lamp.closed == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_environment_that_knows_no_rendering_cannot_be_made_for_a_film(lamp, tmp_path, monkeypatch):
+    monkeypatch.setattr(Lamp, "__init__", lambda self: None)
+    with pytest.raises(EnvError, match=r"Lamp-v0 cannot be made: .*render_mode"):
+        video.record(RIGHT, None, lamp(), tmp_path / "a.gif", seed=1)
