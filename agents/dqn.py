@@ -61,7 +61,7 @@ class Config:
     gradient_steps: int = 1
     """Updates in one round (SB3)."""
     target_update_interval: int = 1
-    """Environment steps between two updates of the target network; 1 is at every round of updates."""
+    """Environment steps between two updates of the target network; 1 is at every update."""
     tau: float = 0.01
     """Share of the online network that a target update takes over (Lillicrap et al. 2016); 1 copies it."""
     exploration_initial_eps: float = 1.0
@@ -131,9 +131,9 @@ def validate(config: Config) -> None:
     nn.activation(config.activation)
     optim.validate(config.optim, config.batch_size)
     replay.check_sizes(config.num_envs, config.buffer_size, config.batch_size, config.train_freq, config.learning_starts)
-    if config.learning_starts >= config.total_steps:
-        raise UserError(f"learning_starts={config.learning_starts} leaves nothing to learn in "
-                        f"total_steps={config.total_steps}; lower the one or raise the other")
+    if first_step(config) >= config.total_steps:
+        raise UserError(f"learning_starts={config.learning_starts} (whole rounds: {first_step(config)} steps) leaves nothing "
+                        f"to learn in total_steps={config.total_steps}; lower the one or raise the other")
     if config.buffer_size // config.num_envs < config.n_steps:
         raise UserError(f"n_steps={config.n_steps} is longer than an environment's share of the memory "
                         f"({config.buffer_size // config.num_envs} steps); raise buffer_size")

@@ -33,10 +33,10 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, description: str, defaul
 
 
 def _sentence(box: str) -> str:
-    """The first paragraph of tyro's box, and the flag that it suggests."""
+    """The first paragraph of tyro's box, and the flag that it suggests. Where it cannot draw a box, a title comes first."""
+    drawn = "╭" in box
     lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines() if line[:1] not in "╭╰"]
-    text = "\n".join(lines)
-    paragraphs = [" ".join(p.split()) for p in re.split(r"\n─+\n", text)]
-    suggested = re.search(r"Perhaps you meant:\s*(--[\w-]+)", text)
-    sentence = paragraphs[0].rstrip(".")
+    paragraphs = [" ".join(p.split()) for p in re.split(r"\n[─-]{9,}\n", "\n".join(lines))]
+    suggested = re.search(r"Perhaps you meant:\s*(--[\w-]+)", "\n".join(lines))
+    sentence = paragraphs[0 if drawn or len(paragraphs) == 1 else 1].rstrip(".")
     return f"{sentence}; did you mean {suggested[1]}?" if suggested else sentence

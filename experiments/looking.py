@@ -82,6 +82,8 @@ def sample(argv: Sequence[str]) -> dict[str, Any]:
 
     if not 1 <= args.num <= 10_000:
         raise UserError(f"num must be between 1 and 10000, got {args.num}")
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f"seed must be between 0 and 2**32 - 1, got {args.seed}")
     if args.out.suffix.lower() != ".png":
         raise UserError(f"out must end in .png, got {args.out}")
     settings = runs.open_run(args.run)

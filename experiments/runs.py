@@ -59,7 +59,7 @@ def read_config(path: Path) -> Settings:
     for field in ("algo", "config", "train"):
         if field not in values:
             raise UserError(f"{path} is no run's config.json: it has no field '{field}'")
-    if values["algo"] not in algorithms.ALGORITHMS:
+    if not isinstance(values["algo"], str) or values["algo"] not in algorithms.ALGORITHMS:
         raise UserError(f"{path} is of the algorithm {values['algo']!r}, which this jaxdl does not have")
     module = algorithms.ALGORITHMS[values["algo"]].load()
     settings = Settings(values["algo"], from_dict(module.Config, values["config"], f"{path}: config"),
@@ -81,11 +81,28 @@ def open_run(folder: Path) -> Settings:
     return read_config(folder / "config.json")
 
 
+def check_out(out: Path, overwrite: bool) -> None:
+    """Refuse a folder that a new run must not take.
+
+    Raises:
+        UserError: `out` is a file, or holds something (with `overwrite`: something else than a run).
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out takes a folder")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / "config.json").is_file():
+        raise UserError(f"{out} is not empty and not a run folder; choose another --out")
+    if not overwrite:
+        raise UserError(f"{out} already holds a run; choose another --out, continue it with 'jaxdl resume {out}', or "
+                        "replace it with --overwrite")
+
+
 def create(out: Path | None, name: str, overwrite: bool) -> Path:
     """Make the folder of a new run: `out`, or a fresh one under `runs/` called `name-1`, `name-2`, ...
 
     Raises:
-        UserError: `out` is there already and not empty (with `overwrite`: and not a run), or cannot be made.
+        UserError: as `check_out`, or it cannot be made.
     """
     try:
         if out is None:
@@ -97,22 +114,11 @@ def create(out: Path | None, name: str, overwrite: bool) -> Path:
                     return folder
                 except FileExistsError:
                     number += 1
-        if out.exists() and not out.is_dir():
-            raise UserError(f"{out} is a file; --out takes a folder")
-        if out.is_dir() and any(out.iterdir()):
-            _clear(out, overwrite)
+        check_out(out, overwrite)
+        for name in _OURS if out.is_dir() else ():  # what a person put there stays
+            path = out / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
         return out
     except OSError as e:
         raise UserError(f"the run folder {e.filename or out} cannot be made: {e.strerror}") from None
-
-
-def _clear(out: Path, overwrite: bool) -> None:
-    if not (out / "config.json").is_file():
-        raise UserError(f"{out} is not empty and not a run folder; choose another --out")
-    if not overwrite:
-        raise UserError(f"{out} already holds a run; choose another --out, continue it with 'jaxdl resume {out}', or "
-                        "replace it with --overwrite")
-    for name in _OURS:  # what a person put there stays
-        path = out / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """`jaxdl train` and `jaxdl resume`."""
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from experiments import algorithms, arguments, jobs, runs
 from experiments.showing import leave_pictures, line_of
 from jaxdl import checkpoint, files
 from jaxdl import train as training
+from jaxdl.drive import Driver
 from jaxdl.errors import UserError
 
 
@@ -20,11 +22,21 @@ def train(argv: Sequence[str]) -> dict[str, Any]:
     """`jaxdl train ALGO [flags]`. Returns the summary."""
     settings, out, overwrite = _parse_train(argv)
     settings.validate()
+    if out is not None:
+        runs.check_out(out, overwrite)
     job = jobs.open_job(settings)
     (what,) = job.what.values()
-    folder = runs.create(out, f"{settings.algo}-{what}", overwrite)
-    runs.write_config(folder, settings)
-    return _run(folder, settings, job, resume=False)
+    driver = job.driver()
+    name = f"{settings.algo}-{what}".replace("/", "-")
+    training.check_room(out or Path("runs", name), settings.train, driver)
+    folder = runs.create(out, name, overwrite)
+    try:
+        runs.write_config(folder, settings)
+    except UserError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # not where a person keeps something there
+        raise
+    return _run(folder, settings, job, driver, resume=False)
 
 
 def resume(argv: Sequence[str]) -> dict[str, Any]:
@@ -45,6 +57,8 @@ def resume(argv: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"{args.run} has no checkpoint to resume from; train it again with "
                         f"'jaxdl train {settings.algo} --config {args.run / 'config.json'}'")
     if args.total_steps is not None:
+        if args.total_steps >= 2**31:
+            raise UserError(f"total_steps must be below 2**31, got {args.total_steps}")
         if args.total_steps < steps[-1]:
             raise UserError(f"total_steps={args.total_steps} is before step {steps[-1]}, where the run is")
         settings = settings._replace(train=dataclasses.replace(settings.train, stop_step=args.total_steps))
@@ -52,11 +66,11 @@ def resume(argv: Sequence[str]) -> dict[str, Any]:
     if args.total_steps is None and summary.is_file():
         done = files.read_json(summary, 1 << 20)
         if done.get("ended") in ("finished", "reached"):
+            if type(done.get("steps")) is not int:
+                raise UserError(f"{summary} is damaged: it has no number of steps; remove it to resume the run")
             print(f"{args.run} is finished ({done['steps']:,} steps); give --total-steps to go on")
             return done
-    if args.total_steps is not None:
-        runs.write_config(args.run, settings)
-    return _run(args.run, settings, job, resume=True)
+    return _run(args.run, settings, job, job.driver(), resume=True)
 
 
 def _parse_train(argv: Sequence[str]) -> tuple[runs.Settings, Path | None, bool]:
@@ -108,20 +122,26 @@ def _take(argv: list[str], flag: str) -> tuple[list[str], str | None]:
     return argv, None
 
 
-def _run(folder: Path, settings: runs.Settings, job: jobs.Job, resume: bool) -> dict[str, Any]:
+def _run(folder: Path, settings: runs.Settings, job: jobs.Job, driver: Driver, resume: bool) -> dict[str, Any]:
     (kind, what), = job.what.items()
     print(f"{'resuming' if resume else 'training'} {settings.algo} on {what} in {folder}", flush=True)
-    driver = job.driver()
     if resume and not driver.exact:
         print("environments on the host cannot be saved: they begin new episodes, so this is not bit for bit the run "
               "that was interrupted")
     if resume and not settings.train.checkpoint_memory:
         print("checkpoints of this run leave the replay memory out: it is filled anew with random steps, so this is not "
               "bit for bit the run that was interrupted")
+
+    def goes_on() -> None:
+        if resume:
+            runs.write_config(folder, settings)
+            (folder / "summary.json").unlink(missing_ok=True)  # was of the run up to here
+
     try:
         result = training.fit(
             driver, settings.train, job.total_steps, folder=folder, evaluate=job.evaluate, score=job.score,
-            meta=jobs.meta(settings), resume=resume, show_progress=sys.stderr.isatty())
+            meta=jobs.meta(settings), resume=resume,
+            ready=goes_on, show_progress=sys.stderr.isatty())
     finally:
         driver.close()
     summary = {

@@ -89,10 +89,11 @@ def require(config: Any, field: str, holds: bool, expected: str) -> None:
 
 
 def require_positive(config: Any, *fields: str) -> None:
-    """Each field is a finite number above zero (a None is left alone)."""
+    """Each field is a finite number above zero, and fits 32 bits where it is whole (a None is left alone)."""
     for field in fields:
         value = getattr(config, field)
         require(config, field, value is None or (math.isfinite(value) and value > 0), "above 0")
+        require(config, field, not isinstance(value, int) or value < 2**31, "below 2**31")
 
 
 def require_unit(config: Any, *fields: str) -> None:

@@ -78,9 +78,11 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    require(config, "seed", 0 <= config.seed < 2**32, "between 0 and 2**32 - 1")
     require_positive(config, "num_seeds", "stop_step", "log_every", "eval_every", "eval_episodes", "checkpoint_every",
                      "keep_checkpoints")
+    require(config, "seed", 0 <= config.seed <= 2**32 - config.num_seeds, f"between 0 and 2**32 - {config.num_seeds}")
+    stop = config.stop_at_return
+    require(config, "stop_at_return", stop is None or math.isfinite(stop), "a finite number")
     if config.stop_at_return is not None and config.eval_every is None:
         raise UserError("stop_at_return needs eval_every: without it nothing is evaluated before the end")
 
@@ -95,6 +97,7 @@ def fit(
     score: str = "return_mean",
     meta: dict[str, Any] | None = None,
     resume: bool = False,
+    ready: Callable[[], None] = lambda: None,
     show_progress: bool = False,
 ) -> Result:
     """Train until `total_steps` (or `config.stop_step`), or until told to stop.
@@ -108,6 +111,7 @@ def fit(
         score: the number of `evaluate` that is better when higher; the best one's parameters are kept in `best/`.
         meta: written into checkpoints; one with other values is refused on resume.
         resume: continue from the newest checkpoint in `folder`.
+        ready: called before the first chunk, when the checkpoint is read and nothing stands in the way.
         show_progress: draw a progress bar on stderr.
 
     Raises:
@@ -123,11 +127,13 @@ def fit(
         "checkpoint": config.checkpoint_every or max(1, math.ceil(stop / 10)),
     }
     shelf = _Shelf(folder, config, meta or {})
-    shelf.check_room(driver)
+    if folder:
+        check_room(folder, config, driver)
     if resume:
         step, state = shelf.read(driver)
     else:
         step, state = driver.first_step, driver.start()
+    ready()
     log = open_log(folder, resume_step=step if resume else None) if folder else None
     pace, train_s, began, evaluation, ended = 1, 0.0, step, None, "finished"
     totals, logged_at, logged_s = None, step, 0.0
@@ -173,6 +179,31 @@ def fit(
                   (step - began) / train_s if train_s else 0.0, evaluation, ended)
 
 
+def check_room(folder: Path, config: Config, driver: Driver) -> None:
+    """Refuse a run in `folder`, which may not be there yet, whose checkpoints would fill the disk.
+
+    Raises:
+        UserError: says how much they take and how much is free.
+    """
+    checkpoints = folder / "checkpoints"
+    each = checkpoint.estimate_bytes(_kept(driver.like, config))
+    number = config.keep_checkpoints + 1  # the oldest goes when the newest is whole
+    there = sum(f.stat().st_size for f in checkpoints.rglob("*") if f.is_file())
+    disk = next(p for p in folder.absolute().parents if p.is_dir())
+    free = shutil.disk_usage(disk).free + there
+    if each * number > free:
+        raise UserError(f"{number} checkpoints of {each / 1e6:,.0f} MB do not fit the {free / 1e6:,.0f} MB that are "
+                        f"free for {checkpoints}; lower keep_checkpoints or buffer_size, or leave the replay "
+                        "memory out with checkpoint_memory=False")
+
+
+def _kept(state: PyTree, config: Config) -> PyTree:
+    """The part of a state that checkpoints hold."""
+    if config.checkpoint_memory or not hasattr(state.source, "memory"):
+        return state
+    return state._replace(source=state.source._replace(memory=None))
+
+
 def members_of(params: PyTree, count: int) -> list[PyTree]:
     """The parameters of each of `count` members, whose leaves have a leading axis of members unless there is one."""
     return [params] if count == 1 else [jax.tree.map(operator.itemgetter(k), params) for k in range(count)]
@@ -193,28 +224,10 @@ class _Shelf:
         if self.best and checkpoint.steps(self.best):
             self.best_score = checkpoint.read_meta(self.best, checkpoint.steps(self.best)[-1])["score"]
 
-    def check_room(self, driver: Driver) -> None:
-        """Refuse a run whose checkpoints would fill the disk, before it begins."""
-        if not self.checkpoints:
-            return
-        each = checkpoint.estimate_bytes(self._kept(driver.like))
-        number = self.config.keep_checkpoints + 1  # the oldest goes when the newest is whole
-        there = sum(f.stat().st_size for f in self.checkpoints.rglob("*") if f.is_file())
-        free = shutil.disk_usage(self.checkpoints.parent).free + there
-        if each * number > free:
-            raise UserError(f"{number} checkpoints of {each / 1e6:,.0f} MB do not fit the {free / 1e6:,.0f} MB that are "
-                            f"free for {self.checkpoints}; lower keep_checkpoints or buffer_size, or leave the replay "
-                            "memory out with checkpoint_memory=False")
-
-    def _kept(self, state: PyTree) -> PyTree:
-        """The part of a state that checkpoints hold."""
-        if self.config.checkpoint_memory or not hasattr(state.source, "memory"):
-            return state
-        return state._replace(source=state.source._replace(memory=None))
-
     def write(self, step: int, state: PyTree) -> None:
         if self.checkpoints:
-            checkpoint.save(self.checkpoints, step, self._kept(state), meta=self.meta, keep=self.config.keep_checkpoints)
+            kept = _kept(state, self.config)
+            checkpoint.save(self.checkpoints, step, kept, meta=self.meta, keep=self.config.keep_checkpoints)
             self.newest = step
 
     def keep_best(self, step: int, params: PyTree, score: float) -> None:
@@ -225,7 +238,7 @@ class _Shelf:
     def read(self, driver: Driver) -> tuple[int, PyTree]:
         if self.checkpoints is None:
             raise CheckpointError("a run without a folder has no checkpoint to resume from")
-        like = self._kept(driver.like)
+        like = _kept(driver.like, self.config)
         step, state = checkpoint.restore(self.checkpoints, like, meta=self.meta)
         self.newest = step
         if like is not driver.like:  # begins again with what a new run has in it

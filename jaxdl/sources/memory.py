@@ -49,12 +49,7 @@ def make(example: PyTree, capacity: int, num_envs: int) -> Memory:
     Raises:
         UserError: `capacity` is no positive multiple of `num_envs`, or has more rows than an int32 can count.
     """
-    if capacity <= 0 or capacity % num_envs:
-        nearest = max(num_envs, capacity // num_envs * num_envs)
-        raise UserError(f"buffer_size must be a positive multiple of num_envs={num_envs}, got {capacity}; "
-                        f"{nearest} would do")
-    if capacity >= 2**31 - num_envs:
-        raise UserError(f"buffer_size must be below 2**31 - num_envs, got {capacity}")
+    check_capacity(capacity, num_envs)
     length = capacity // num_envs
     layout = _Layout.of(example)
 
@@ -93,6 +88,20 @@ def make(example: PyTree, capacity: int, num_envs: int) -> Memory:
         return layout.unpack(rows.reshape(n, batch_size, layout.width)), available
 
     return Memory(init, add, amend, sample)
+
+
+def check_capacity(capacity: int, num_envs: int) -> None:
+    """Refuse a capacity that the environments cannot share evenly, or that an int32 cannot count.
+
+    Raises:
+        UserError: names what was given and what would do.
+    """
+    if capacity <= 0 or capacity % num_envs:
+        nearest = max(num_envs, capacity // num_envs * num_envs)
+        raise UserError(f"buffer_size must be a positive multiple of num_envs={num_envs}, got {capacity}; "
+                        f"{nearest} would do")
+    if capacity >= 2**31 - num_envs:
+        raise UserError(f"buffer_size must be below 2**31 - num_envs, got {capacity}")
 
 
 def width(example: PyTree) -> int:

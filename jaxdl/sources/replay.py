@@ -165,6 +165,7 @@ def check_sizes(num_envs: int, buffer_size: int, batch_size: int, train_freq: in
         UserError: names the field, what was given and what would do.
     """
     stride = num_envs * train_freq
+    memories.check_capacity(buffer_size, num_envs)
     if buffer_size < batch_size:
         raise UserError(f"buffer_size={buffer_size} is smaller than batch_size={batch_size}: no batch could be drawn "
                         "from it; raise the one or lower the other")

@@ -197,6 +197,7 @@ DQN = [
     ("--buffer-size 1000000000000", "buffer_size", "got 1000000000000"),
     ("--learning-starts 400", "learning_starts=400", "total_steps=400"),
     ("--learning-starts 399", "learning_starts=399", "total_steps=400"),  # rounded up to whole vector steps: none is left
+    ("--num-envs 8 --learning-starts 392 --total-steps 399", "learning_starts=392", "total_steps=399"),  # less than one is left
     ("--num-envs 64 --buffer-size 640 --total-steps 120", "learning_starts=100", "total_steps=120"),  # ... or less than none
     ("--n-steps 501", "n_steps=501", "500 steps"),
     ("--train-freq 501", "num_envs * train_freq = 1002", "buffer_size=1000"),
