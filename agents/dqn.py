@@ -131,9 +131,11 @@ def validate(config: Config) -> None:
     nn.activation(config.activation)
     optim.validate(config.optim, config.batch_size)
     replay.check_sizes(config.num_envs, config.buffer_size, config.batch_size, config.train_freq, config.learning_starts)
-    if first_step(config) >= config.total_steps:
-        raise UserError(f"learning_starts={config.learning_starts} (whole rounds: {first_step(config)} steps) leaves nothing "
-                        f"to learn in total_steps={config.total_steps}; lower the one or raise the other")
+    first_end = first_step(config) + config.num_envs * config.train_freq
+    if first_end > config.total_steps:
+        raise UserError(f"learning_starts={config.learning_starts} leaves nothing to learn in "
+                        f"total_steps={config.total_steps}: the first round of updates ends at step {first_end}; lower the "
+                        "one or raise the other")
     if config.buffer_size // config.num_envs < config.n_steps:
         raise UserError(f"n_steps={config.n_steps} is longer than an environment's share of the memory "
                         f"({config.buffer_size // config.num_envs} steps); raise buffer_size")

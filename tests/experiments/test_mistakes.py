@@ -209,6 +209,7 @@ DQN = [
     ("--stop-at-return inf --eval-every 200", "stop_at_return", "got inf"),
     ("--total-steps 3000000000", "total_steps", "3000000000"),
     ("--target-update-interval 3000000000", "target_update_interval", "3000000000"),
+    ("--target-update-interval 2000000000 --gradient-steps 2", "target_update_interval", "2000000000"),
     ("--config missing.json", "there is no file missing.json"),
     ("--config things", "things is not a file"),
     ("--config note.txt", "note.txt is not valid JSON"),
