@@ -127,6 +127,8 @@ def validate(config: Config) -> None:
     require_positive(config, "num_envs", "total_steps", "buffer_size", "learning_starts", "batch_size", "train_freq",
                      "gradient_steps", "target_update_interval", "n_steps", "tau")
     require_unit(config, "gamma", "tau", "exploration_initial_eps", "exploration_final_eps", "exploration_fraction")
+    require(config, "target_update_interval", config.target_update_interval * config.gradient_steps < 2**31,
+            f"below 2**31 / gradient_steps={config.gradient_steps}")
     require(config, "hidden_sizes", all(n > 0 for n in config.hidden_sizes), "widths above 0")
     nn.activation(config.activation)
     optim.validate(config.optim, config.batch_size)

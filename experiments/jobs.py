@@ -155,6 +155,12 @@ def load(folder: str | Path, *, best: bool = False, step: int | None = None, mem
     if member is not None:
         settings = settings._replace(train=replace(settings.train, num_seeds=1, seed=settings.train.seed + member))
         params = jax.tree.map(lambda x: x[member], params) if count > 1 else params
+    if settings.train.num_seeds > 1:
+        def choose(*args: Any) -> np.ndarray:
+            raise UserError(f"{folder} is a population of {count} seeds; load one of them with member=0 to {count - 1}")
+
+        agent = settings.algorithm.kind == "agent"
+        return Loaded(settings, params, step, choose if agent else None, None if agent else choose, job)
     if settings.algorithm.kind == "agent":
         return Loaded(settings, params, step, _act(job.model.greedy, params), None, job)
     draw = jax.jit(job.model.sample, static_argnums=2)

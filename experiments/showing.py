@@ -55,7 +55,7 @@ def line_of(settings: runs.Settings, found: dict[str, Any] | None) -> str:
         return "not evaluated"
     if settings.algorithm.kind == "agent":
         over = f", mean over {len(found['members'])} seeds" if "members" in found else ""
-        return (f"mean return over {found['episodes']:.0f} greedy episodes in Gymnasium's own {settings.config.env_id}: "
+        return (f"mean return over {found['episodes']} greedy episodes in Gymnasium's own {settings.config.env_id}: "
                 f"{found['return_mean']:.1f} +- {found['return_std']:.1f}{over}")
     nll = f", nll {found['nll']:.2f}" if "nll" in found else ""
     return (f"test images of {settings.config.dataset}: elbo {found['elbo']:.2f} nats "

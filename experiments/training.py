@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,17 +26,17 @@ def train(argv: Sequence[str]) -> dict[str, Any]:
         runs.check_out(out, overwrite)
     job = jobs.open_job(settings)
     (what,) = job.what.values()
-    driver = job.driver()
     name = f"{settings.algo}-{what}".replace("/", "-")
-    training.check_room(out or Path("runs", name), settings.train, driver)
-    folder = runs.create(out, name, overwrite)
-    try:
-        runs.write_config(folder, settings)
-    except UserError:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # not where a person keeps something there
-        raise
-    return _run(folder, settings, job, driver, resume=False)
+    with _closed_after(job.driver()) as driver:
+        training.check_room(out or Path("runs", name), settings.train, driver)
+        folder = runs.create(out, name, overwrite)
+        try:
+            runs.write_config(folder, settings)
+        except UserError:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # not where a person keeps something there
+            raise
+        return _run(folder, settings, job, driver, resume=False)
 
 
 def resume(argv: Sequence[str]) -> dict[str, Any]:
@@ -70,7 +70,8 @@ def resume(argv: Sequence[str]) -> dict[str, Any]:
                 raise UserError(f"{summary} is damaged: it has no number of steps; remove it to resume the run")
             print(f"{args.run} is finished ({done['steps']:,} steps); give --total-steps to go on")
             return done
-    return _run(args.run, settings, job, job.driver(), resume=True)
+    with _closed_after(job.driver()) as driver:
+        return _run(args.run, settings, job, driver, resume=True)
 
 
 def _parse_train(argv: Sequence[str]) -> tuple[runs.Settings, Path | None, bool]:
@@ -122,6 +123,14 @@ def _take(argv: list[str], flag: str) -> tuple[list[str], str | None]:
     return argv, None
 
 
+@contextlib.contextmanager
+def _closed_after(driver: Driver) -> Iterator[Driver]:
+    try:
+        yield driver
+    finally:
+        driver.close()
+
+
 def _run(folder: Path, settings: runs.Settings, job: jobs.Job, driver: Driver, resume: bool) -> dict[str, Any]:
     (kind, what), = job.what.items()
     print(f"{'resuming' if resume else 'training'} {settings.algo} on {what} in {folder}", flush=True)
@@ -137,13 +146,9 @@ def _run(folder: Path, settings: runs.Settings, job: jobs.Job, driver: Driver, r
             runs.write_config(folder, settings)
             (folder / "summary.json").unlink(missing_ok=True)  # was of the run up to here
 
-    try:
-        result = training.fit(
-            driver, settings.train, job.total_steps, folder=folder, evaluate=job.evaluate, score=job.score,
-            meta=jobs.meta(settings), resume=resume,
-            ready=goes_on, show_progress=sys.stderr.isatty())
-    finally:
-        driver.close()
+    result = training.fit(
+        driver, settings.train, job.total_steps, folder=folder, evaluate=job.evaluate, score=job.score,
+        meta=jobs.meta(settings), resume=resume, ready=goes_on, show_progress=sys.stderr.isatty())
     summary = {
         "algo": settings.algo, kind: what, "seed": settings.train.seed, "steps": result.step, "updates": result.updates,
         "compile_s": round(result.compile_s, 3), "train_s": round(result.train_s, 3),
@@ -164,7 +169,8 @@ def evaluated(settings: runs.Settings, found: list[dict[str, Any]] | None) -> di
         return found and found[0]
     seeds = jobs.seeds(settings)
     members = [{"seed": seed} | numbers for seed, numbers in zip(seeds, found, strict=True)]
-    return {name: sum(m[name] for m in found) / len(found) for name in found[0]} | {"members": members}
+    counts = {name: found[0][name] for name in ("episodes", "num") if name in found[0]}
+    return {name: sum(m[name] for m in found) / len(found) for name in found[0]} | counts | {"members": members}
 
 
 def _last_lines(folder: Path, settings: runs.Settings, summary: dict[str, Any], pictures: list[Path]) -> list[str]:

@@ -4,6 +4,7 @@ A `Driver` hides whether environments live on the device (a chunk is one call of
 loop: Gymnasium steps, one program inserts, learns and acts). Training (`jaxdl.train`) knows nothing else of a run.
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,10 @@ from jaxdl.types import PyTree, Run
 
 # How much a CPU's compiler tries. The time of a step is in the matrix products, which are library calls: LLVM at level 1
 # trains as fast as by default. Initialisation and warm-up run once, so level 0 is right for them, and XLA's older emitters
-# of fused loops, which compile in half the time of the newer ones but do not vectorize (a third of a DQN's speed).
-TRAIN_OPTIONS = {"xla_backend_optimization_level": 1}
+# of fused loops, which compile in half the time of the newer ones but do not vectorize (a third of a DQN's speed). A program is
+# cut into as many parts as there are cores to compile them: each part costs.
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+TRAIN_OPTIONS = {"xla_backend_optimization_level": 1, "xla_cpu_parallel_codegen_split_count": _CORES}
 START_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 

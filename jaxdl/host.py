@@ -21,7 +21,7 @@ from jaxdl.drive import START_OPTIONS, TRAIN_OPTIONS, Driver, compile_all
 from jaxdl.run import Report
 from jaxdl.types import HostRun, HostStep, Key, Mean, Metrics, PyTree, RunState
 
-_SMALL = 1 << 16  # bytes: a larger leaf would cost more to copy into the vector than a buffer of its own does
+_SMALL = 1 << 12  # bytes: a larger leaf would cost more to copy into the vector than a buffer of its own does
 
 
 class Packing(NamedTuple):

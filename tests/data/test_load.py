@@ -18,9 +18,9 @@ from jaxdl.errors import DataError
 @pytest.fixture
 def mnist_dir():
     default = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
-    folder = Path(os.environ.get("JAXDL_DATA_DIR", default))
+    folder = Path(os.environ.get("JAXDL_MNIST_DIR", default))
     if not (folder / "train-images-idx3-ubyte.gz").exists():
-        pytest.skip("MNIST is not here: set JAXDL_DATA_DIR to the folder with its four files")
+        pytest.skip("MNIST is not here: set JAXDL_MNIST_DIR to the folder with its four files")
     return folder
 
 

@@ -259,7 +259,7 @@ def test_an_interrupted_run_keeps_a_checkpoint_says_how_to_go_on_and_finishes(he
                "stopped", "--json"]
     root = str(Path(cli.__file__).parents[1])
     child = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                             env=os.environ | {"PYTHONPATH": root})
+                             env=os.environ | {"PYTHONPATH": root, "JAX_COMPILATION_CACHE_DIR": str(here / "programs")})
     try:
         deadline = time.monotonic() + 60
         while not (Path("stopped", "metrics.jsonl").exists() and Path("stopped", "metrics.jsonl").stat().st_size):
