@@ -82,8 +82,8 @@ class Config:
     """Widths of the hidden layers (CleanRL)."""
     activation: str = "relu"
     """Nonlinearity of the hidden layers."""
-    optim: OptimConfig = OptimConfig()
-    """The optimizer."""
+    optim: OptimConfig = OptimConfig(learning_rate=2e-3, schedule="linear", final_fraction=0.05)
+    """The optimizer; a high rate that falls (chosen on CartPole over 20 seeds: a low one is late, a constant one relapses)."""
 
 
 class State(NamedTuple):

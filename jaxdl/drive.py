@@ -22,7 +22,8 @@ from jaxdl.types import PyTree, Run
 # of fused loops, which compile in half the time of the newer ones but do not vectorize (a third of a DQN's speed). A program is
 # cut into as many parts as there are cores to compile them: each part costs.
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-TRAIN_OPTIONS = {"xla_backend_optimization_level": 1, "xla_cpu_parallel_codegen_split_count": _CORES}
+TRAIN_OPTIONS = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": True,
+                 "xla_cpu_parallel_codegen_split_count": _CORES}
 START_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 

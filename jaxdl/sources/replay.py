@@ -136,11 +136,12 @@ def replay(
         return ReplayState(*carry, stored), jax.tree.map(lambda x: x.sum(0), metrics)
 
     def warmup(state: ReplayState, params: PyTree, key: Key, t: Array, data: PyTree = None) -> ReplayState:
-        def body(i, s):
-            keys = jax.random.split(jax.random.fold_in(key, i), train_freq * keys_a_step)
-            return collect(s, params, keys, t + i * stride, data)[0]
+        def body(i, carry):
+            s, key = carry
+            keys = jax.random.split(key, 1 + train_freq * keys_a_step)
+            return collect(s, params, keys[1:], t + i * stride, data)[0], keys[0]
 
-        return jax.lax.fori_loop(0, warmup_collects(learning_starts, stride), body, state)
+        return jax.lax.fori_loop(0, warmup_collects(learning_starts, stride), body, (state, key))[0]
 
     def sample(state: ReplayState, key: Key, data: PyTree = None) -> tuple[ReplayState, Transition]:
         del data
