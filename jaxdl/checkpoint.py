@@ -157,7 +157,8 @@ def restore(
     except _Damage as e:
         earlier = next((s for s in reversed(found) if s < step and _readable(found[s], s, like, partial)), None)
         hint = ("there is no whole one before it" if earlier is None
-                else f"the newest whole one before it, step {earlier}, can be read with step={earlier}, or goes on when {path} is removed")
+                else f"the newest whole one before it, step {earlier}, can be read with step={earlier}, or goes on when "
+                     f"{path} is removed")
         error = DamagedError(f"checkpoint {path} is damaged ({e}); {hint}")
         error.earlier = earlier
         raise error from e.__cause__
