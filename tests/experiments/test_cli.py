@@ -26,7 +26,7 @@ from jaxdl.errors import UserError
 from jaxdl.logging import read_metrics
 
 DQN = ["train", "dqn", "--total-steps", "400", "--learning-starts", "100", "--num-envs", "2", "--buffer-size", "1000",
-       "--batch-size", "8", "--hidden-sizes", "8", "--eval-episodes", "2", "--schedule", "linear"]
+       "--batch-size", "8", "--hidden-sizes", "8", "--eval-episodes", "2", "--schedule", "linear", "--final-fraction", "0"]
 VAE = ["train", "vae", "--total-steps", "20", "--hidden-sizes", "8", "--latent-size", "2", "--batch-size", "32"]
 SUMMARY = {"seed", "steps", "updates", "compile_s", "train_s", "steps_per_s", "ended", "eval", "run", "algo"}
 AGENT_EVAL = {"episodes", "return_mean", "return_std"}
@@ -450,7 +450,7 @@ def test_the_help_of_an_algorithm_shows_every_field_with_its_default(algo, modul
     assert "--out" in text
     assert "--overwrite" in text
     assert "--config RUN/config.json" in text
-    assert "(default: 0.001)" in text
+    assert f"(default: {module.Config().optim.learning_rate})" in text
     assert ("(default: 490.0)" in text) == (algo == "cartpole")
 
 

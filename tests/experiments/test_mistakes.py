@@ -187,7 +187,7 @@ DQN = [
     ("--rms-decay inf", "rms_decay", "got inf"),
     ("--warmup-fraction nan", "warmup_fraction", "got nan"),
     ("--final-fraction nan", "final_fraction", "got nan"),
-    ("--schedule step", "final_fraction must be above 0", "schedule=step", "got 0.0"),
+    ("--schedule step --final-fraction 0", "final_fraction must be above 0", "schedule=step", "got 0.0"),
     ("--weight-decay 0.1", "weight_decay is adamw's", "optimizer is adam"),
     ("--accumulate 3", "accumulate=3", "batch of 8"),
     ("--activation rleu", "'rleu'", "did you mean 'relu'"),
