@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ def train(argv: Sequence[str]) -> dict[str, Any]:
     job = jobs.open_job(settings)
     (what,) = job.what.values()
     name = f"{settings.algo}-{what}".replace("/", "-")
-    with _closed_after(job.driver()) as driver:
+    with contextlib.closing(job.driver()) as driver:
         training.check_room(out or Path("runs", name), settings.train, driver)
         folder = runs.create(out, name, overwrite)
         try:
@@ -70,7 +70,7 @@ def resume(argv: Sequence[str]) -> dict[str, Any]:
                 raise UserError(f"{summary} is damaged: it has no number of steps; remove it to resume the run")
             print(f"{args.run} is finished ({done['steps']:,} steps); give --total-steps to go on")
             return done
-    with _closed_after(job.driver()) as driver:
+    with contextlib.closing(job.driver()) as driver:
         return _run(args.run, settings, job, driver, resume=True)
 
 
@@ -121,14 +121,6 @@ def _take(argv: list[str], flag: str) -> tuple[list[str], str | None]:
         if word.startswith(f"{flag}="):
             return argv[:i] + argv[i + 1 :], word.removeprefix(f"{flag}=")
     return argv, None
-
-
-@contextlib.contextmanager
-def _closed_after(driver: Driver) -> Iterator[Driver]:
-    try:
-        yield driver
-    finally:
-        driver.close()
 
 
 def _run(folder: Path, settings: runs.Settings, job: jobs.Job, driver: Driver, resume: bool) -> dict[str, Any]:

@@ -73,8 +73,8 @@ def compose_host(learner: Learner, source: HostSource, *, num_envs: int, train_f
         return state._replace(source=source.restart(state.source, obs))
 
     def keys(state: RunState) -> tuple[RunState, Key, Key]:
-        key, (k_act, *k_learn) = step_keys(state.key, 1 + 2 * updates)
-        return state._replace(key=key), k_act, jnp.stack(k_learn).reshape(updates, 2)
+        next_key, keys = step_keys(state.key, 1 + 2 * updates)
+        return state._replace(key=next_key), keys[0], keys[1:].reshape(updates, 2)
 
     def act(state: RunState, key: Key) -> tuple[RunState, Array, Metrics]:
         source_state, action, metrics = source.act(state.source, learner.params(state.learner), key, state.t)
