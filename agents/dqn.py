@@ -1,20 +1,25 @@
-"""Deep Q-learning with experience replay and a target network.
+"""Deep Q-learning with experience replay and a target network, and the parts of Rainbow as settings.
 
     target = reward + discount * max_a Q_target(next_obs, a)
     loss   = mean over the batch of (Q(obs, action) - target) ** 2 / 2
 
-Mnih et al., "Human-level control through deep reinforcement learning" (Nature, 2015). Options that compose:
+Mnih et al., "Human-level control through deep reinforcement learning" (Nature, 2015). Options that compose; all of them
+together are Rainbow (Hessel et al. 2018):
 - `double`: the online network chooses the action that the target network values (van Hasselt et al. 2016);
 - `dueling`: Q = V + A - mean(A) (Wang et al. 2016);
-- `n_steps`: returns of n steps (Sutton 1988), cut at ends of episodes; off-policy actions within them are not corrected.
+- `n_steps`: returns of n steps (Sutton 1988), cut at ends of episodes; off-policy actions within them are not corrected;
+- `prioritized`: transitions with large errors are drawn more often and weigh less (Schaul et al. 2016);
+- `noisy`: noise in the weights explores in place of random actions (Fortunato et al. 2018);
+- `distribution`: c51 learns the distribution of returns on fixed atoms (Bellemare et al. 2017), qr their quantiles
+  (Dabney et al. 2018); values are the means.
 
-How this differs from the paper: Adam in place of RMSProp; rewards and errors are not clipped; the target network follows
-slowly (Lillicrap et al. 2016) in place of being copied now and then; an episode that is cut by its time limit bootstraps
-from its last observation, as one that goes on; each environment tosses a coin of its own for epsilon-greedy. Loss and
-target are settings. With the Huber loss a fast target diverges on CartPole: its few terminal transitions have the large
-errors, which that loss clips.
+How this differs from the paper: Adam in place of RMSProp; errors are not clipped, rewards only if asked for; the target
+network follows slowly (Lillicrap et al. 2016) in place of being copied now and then; an episode that is cut by its time
+limit bootstraps from its last observation, as one that goes on; each environment tosses a coin of its own for
+epsilon-greedy, or has noise of its own. Loss and target are settings. With the Huber loss a fast target diverges on
+CartPole: its few terminal transitions have the large errors, which that loss clips. Greedy actions have no noise.
 
-Shapes: `B` batch, `N` environments, `A` actions.
+Shapes: `B` batch, `N` environments, `A` actions, `Z` atoms or quantiles.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -25,13 +30,15 @@ import jax.numpy as jnp
 from flax import linen
 
 from jaxdl import config as configs
-from jaxdl import envs, losses, nn, optim, parallel
+from jaxdl import distributions, envs, losses, nn, optim, parallel
 from jaxdl.config import require, require_positive, require_unit
+from jaxdl.envs import settings as env_settings
 from jaxdl.errors import UserError
+from jaxdl.moments import Moments
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.run import compose, compose_host
 from jaxdl.sources import replay
-from jaxdl.types import Actor, Array, Aux, EnvSpec, HostRun, Key, Learner, Mean, PyTree, Run, Transition
+from jaxdl.types import Actor, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, Mean, PyTree, Run, Transition
 
 
 @configs.config
@@ -76,14 +83,44 @@ class Config:
     """Separate streams for the value of the state and the advantages of the actions."""
     n_steps: int = 1
     """Steps of the return before it bootstraps."""
+    prioritized: bool = False
+    """Draw transitions in proportion to their errors."""
+    priority_exponent: float = 0.5
+    """Exponent of priorities, alpha (Hessel et al. 2018); 0 draws uniformly."""
+    importance_exponent: float = 0.4
+    """Exponent of the weights that undo the draws' bias, beta, at the beginning; it rises to 1 (Schaul et al. 2016)."""
+    noisy: bool = False
+    """Noise in the weights of dense layers; epsilon is then 0."""
+    noisy_sigma: float = 0.5
+    """Initial scale of that noise (Fortunato et al. 2018)."""
+    distribution: Literal["none", "c51", "qr"] = "none"
+    """What is learned of returns: their mean, their distribution on fixed atoms, or their quantiles."""
+    atoms: int = 51
+    """Atoms of c51 (Bellemare et al. 2017), or quantiles of qr (where Dabney et al. 2018 have 200)."""
+    v_min: float | None = None
+    """c51 only: the lowest return that its atoms reach; known for some environments (SUPPORTS)."""
+    v_max: float | None = None
+    """c51 only: the highest one."""
+    clip_reward: bool = False
+    """Learn from rewards clipped to [-1, 1] (Mnih et al. 2015)."""
+    normalize_obs: bool = False
+    """Subtract the mean of the observations and divide by their standard deviation; both are learned along the way."""
     loss: Literal["huber", "squared"] = "squared"
-    """Loss of the temporal difference (CleanRL); huber is squared up to 1 and linear beyond (SB3)."""
+    """Loss of the temporal difference (CleanRL); huber is squared up to 1 and linear beyond (SB3). Not for distributions."""
     hidden_sizes: tuple[int, ...] = (120, 84)
     """Widths of the hidden layers (CleanRL)."""
     activation: str = "relu"
     """Nonlinearity of the hidden layers."""
     optim: OptimConfig = OptimConfig(learning_rate=2e-3, schedule="linear", final_fraction=0.05)
     """The optimizer; a high rate that falls (chosen on CartPole over 20 seeds: a low one is late, a constant one relapses)."""
+    env: env_settings.Config = env_settings.Config()
+    """How the environment is made."""
+
+
+# Discounted returns at gamma = 0.99, with room above what is reached: a support that clips its targets is biased.
+SUPPORTS = {"CartPole-v1": (0.0, 110.0), "Acrobot-v1": (-100.0, 0.0), "MountainCar-v0": (-100.0, 0.0),
+            "LunarLander-v3": (-200.0, 200.0), "Breakout-MinAtar": (0.0, 20.0), "Asterix-MinAtar": (0.0, 20.0),
+            "Freeway-MinAtar": (0.0, 20.0), "SpaceInvaders-MinAtar": (0.0, 50.0)}
 
 
 class State(NamedTuple):
@@ -93,6 +130,14 @@ class State(NamedTuple):
     target: PyTree  # like params
     opt: PyTree
     since_target: Array  # int32 (): environment steps * gradient_steps since the last target update
+    moments: Moments | None  # of the observations, where they are normalized
+
+
+class Policy(NamedTuple):
+    """What acts."""
+
+    network: PyTree
+    moments: Moments | None
 
 
 class Agent(NamedTuple):
@@ -104,18 +149,31 @@ class Agent(NamedTuple):
 
 
 class QNetwork(linen.Module):
-    """obs [N, ...] -> action values [N, A]: an MLP on vectors, the Nature convolutions below it on images [H, W, C]."""
+    """obs [B, ...] -> action values [B, A], or their distributions [B, A, Z].
+
+    An MLP; on images [H, W, C], or stacks of images [S, H, W] or [S, H, W, C], on top of convolutions: those of Mnih et
+    al. (2015), or below 36 pixels the single one of Young & Tian (2019).
+    """
 
     num_actions: int
     hidden_sizes: tuple[int, ...]
     activation: str
     dueling: bool
+    atoms: int | None
+    noisy: float | Array | None
+    stacked: bool
 
     @linen.compact
     def __call__(self, obs: Array) -> Array:
-        x = nn.NatureConv()(obs) if obs.ndim == 4 else obs.reshape(obs.shape[0], -1).astype(jnp.float32)
-        x = nn.MLP(self.hidden_sizes, activation=self.activation)(x)
-        return nn.QHead(self.num_actions, dueling=self.dueling)(x)
+        if obs.ndim - self.stacked == 4 or (obs.ndim == 4 and obs.dtype == jnp.uint8):
+            if self.stacked:
+                obs = jnp.moveaxis(obs, 1, -1).reshape(obs.shape[0], *obs.shape[2:4], -1)
+            small = min(obs.shape[1:3]) < 36
+            x = (nn.NatureConv((16,), (3,), (1,)) if small else nn.NatureConv())(obs)
+        else:
+            x = obs.reshape(obs.shape[0], -1).astype(jnp.float32)
+        x = nn.MLP(self.hidden_sizes, activation=self.activation, noisy=self.noisy)(x)
+        return nn.QHead(self.num_actions, dueling=self.dueling, atoms=self.atoms, noisy=self.noisy)(x)
 
 
 def validate(config: Config) -> None:
@@ -125,22 +183,24 @@ def validate(config: Config) -> None:
         UserError: names the field, what was given and what would do.
     """
     require_positive(config, "num_envs", "total_steps", "buffer_size", "learning_starts", "batch_size", "train_freq",
-                     "gradient_steps", "target_update_interval", "n_steps", "tau")
-    require_unit(config, "gamma", "tau", "exploration_initial_eps", "exploration_final_eps", "exploration_fraction")
+                     "gradient_steps", "target_update_interval", "n_steps", "tau", "noisy_sigma")
+    require_unit(config, "gamma", "tau", "exploration_initial_eps", "exploration_final_eps", "exploration_fraction",
+                 "priority_exponent", "importance_exponent")
+    require(config, "atoms", 2 <= config.atoms <= 10_000, "between 2 and 10000")
+    if config.distribution != "c51" and (config.v_min is not None or config.v_max is not None):
+        raise UserError(f"v_min and v_max are c51's, and distribution is {config.distribution}; leave them out")
+    env_settings.validate(config.env)
     require(config, "target_update_interval", config.target_update_interval * config.gradient_steps < 2**31,
             f"below 2**31 / gradient_steps={config.gradient_steps}")
     require(config, "hidden_sizes", all(n > 0 for n in config.hidden_sizes), "widths above 0")
     nn.activation(config.activation)
     optim.validate(config.optim, config.batch_size)
-    replay.check_sizes(config.num_envs, config.buffer_size, config.batch_size, config.train_freq, config.learning_starts)
+    replay.check_sizes(_source(config))
     first_end = first_step(config) + config.num_envs * config.train_freq
     if first_end > config.total_steps:
         raise UserError(f"learning_starts={config.learning_starts} leaves nothing to learn in "
                         f"total_steps={config.total_steps}: the first round of updates ends at step {first_end}; lower the "
                         "one or raise the other")
-    if config.buffer_size // config.num_envs < config.n_steps:
-        raise UserError(f"n_steps={config.n_steps} is longer than an environment's share of the memory "
-                        f"({config.buffer_size // config.num_envs} steps); raise buffer_size")
 
 
 def td_error(q: Array, action: Array, reward: Array, discount: Array, q_next: Array, q_select: Array) -> Array:
@@ -158,72 +218,155 @@ def td_error(q: Array, action: Array, reward: Array, discount: Array, q_next: Ar
     return _at(q, action) - jax.lax.stop_gradient(reward + discount * best)
 
 
-def _at(q: Array, action: Array) -> Array:
-    """`q[i, action[i]]`, [B]: a comparison, because the gradient of a gather is a scatter, slow where B is small."""
-    return jnp.where(action[:, None] == jnp.arange(q.shape[-1]), q, 0).sum(-1)
+def _at(values: Array, action: Array) -> Array:
+    """`values[i, action[i]]`, [B, A, ...] -> [B, ...]: a comparison, as the gradient of a gather, a scatter, is slow."""
+    chosen = (action[:, None] == jnp.arange(values.shape[1])).reshape(*values.shape[:2], *[1] * (values.ndim - 2))
+    return jnp.where(chosen, values, 0).sum(1)
+
+
+def support(config: Config, env_id: str) -> tuple[Any, Any]:
+    """The ends of c51's atoms.
+
+    Raises:
+        UserError: they are not given and not known for the environment, or not in order.
+    """
+    low, high = SUPPORTS.get(env_id, (-10.0, 10.0) if env_id.startswith("ALE/") else (None, None))
+    low, high = (given if given is not None else known for given, known in ((config.v_min, low), (config.v_max, high)))
+    if low is None or high is None:
+        raise UserError(f"c51 needs v_min and v_max, the range of discounted returns: it is not known for {env_id}; give "
+                        "them, or use distribution=qr, which needs none")
+    if isinstance(low, float) and isinstance(high, float) and not low < high:
+        raise UserError(f"v_min must be below v_max, got v_min={low} and v_max={high}")
+    return low, high
 
 
 def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     """The learner and its policies for an environment.
 
     Raises:
-        UserError: the environment's actions are not discrete or its observations are no arrays of numbers.
+        UserError: the environment's actions are not discrete or its observations are no arrays of numbers; or c51 does not
+            know its range of returns.
     """
     envs.check_spaces(spec, "dqn", actions=(gymnasium.spaces.Discrete,), observations=(gymnasium.spaces.Box,))
+    if config.normalize_obs and spec.observation_space.dtype.kind != "f":
+        raise UserError(f"normalize_obs is for observations of floating-point numbers, and {spec.id} has "
+                        f"{spec.observation_space}")
     num_actions = int(spec.action_space.n)
-    network = QNetwork(num_actions, config.hidden_sizes, config.activation, config.dueling)
+    ends = support(config, spec.id) if config.distribution == "c51" else None
+    network = QNetwork(num_actions, config.hidden_sizes, config.activation, config.dueling,
+                       None if config.distribution == "none" else config.atoms,
+                       config.noisy_sigma if config.noisy else None, spec.stack is not None)
     tx = optim.make(config.optim, horizon=planned_updates(config))
-    loss_of = {"huber": losses.huber, "squared": losses.squared}[config.loss]
     interval = config.target_update_interval * config.gradient_steps
     stride = config.num_envs * config.train_freq
+    space = spec.observation_space
 
     def init(key: Key) -> State:
-        space = spec.observation_space
         params = nn.init(network, key, jnp.zeros((1, *space.shape), space.dtype))
-        return State(params, params, tx.init(params), jnp.zeros((), jnp.int32))
+        moments = Moments.init(space.shape) if config.normalize_obs else None
+        return State(params, params, tx.init(params), jnp.zeros((), jnp.int32), moments)
 
-    def loss_fn(params: PyTree, target: PyTree, batch: Transition) -> tuple[Array, dict[str, Mean]]:
-        q_next = network.apply(target, batch.next_obs)
+    def normalized(moments: Moments | None, obs: Array) -> Array:
+        return obs if moments is None else moments.normalize(obs)
+
+    def apply(params: PyTree, obs: Array, noise: PyTree | None = None) -> Array:
+        return network.apply(params | ({"noise": noise} if noise else {}), obs)
+
+    def mean(out: Array) -> Array:
+        """Action values [B, A] of what the network says."""
+        if config.distribution == "c51":
+            return (jax.nn.softmax(out) * jnp.linspace(*ends, config.atoms)).sum(-1)
+        return out.mean(-1) if config.distribution == "qr" else out
+
+    def loss_fn(params: PyTree, target: PyTree, batch: Transition, key: Key):
+        noises: list[PyTree] = [None] * 3
+        if config.noisy:
+            drawn = nn.noise(params, key, (3,))
+            noises = [jax.tree.map(lambda x, i=i: x[i], drawn) for i in range(3)]
+        of_next = apply(target, batch.next_obs, noises[0])
         if config.double:
-            q, q_select = jnp.split(network.apply(params, jnp.concatenate([batch.obs, batch.next_obs])), 2)
+            noise = None
+            if config.noisy:  # each half of the rows has its own
+                noise = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), batch.reward.shape[0], axis=0), *noises[1:])
+            out, of_select = jnp.split(apply(params, jnp.concatenate([batch.obs, batch.next_obs]), noise), 2)
         else:
-            q, q_select = network.apply(params, batch.obs), q_next
-        delta = td_error(q, batch.action, batch.reward, batch.discount, q_next, q_select)
-        loss = loss_of(delta)
-        return loss.mean(), {"loss": Mean.of(loss), "q_mean": Mean.of(q)}
+            out, of_select = apply(params, batch.obs, noises[1]), of_next
+        loss, error, more = errors(out, batch, of_next, mean(of_select).argmax(-1))
+        weighted = loss if batch.weight is None else batch.weight * loss
+        metrics = {"loss": Mean.of(loss), "q_mean": Mean.of(mean(out))} | more
+        return weighted.mean(), (metrics, error)
+
+    def errors(out: Array, batch: Transition, of_next: Array, best: Array) -> tuple[Array, Array, dict[str, Mean]]:
+        """Losses [B], what priorities are made of [B], and metrics of their own."""
+        if config.distribution == "none":
+            delta = td_error(out, batch.action, batch.reward, batch.discount, of_next, jax.nn.one_hot(best, num_actions))
+            loss = {"huber": losses.huber, "squared": losses.squared}[config.loss](delta)
+            return loss, jnp.abs(delta), {}
+        chosen, following = _at(out, batch.action), jax.lax.stop_gradient(_at(of_next, best))
+        reward, discount = batch.reward[:, None], batch.discount[:, None]
+        if config.distribution == "qr":
+            loss = losses.quantile_huber(chosen, reward + discount * following)
+            return loss, loss, {}
+        atoms, probs = reward + discount * jnp.linspace(*ends, config.atoms), jax.nn.softmax(following)
+        target = distributions.categorical_projection(atoms, probs, *ends, config.atoms)
+        loss = -(target * jax.nn.log_softmax(chosen)).sum(-1)
+        half = 0.5 * (ends[1] - ends[0]) / (config.atoms - 1)  # what lies no further out than that is rounded, not clipped
+        outside = jnp.where((atoms < ends[0] - half) | (atoms > ends[1] + half), probs, 0).sum(-1)
+        # the divergence, not the cross-entropy: what is learned perfectly has no priority, however random the return
+        return loss, loss + jax.scipy.special.xlogy(target, target).sum(-1), {"clipped_targets": Mean.of(outside)}
 
     def update(state: State, batch: Transition, key: Key) -> tuple[State, Aux]:
-        grads, metrics = optim.gradients(lambda params, batch, _: loss_fn(params, state.target, batch), state.params,
-                                         batch, key, config.optim.accumulate)
+        moments = None if state.moments is None else state.moments.add(batch.obs, axis_name)
+        batch = batch._replace(obs=normalized(moments, batch.obs), next_obs=normalized(moments, batch.next_obs), index=None)
+        if batch.weight is not None:
+            largest = batch.weight.max()
+            batch = batch._replace(weight=batch.weight / (
+                largest if axis_name is None else jax.lax.pmax(largest, axis_name)))
+        grads, (metrics, error) = optim.gradients(
+            lambda params, batch, key: loss_fn(params, state.target, batch, key), state.params, batch, key,
+            config.optim.accumulate)
         updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
         since = state.since_target + stride
         due = since >= interval
         share = jnp.where(due, config.tau, 0.0)
         target = jax.tree.map(lambda new, old: jnp.where(due, share * new + (1 - share) * old, old), params, state.target)
-        return State(params, target, opt, since % interval), Aux(metrics)
+        return State(params, target, opt, since % interval, moments), Aux(metrics, error if config.prioritized else None)
 
-    def greedy(params: PyTree, carry: None, obs: Array, key: Key, t: Array):
+    def best(policy: Policy, obs: Array, noise: PyTree | None = None) -> Array:
+        values = mean(apply(policy.network, normalized(policy.moments, obs), noise))
+        return values.argmax(-1).astype(jax.dtypes.canonicalize_dtype(spec.action_space.dtype))
+
+    def greedy(policy: Policy, carry: None, obs: Array, key: Key, t: Array):
         del key, t
-        return carry, network.apply(params, obs).argmax(-1).astype(jax.dtypes.canonicalize_dtype(spec.action_space.dtype)), {}
+        return carry, best(policy, obs), {}
 
-    def explore(params: PyTree, carry: None, obs: Array, key: Key, t: Array):
-        _, best, _ = greedy(params, carry, obs, key, t)
-        eps = epsilon(config, t)
-        coin, random = jax.random.uniform(key, (2, *best.shape))  # one draw for both: half the hashing
-        return carry, jnp.where(coin < eps, (random * num_actions).astype(best.dtype), best), {"epsilon": eps}
+    def explore(policy: Policy, carry: None, obs: Array, key: Key, t: Array):
+        eps, noise = epsilon(config, t), None
+        if config.noisy:
+            key, k_noise = jax.random.split(key)
+            noise = nn.noise(policy.network, k_noise, obs.shape[:1])
+        action = best(policy, obs, noise)
+        coin, random = jax.random.uniform(key, (2, *action.shape))  # one draw for both: half the hashing
+        return carry, jnp.where(coin < eps, (random * num_actions).astype(action.dtype), action), {"epsilon": eps}
 
     def no_carry(n: int) -> None:
         del n
 
-    return Agent(Learner(init, update, lambda state: state.params), Actor(no_carry, explore), Actor(no_carry, greedy))
+    return Agent(Learner(init, update, lambda state: Policy(state.params, state.moments)), Actor(no_carry, explore),
+                 Actor(no_carry, greedy))
 
 
 def epsilon(config: Config, t: Array) -> Array:
     """Probability of a random action at environment step `t`: 1 before learning starts, then the linear schedule."""
     done = jnp.clip(t / jnp.maximum(config.exploration_fraction * config.total_steps, 1.0), 0.0, 1.0)
     scheduled = config.exploration_initial_eps + done * (config.exploration_final_eps - config.exploration_initial_eps)
-    return jnp.where(t < config.learning_starts, 1.0, scheduled)
+    return jnp.where(t < config.learning_starts, 1.0, 0.0 if config.noisy else scheduled)
+
+
+def beta(config: Config, t: Array) -> Array:
+    """Exponent of the importance weights at environment step `t`: it rises linearly to 1 at the planned end."""
+    return config.importance_exponent + jnp.clip(t / config.total_steps, 0.0, 1.0) * (1.0 - config.importance_exponent)
 
 
 def planned_updates(config: Config) -> int:
@@ -231,30 +374,30 @@ def planned_updates(config: Config) -> int:
     return max((config.total_steps - first_step(config)) // (config.num_envs * config.train_freq), 1) * config.gradient_steps
 
 
-def make_run(config: Config, axis_name: str | None = None) -> Run:
-    """DQN on an environment that runs on the device."""
-    env = envs.make_device(config.env_id)
+def make_run(config: Config, axis_name: str | None = None, env: Env | None = None) -> Run:
+    """DQN on an environment that runs on the device; `env` is one that was made before."""
+    env = env or envs.make_device(config.env_id, config.env)
     agent = make(config, env.spec, axis_name)
-    stride = config.num_envs * config.train_freq
-    source = replay.replay(env, agent.explore, **_memory(config))
-    return compose(agent.learner, source, stride=stride, updates=config.gradient_steps, first_step=first_step(config),
-                   axis_name=axis_name)
+    source = _source(config)
+    return compose(agent.learner, replay.replay(env, agent.explore, source), stride=source.stride,
+                   updates=config.gradient_steps, first_step=first_step(config), axis_name=axis_name)
 
 
 def make_host_run(config: Config, spec: EnvSpec) -> HostRun:
     """DQN on Gymnasium environments."""
     agent = make(config, spec)
-    return compose_host(agent.learner, replay.host_replay(spec, agent.explore, **_memory(config)),
-                        num_envs=config.num_envs, train_freq=config.train_freq, updates=config.gradient_steps,
-                        first_step=first_step(config))
+    return compose_host(agent.learner, replay.host_replay(spec, agent.explore, _source(config)), num_envs=config.num_envs,
+                        train_freq=config.train_freq, updates=config.gradient_steps, first_step=first_step(config))
 
 
 def first_step(config: Config) -> int:
     """Environment steps before the first update."""
-    stride = config.num_envs * config.train_freq
-    return stride * replay.warmup_collects(config.learning_starts, stride)
+    source = _source(config)
+    return source.stride * source.warmup_collects
 
 
-def _memory(config: Config) -> dict[str, Any]:
-    names = ("num_envs", "buffer_size", "batch_size", "train_freq", "learning_starts", "n_steps", "gamma")
-    return {name: getattr(config, name) for name in names}
+def _source(config: Config) -> replay.Settings:
+    names = ("num_envs", "buffer_size", "batch_size", "train_freq", "gradient_steps", "learning_starts", "n_steps", "gamma",
+             "clip_reward")
+    priorities = (config.priority_exponent, lambda t: beta(config, t)) if config.prioritized else None
+    return replay.Settings(**{name: getattr(config, name) for name in names}, priorities=priorities)

@@ -29,7 +29,7 @@ class Preset(NamedTuple):
 
 
 ALGORITHMS = {
-    "dqn": Algorithm("agents.dqn", "agent", "deep Q-learning with replay: double, dueling, n-step"),
+    "dqn": Algorithm("agents.dqn", "agent", "deep Q-learning with replay, and the parts of Rainbow as options"),
     "vae": Algorithm("generative.vae", "generative", "variational autoencoder, Gaussian posterior, Bernoulli pixels"),
 }
 
@@ -37,6 +37,9 @@ PRESETS = {
     "cartpole": Preset("dqn", {}, {"eval_every": 10_000, "stop_at_return": 490.0},
                        "dqn on CartPole-v1 until an evaluation reaches 490"),
     "double_dqn": Preset("dqn", {"double": True}, {}, "dqn with double Q-learning"),
+    "rainbow": Preset("dqn", {"double": True, "dueling": True, "n_steps": 3, "prioritized": True, "noisy": True,
+                              "distribution": "c51"}, {},
+                      "dqn with all of its options: Rainbow (Hessel et al. 2018)"),
 }
 
 

@@ -49,20 +49,21 @@ def seeds(settings: Settings) -> list[int]:
 def _agent(settings: Settings) -> Job:
     module, config, train = settings.algorithm.load(), settings.config, settings.train
     backend = envs.resolve_backend(config.env_id, config.backend)
-    spec = envs.spec(config.env_id)
+    spec = envs.spec(config.env_id, config.env)
     agent = module.make(config, spec)
-    if backend == "host" and train.num_seeds > 1:
-        raise UserError(f"num_seeds={train.num_seeds} needs an environment on the device, and {config.env_id} runs on "
-                        "the host; train the seeds one after the other")
+    if train.num_seeds > 1 and (backend == "host" or envs.is_atari(config.env_id)):
+        raise UserError(f"num_seeds={train.num_seeds} needs an environment in JAX, and {config.env_id} runs outside of it; "
+                        "train the seeds one after the other")
 
     def driver() -> drive.Driver:
         if backend == "device":
-            return drive.device(module.make_run, config, None, seeds(settings))
-        venv = envs.make_host(config.env_id, config.num_envs, config.vectorization)
+            env = envs.make_device(config.env_id, config.env, config.num_envs)
+            return drive.device(lambda c: module.make_run(c, env=env), config, None, seeds(settings))
+        venv = envs.make_host(config.env_id, config.num_envs, config.vectorization, config.env)
         return host.host(lambda c: module.make_host_run(c, spec), config, venv, train.seed)
 
     def evaluation(params: PyTree, *, episodes: int = train.eval_episodes, seed: int = train.seed) -> dict[str, Any]:
-        result = evaluate.evaluate(agent.greedy, params, config.env_id, episodes=episodes, seed=seed)
+        result = evaluate.evaluate(agent.greedy, params, config.env_id, episodes=episodes, seed=seed, settings=config.env)
         return {"episodes": result.episodes, "return_mean": result.return_mean, "return_std": result.return_std}
 
     return Job({"env_id": config.env_id}, config.total_steps, driver, evaluation, "return_mean", agent, None)

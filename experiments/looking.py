@@ -57,7 +57,7 @@ def evaluate(argv: Sequence[str]) -> dict[str, Any]:
     print(f"step {loaded.step:,}: {showing.line_of(settings, found)}")
     if args.video is not None:
         video.record(loaded.job.model.greedy, members[0], settings.config.env_id, args.video,
-                     seed=settings.train.seed if args.seed is None else args.seed)
+                     seed=settings.train.seed if args.seed is None else args.seed, settings=settings.config.env)
         print(args.video)
     return found
 

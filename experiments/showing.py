@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from experiments import jobs, pictures, plot, runs
-from jaxdl import train, video
+from jaxdl import envs, train, video
 from jaxdl.errors import JaxdlError
 from jaxdl.types import PyTree
 
@@ -20,7 +20,8 @@ def leave_pictures(folder: Path, settings: runs.Settings, job: jobs.Job, params:
         plot.plot_runs([folder], path)
 
     def policy(path: Path) -> None:
-        video.record(job.model.greedy, params, settings.config.env_id, path, seed=settings.train.seed)
+        video.record(job.model.greedy, params, settings.config.env_id, path, seed=settings.train.seed,
+                     settings=settings.config.env)
 
     def samples(path: Path) -> None:
         save_samples(job, params, settings.train.seed, 64, path)
@@ -55,7 +56,8 @@ def line_of(settings: runs.Settings, found: dict[str, Any] | None) -> str:
         return "not evaluated"
     if settings.algorithm.kind == "agent":
         over = f", mean over {len(found['members'])} seeds" if "members" in found else ""
-        return (f"mean return over {found['episodes']} greedy episodes in Gymnasium's own {settings.config.env_id}: "
+        whose = "Gymnasium's own " if envs.on_host(settings.config.env_id) else ""
+        return (f"mean return over {found['episodes']} greedy episodes in {whose}{settings.config.env_id}: "
                 f"{found['return_mean']:.1f} +- {found['return_std']:.1f}{over}")
     nll = f", nll {found['nll']:.2f}" if "nll" in found else ""
     return (f"test images of {settings.config.dataset}: elbo {found['elbo']:.2f} nats "

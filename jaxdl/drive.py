@@ -98,7 +98,10 @@ def device(make_run: Callable[[Any], Run], config: Any, data: PyTree, seeds: Seq
         state, report = chunk(config, state, data, np.int32(n))
         return state, jax.device_get(report)
 
+    def restore(state):
+        return jax.jit(lambda config, state: make_run(config).restart(state))(config, state) if run.restart else state
+
     return Driver(
-        start=lambda: start(config, seeds, data), chunk=run_chunk, snapshot=lambda s: s, restore=lambda s: s, like=like,
+        start=lambda: start(config, seeds, data), chunk=run_chunk, snapshot=lambda s: s, restore=restore, like=like,
         params=run.params, close=lambda: None, first_step=run.first_step, stride=run.stride, updates=run.updates,
-        compile_s=time.perf_counter() - began, exact=True, members=len(seeds))
+        compile_s=time.perf_counter() - began, exact=run.restart is None, members=len(seeds))

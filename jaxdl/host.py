@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl import envs
 from jaxdl.config import leaves_as_arrays
 from jaxdl.drive import START_OPTIONS, TRAIN_OPTIONS, Driver, compile_all
+from jaxdl.envs import HostEnvs
+from jaxdl.errors import EnvError
 from jaxdl.run import Report
 from jaxdl.types import HostRun, HostStep, Key, Mean, Metrics, PyTree, RunState
 
@@ -80,7 +80,7 @@ class _Carry(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The pure functions of the host path. `buffers` are a packed `_Carry`; `step` is a `HostStep`'s four arrays."""
+    """The pure functions of the host path. `buffers` are a packed `_Carry`; `step` is a `HostStep`'s five arrays."""
 
     packing: Packing
     init: Callable  # (config, key, obs) -> (buffers, action)
@@ -138,13 +138,13 @@ def programs(make_run: Callable[[Any], HostRun], config: Any, key: Key, step: Ho
     return Programs(packing, init, restart, act, learn, drain, (config, key, state, buffers, step))
 
 
-def host(make_run: Callable[[Any], HostRun], config: Any, venv: gymnasium.vector.VectorEnv, seed: int) -> Driver:
+def host(make_run: Callable[[Any], HostRun], config: Any, venv: HostEnvs, seed: int) -> Driver:
     """Drive a run on Gymnasium environments (`jaxdl.envs.make_host`); the driver's `close` closes them.
 
     Args:
         make_run: config -> HostRun; called while tracing, with arrays as the leaves of the config.
         config: the settings.
-        venv: the environments, NEXT_STEP autoreset.
+        venv: the environments.
         seed: of the run and of the environments.
     """
     began = time.perf_counter()
@@ -152,8 +152,8 @@ def host(make_run: Callable[[Any], HostRun], config: Any, venv: gymnasium.vector
     key = jax.random.key(seed)
     run = make_run(config)
     n = venv.num_envs
-    first_obs = envs.host_reset(venv, seed)
-    step = HostStep(first_obs, np.zeros(n, np.float32), np.zeros(n, bool), np.zeros(n, bool))
+    first_obs = venv.reset(seed)
+    step = HostStep(first_obs, np.zeros(n, np.float32), np.zeros(n, bool), np.zeros(n, bool), np.zeros(n, bool))
     p = programs(make_run, config, key, step)
     _, _, state_shape, buffers_shape, _ = p.shapes
     init, act, learn, drain = compile_all(
@@ -162,10 +162,20 @@ def host(make_run: Callable[[Any], HostRun], config: Any, venv: gymnasium.vector
         (p.learn, (buffers_shape, *step), (0,), TRAIN_OPTIONS),
         (p.drain, (buffers_shape,), (0,), START_OPTIONS))
 
+    taken = 0  # environment steps
+
     def vector_step(program, buffers, action):
-        return program(buffers, *envs.host_step(venv, np.asarray(action)))
+        nonlocal taken
+        taken += n
+        try:
+            step = venv.step(np.asarray(action))
+        except EnvError as e:
+            raise EnvError(f"{e}, at environment step {taken:,}") from e
+        return program(buffers, *step)
 
     def start():
+        nonlocal taken
+        taken = 0
         buffers, action = init(config, key, first_obs)
         for _ in range(run.first_step // n):
             buffers, action = vector_step(act, buffers, action)
@@ -185,7 +195,9 @@ def host(make_run: Callable[[Any], HostRun], config: Any, venv: gymnasium.vector
         return p.packing.unpack([np.array(b) if i < small else b for i, b in enumerate(state[0])]).state
 
     def restore(state):
-        obs = envs.host_reset(venv, seed + int(state.t))  # episodes that the interrupted run has not seen
+        nonlocal taken
+        taken = int(state.t)
+        obs = venv.reset(seed + taken)  # episodes that the interrupted run has not seen
         return jax.jit(p.restart)(config, state, obs)
 
     return Driver(

@@ -1,6 +1,6 @@
 """Losses, one formula a function, element by element: no mean over the batch is taken inside.
 
-Shapes: `...` any, `A` classes, `Z` latent.
+Shapes: `...` any, `A` classes, `Z` latent, `N` quantiles.
 """
 
 import jax
@@ -21,6 +21,20 @@ def huber(error: Array, delta: float | Array = 1.0) -> Array:
     """
     inner = jnp.minimum(jnp.abs(error), delta)
     return 0.5 * inner**2 + delta * (jnp.abs(error) - inner)
+
+
+def quantile_huber(quantiles: Array, targets: Array, delta: float | Array = 1.0) -> Array:
+    """Quantile regression with the Huber loss: [..., N] quantiles and samples of the target [..., M] -> [...].
+
+        sum_i mean_j |tau_i - (target_j < quantile_i)| huber(target_j - quantile_i) / delta,    tau_i = (i + 1/2) / N
+
+    Dabney et al., "Distributional reinforcement learning with quantile regression" (2018), eqs. 9 and 10.
+    """
+    n = quantiles.shape[-1]
+    tau = (jnp.arange(n) + 0.5) / n
+    error = targets[..., None, :] - quantiles[..., :, None]  # [..., N, M]
+    weight = jnp.abs(tau[:, None] - (error < 0))
+    return (weight * huber(error, delta) / delta).mean(-1).sum(-1)
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:

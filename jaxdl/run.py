@@ -53,12 +53,17 @@ def compose(learner: Learner, source: Source, *, stride: int, updates: int = 1, 
         next_key, keys = step_keys(state.key, source.keys + 2 * updates, axis_name)
         k_collect, k_learn = keys[: source.keys], keys[source.keys :].reshape(updates, 2)
         source_state, metrics = source.collect(state.source, learner.params(state.learner), k_collect, state.t, data)
-        learner_state, source_state, learned = learn(learner, source, state.learner, source_state, k_learn, data)
+        learner_state, source_state, learned = learn(learner, source, state.learner, source_state, k_learn, state.t, data)
         metrics = parallel.sum_over(metrics | learned, axis_name)
         return RunState(learner_state, source_state, next_key, state.t + stride), metrics
 
+    def restart(state: RunState) -> RunState:
+        next_key, (k_restart,) = step_keys(state.key, 1, axis_name)
+        return state._replace(source=source.restart(state.source, k_restart), key=next_key)
+
     axes = RunState(learner=0, source=0, key=0, t=None)
-    return Run(init, step, axes, first_step, stride, updates, lambda state: learner.params(state.learner))
+    return Run(init, step, axes, first_step, stride, updates, lambda state: learner.params(state.learner),
+               restart if source.restart else None)
 
 
 def compose_host(learner: Learner, source: HostSource, *, num_envs: int, train_freq: int, updates: int,
@@ -85,7 +90,7 @@ def compose_host(learner: Learner, source: HostSource, *, num_envs: int, train_f
         return state._replace(source=source_state, t=state.t + num_envs), metrics
 
     def learn_(state: RunState, key: Key) -> tuple[RunState, Metrics]:
-        learner_state, source_state, metrics = learn(learner, source, state.learner, state.source, key, None)
+        learner_state, source_state, metrics = learn(learner, source, state.learner, state.source, key, state.t, None)
         return state._replace(learner=learner_state, source=source_state), metrics
 
     return HostRun(init, restart, keys, act, observe, learn_, num_envs, train_freq, first_step, updates,
@@ -102,13 +107,13 @@ def step_keys(key: Key, n: int, axis_name: str | None = None) -> tuple[Key, Key]
 
 
 def learn(learner: Learner, source: Source | HostSource, learner_state: PyTree, source_state: PyTree, keys: Key,
-          data: PyTree) -> tuple[PyTree, PyTree, Metrics]:
+          t: Array, data: PyTree) -> tuple[PyTree, PyTree, Metrics]:
     """Once for each of the keys [updates, 2]: sample, update, feedback. Returns both new states, and the metrics summed."""
 
     def update(carry, keys: Key):
         learner_state, source_state = carry
         k_sample, k_update = keys
-        source_state, batch = source.sample(source_state, k_sample, data)
+        source_state, batch = source.sample(source_state, k_sample, t, data)
         learner_state, aux = learner.update(learner_state, batch, k_update)
         source_state = source.feedback(source_state, batch, aux.feedback)
         return (learner_state, source_state), aux.metrics

@@ -8,7 +8,7 @@ Shapes: `B` batch, `N` environments, `...` the shape of one observation or actio
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import jax
@@ -37,6 +37,13 @@ class Mean(NamedTuple):
 Metrics = dict[str, Mean]
 
 
+class Stack(NamedTuple):
+    """An observation that is several frames, the oldest first along its leading axis."""
+
+    frames: int
+    padding: Literal["zero", "repeat"]  # what stands for the frames before an episode's first: zeros, or that first one
+
+
 class EnvSpec(NamedTuple):
     """What an algorithm must know of an environment before it can be made."""
 
@@ -44,6 +51,7 @@ class EnvSpec(NamedTuple):
     observation_space: gymnasium.Space  # of one environment
     action_space: gymnasium.Space  # of one environment
     max_episode_steps: int | None
+    stack: Stack | None = None  # observations are [frames, ...]; None: they are no stacks
 
 
 class DataSpec(NamedTuple):
@@ -60,13 +68,18 @@ class DataSpec(NamedTuple):
 
 
 class TimeStep(NamedTuple):
-    """What N environments answer to N actions. An episode that ends is reset within the same step."""
+    """What N environments answer to N actions.
 
-    obs: Array  # [N, ...] what the policy sees next: after an end, the first observation of the new episode
+    An episode that ends is reset within the same step, and `obs` is then the first observation of the next one; or, where
+    `reset` is given, in a step of its own that is no transition: its reward is 0 and its action was ignored.
+    """
+
+    obs: Array  # [N, ...] what the policy sees next
     reward: Array  # [N] float32
     terminated: Array  # [N] bool: the task ended; there is no value after it
     truncated: Array  # [N] bool: the recording ended (a time limit); the value goes on
     next_obs: Array  # [N, ...] the true successor, also where an episode ended
+    reset: Array | None = None  # [N] bool: this step only reset the environment
 
 
 class Env(NamedTuple):
@@ -76,18 +89,20 @@ class Env(NamedTuple):
     reset: Callable[[Key, int], tuple[PyTree, Array]]  # (key, N) -> (state, obs [N, ...])
     step: Callable[[PyTree, Array, Key], tuple[PyTree, TimeStep]]  # (state, action [N, ...], keys [k, N]) -> (state, TimeStep)
     keys: int  # k: random keys that a step takes for each environment
+    external: bool = False  # what happens in it lies outside of JAX: in no checkpoint, and there is only one of it
 
 
 class HostStep(NamedTuple):
-    """What N Gymnasium environments answered, as numpy arrays (NEXT_STEP autoreset).
+    """What N environments on the host answered, as numpy arrays.
 
-    Where an episode ended, `obs` is its last true observation, and the step after it only resets: reward 0, action ignored.
+    An episode that ends is reset in the step after (NEXT_STEP autoreset): that step is no transition.
     """
 
-    obs: Array  # [N, ...]
+    obs: Array  # [N, ...] the last true observation where an episode ended
     reward: Array  # [N] float32
     terminated: Array  # [N] bool
     truncated: Array  # [N] bool
+    reset: Array  # [N] bool: this step only reset the environment: reward 0, action ignored
 
 
 class Experience(NamedTuple):
@@ -109,6 +124,8 @@ class Transition(NamedTuple):
     reward: Array  # [B] float32: the discounted sum of the rewards of the n steps
     discount: Array  # [B] float32: gamma ** n, and 0 where the episode terminated
     next_obs: Array  # [B, ...] the observation n steps on, or the last true one of the episode
+    weight: Array | None = None  # [B] float32: of its loss, where some are drawn more often than others
+    index: Array | None = None  # [B] int32: where the memory has it, to be given a new priority
 
 
 class Trajectory(NamedTuple):
@@ -154,8 +171,9 @@ class Source(NamedTuple):
     keys: int  # random keys that one collect takes: a step splits its key but once
     warmup: Callable[..., PyTree]  # (source state, params, key, t, data) -> source state: fills the memory
     collect: Callable[..., tuple[PyTree, Metrics]]  # (source state, params, keys, t, data) -> (source state, metrics)
-    sample: Callable[..., tuple[PyTree, PyTree]]  # (source state, key, data) -> (source state, batch), once an update
+    sample: Callable[..., tuple[PyTree, PyTree]]  # (source state, key, t, data) -> (source state, batch), once an update
     feedback: Callable[..., PyTree]  # (source state, batch, feedback) -> source state
+    restart: Callable[[PyTree, Key], PyTree] | None = None  # (source state, key) -> it, with environments that begin anew
 
 
 class HostSource(NamedTuple):
@@ -188,6 +206,7 @@ class Run(NamedTuple):
     stride: int  # what one step adds to `t`
     updates: int  # updates in one step
     params: Callable[[RunState], PyTree]  # (state) -> what acts or samples
+    restart: Callable[[RunState], RunState] | None = None  # after a checkpoint was read, where environments are external
 
 
 class HostRun(NamedTuple):

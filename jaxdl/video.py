@@ -1,8 +1,15 @@
-"""A policy on film: one greedy episode in Gymnasium's own environment, as an animated GIF."""
+"""A policy on film: one greedy episode, as an animated GIF.
+
+Gymnasium's environments draw themselves. Atari and MinAtar are filmed as the policy sees them: the newest frame, enlarged,
+MinAtar's kinds of things in colours.
+"""
 
 import io
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import jax
@@ -11,12 +18,16 @@ import numpy as np
 
 from jaxdl import envs, evaluate, files
 from jaxdl.errors import EnvError, UserError
-from jaxdl.types import Actor, PyTree
+from jaxdl.types import Actor, EnvSpec, PyTree
 
 _WIDTH = 300  # pixels
 _FPS = 25
 _SECONDS = 20  # at most
 _COLORS = 32
+_ATARI_FPS = 60  # of the console
+_MINATAR_FPS = 10  # a pace at which a person can follow
+_PALETTE = np.array([[235, 235, 235], [228, 87, 86], [245, 180, 60], [86, 180, 110], [76, 120, 200], [165, 110, 190],
+                     [90, 200, 210], [150, 110, 80], [120, 120, 120], [240, 140, 180]], np.uint8)
 
 
 def check_path(path: Path) -> None:
@@ -29,7 +40,8 @@ def check_path(path: Path) -> None:
         raise UserError(f"video must end in .gif, got {path}")
 
 
-def record(actor: Actor, params: PyTree, env_id: str, path: Path, *, seed: int) -> None:
+def record(actor: Actor, params: PyTree, env_id: str, path: Path, *, seed: int,
+           settings: envs.Config = envs.DEFAULTS) -> None:
     """Film the first episode that `seed` gives, its first 20 seconds.
 
     Raises:
@@ -37,33 +49,62 @@ def record(actor: Actor, params: PyTree, env_id: str, path: Path, *, seed: int) 
         EnvError: the environment cannot be made or cannot be rendered.
     """
     check_path(path)
-    frames, fps = _play(actor, params, env_id, seed)
+    settings = replace(settings, episodic_life=False)
+    if envs.is_atari(env_id):
+        fps, film = _ATARI_FPS / settings.frame_skip, _vector(env_id, settings, seed)
+    elif envs.on_host(env_id):
+        fps, film = _rendered(env_id, settings, seed)
+    else:
+        fps, film = _MINATAR_FPS, _device(env_id, settings, seed)
+    frames, fps = _play(actor, params, env_id, film, fps, seed)
     files.write_bytes(path, _gif(frames, fps))
 
 
-def _play(actor: Actor, params: PyTree, env_id: str, seed: int) -> tuple[list[np.ndarray], float]:
-    """RGB frames [H, W, 3] and how many of them make a second."""
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame without a screen
-    env = envs.make_single(env_id, render_mode="rgb_array")
+# A film is a generator that is sent actions [1, ...] and yields what they lead to: the observation [1, ...], the picture
+# [H, W, 3] uint8 as a function, which is not called where it is not shown, and whether the episode is over.
+Film = Iterator[tuple[Any, Any, bool]]
+
+
+def _play(actor: Actor, params: PyTree, env_id: str, film: Any, fps: float, seed: int) -> tuple[list[np.ndarray], float]:
+    """Pictures, and how many of them make a second."""
     act, key, carry = evaluate.program(actor), jax.random.key(seed), actor.init(1)
-    fps = float(env.metadata.get("render_fps") or 30)
     every = max(1, round(fps / _FPS))
     frames: list[np.ndarray] = []
     try:
-        obs, _ = env.reset(seed=int(seed) % 2**31)
+        obs, picture, over = next(film)
         for t in range(int(_SECONDS * fps)):
             if t % every == 0:
-                frames.append(_frame(env))
-            carry, action = act(params, carry, jnp.zeros(1, bool), np.asarray(obs)[None], key, np.int32(t))
-            obs, _, terminated, truncated, _ = env.step(np.asarray(action)[0])
-            if terminated or truncated:
+                frames.append(picture())
+            carry, action = act(params, carry, jnp.zeros(1, bool), obs, key, np.int32(t))
+            obs, picture, over = film.send(np.asarray(action))
+            if over:
                 break
-        frames.append(_frame(env))
+        frames.append(picture())
+    except EnvError:
+        raise
     except Exception as e:
         raise EnvError(f"{env_id} cannot be filmed: {type(e).__name__}: {e}") from e
     finally:
-        env.close()
+        film.close()
     return frames, fps / every
+
+
+def _rendered(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]:
+    """Gymnasium's environment, which draws itself; and its steps in a second."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame without a screen
+    env = envs.make_single(env_id, settings, render_mode="rgb_array")
+
+    def film() -> Film:
+        try:
+            (obs, _), over = env.reset(seed=int(seed) % 2**31), False
+            while True:
+                action = yield np.asarray(obs)[None], lambda: _frame(env), over
+                obs, _, terminated, truncated, _ = env.step(action[0])
+                over = terminated or truncated
+        finally:
+            env.close()
+
+    return float(env.metadata.get("render_fps") or 30), film()
 
 
 def _frame(env: gymnasium.Env) -> np.ndarray:
@@ -71,6 +112,55 @@ def _frame(env: gymnasium.Env) -> np.ndarray:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"its picture is {frame.dtype}{list(frame.shape)}, expected uint8[H, W, 3]")
     return frame
+
+
+def _vector(env_id: str, settings: envs.Config, seed: int) -> Film:
+    """A vector environment of one, as it is seen."""
+    spec, venv = envs.spec(env_id, settings), envs.make_host(env_id, 1, settings=settings)
+    try:
+        obs, over = venv.reset(seed), False
+        while True:
+            action = yield obs, lambda obs=obs: _drawn(spec, obs[0]), over
+            obs, _, terminated, truncated, _ = venv.step(action)
+            over = bool(terminated[0] | truncated[0])
+    finally:
+        venv.close()
+
+
+def _device(env_id: str, settings: envs.Config, seed: int) -> Film:
+    """An environment on the device, as it is seen."""
+    env = envs.make_device(env_id, settings)
+    step = evaluate.short_lived(lambda state, action, key: env.step(state, action, jax.random.split(key, (env.keys, 1))))
+    key = jax.random.key(seed)
+    state, obs = env.reset(key, 1)
+    over, t = False, 0
+    while True:
+        action = yield obs, lambda obs=obs: _drawn(env.spec, np.asarray(obs[0])), over
+        state, out = step(state, action, jax.random.fold_in(key, t))
+        obs, over, t = out.next_obs, bool(out.terminated[0] | out.truncated[0]), t + 1
+
+
+def _drawn(spec: EnvSpec, obs: np.ndarray) -> np.ndarray:
+    """A picture of the newest frame: grey [H, W], colours [H, W, 3], or a colour for each of the channels [H, W, C] bool.
+
+    Raises:
+        EnvError: the observation is none of these.
+    """
+    frame = obs if spec.stack is None else obs[-1]
+    if frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[-1] == 1:
+        frame = frame[..., 0]
+    if frame.dtype == np.bool_ and frame.ndim == 3 and frame.shape[-1] <= len(_PALETTE):
+        picture = np.zeros((*frame.shape[:2], 3), np.uint8)
+        for channel in range(frame.shape[-1] - 1, -1, -1):  # the first, the player, on top
+            picture[frame[..., channel]] = _PALETTE[channel]
+    elif frame.dtype == np.uint8 and frame.ndim == 2:
+        picture = np.repeat(frame[..., None], 3, axis=-1)
+    elif frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[-1] == 3:
+        picture = frame
+    else:
+        raise EnvError(f"{spec.id} cannot be filmed: its observations, {frame.dtype}{list(frame.shape)}, are no pictures")
+    times = max(1, _WIDTH // picture.shape[1])
+    return picture.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def _gif(frames: list[np.ndarray], fps: float) -> bytes:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import rlax
 from scipy import special, stats
 
 from jaxdl import distributions as d
@@ -83,3 +84,48 @@ def test_log_prob_of_draws_averages_to_minus_entropy():
     c = d.categorical_sample(k[1], jnp.tile(LOGITS[0], (N, 1)))
     np.testing.assert_allclose(-d.categorical_log_prob(c, jnp.tile(LOGITS[0], (N, 1))).mean(),
                                d.categorical_entropy(LOGITS[0]), atol=0.03)
+
+
+# --- The projection onto evenly spaced atoms.
+
+
+def project(atoms, probs, low=-1.0, high=3.0, size=5):
+    """Onto -1, 0, 1, 2, 3."""
+    return np.asarray(d.categorical_projection(jnp.float32(atoms), jnp.float32(probs), low, high, size))
+
+
+def test_an_atom_between_two_gives_to_each_in_proportion_to_its_nearness():
+    np.testing.assert_allclose(project([0.25], [1.0]), [0, 0.75, 0.25, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(project([0.25, 2.5, -0.9], [0.5, 0.3, 0.2]), [0.18, 0.375 + 0.02, 0.125, 0.15, 0.15], atol=1e-6)
+
+
+def test_an_atom_of_the_support_keeps_what_it_has_and_one_beyond_goes_to_the_end():
+    for i, atom in enumerate((-1.0, 0.0, 1.0, 2.0, 3.0)):
+        np.testing.assert_array_equal(project([atom], [1.0]), np.eye(5, dtype=np.float32)[i])
+    np.testing.assert_array_equal(project([-1.5, -100.0, 3.5, np.inf], [0.5, 0.25, 0.125, 0.125]), [0.75, 0, 0, 0, 0.25])
+
+
+@pytest.mark.parametrize(("low", "high", "size"), [(-10.0, 10.0, 51), (0.0, 110.0, 51), (-100.0, 0.0, 7), (-1.0, 1.0, 2)])
+def test_a_support_that_does_not_move_stays_as_it_is(low, high, size):
+    probs = np.random.default_rng(0).dirichlet(np.ones(size)).astype(np.float32)
+    np.testing.assert_allclose(project(jnp.linspace(low, high, size), probs, low, high, size), probs, atol=1e-5)
+
+
+@variants
+def test_the_projection_is_that_of_rlax_and_keeps_all_mass(variant):
+    k = jax.random.split(jax.random.key(0), 3)
+    support = jnp.linspace(-4.0, 6.0, 21)
+    atoms = jax.random.normal(k[0], (3, 8, 1)) + 1.1 * jax.random.uniform(k[1], (3, 8, 1)) * support
+    probs = jax.nn.softmax(2 * jax.random.normal(k[2], (3, 8, 21)))
+    got = variant(lambda a, p: d.categorical_projection(a, p, -4.0, 6.0, 21))(atoms, probs)
+    theirs = jax.vmap(jax.vmap(lambda a, p: rlax.categorical_l2_project(a, p, support)))(atoms, probs)
+    np.testing.assert_allclose(got, theirs, atol=2e-6)
+    np.testing.assert_allclose(got.sum(-1), 1, rtol=1e-6)
+    assert (got >= 0).all()
+    inside = np.clip(atoms, -4, 6)  # and the mean of what lies within
+    np.testing.assert_allclose((got * support).sum(-1), (inside * probs).sum(-1), atol=1e-5)
+
+
+def test_all_of_a_return_that_is_certain_is_at_its_place():
+    """After a termination every atom is the reward."""
+    np.testing.assert_allclose(project(np.full(5, 1.75), np.full(5, 0.2)), [0, 0, 0.25, 0.75, 0], atol=1e-6)

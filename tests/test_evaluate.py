@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdl import evaluate
+from jaxdl import envs, evaluate
 from jaxdl.errors import EnvError
 from jaxdl.types import Actor
 
@@ -206,3 +206,86 @@ def test_an_environment_that_fails_is_named_and_closed(clock, monkeypatch):
 def test_an_unknown_environment_is_refused():
     with pytest.raises(EnvError, match="there is no environment 'Clack-v0'"):
         evaluate.evaluate(ONES, None, "Clack-v0", episodes=1, seed=0)
+
+
+def test_the_settings_of_the_environment_are_those_of_the_evaluation(clock):
+    shown = stateless(lambda params, obs: obs.shape[1] + obs[:, 0, 0].astype(jnp.int32))
+    settings = envs.Config(frame_stack=3, time_limit=4)
+    result = evaluate.evaluate(shown, None, clock, episodes=10, seed=0, settings=settings)
+    lengths = [min(n, 4) for n in range(1, 11)]
+    assert played(result) == sorted((n, 3.0 * n + max(n - 3, 0)) for n in lengths)  # the oldest of three frames
+
+
+# On the device
+
+
+WALK = """
+import gymnasium
+import jax
+import jax.numpy as jnp
+from gymnasium.experimental.functional import FuncEnv
+
+
+class Walk(FuncEnv):
+    \"\"\"Born at a place between 1 and 20: so many steps to the end, each of which pays its action.\"\"\"
+
+    observation_space, action_space = gymnasium.spaces.Box(0, 20, (2,), "int32"), gymnasium.spaces.Discrete(100)
+
+    def initial(self, rng, params=None):
+        return jnp.tile(jax.random.randint(rng, (), 1, 21), 2)
+
+    def transition(self, state, action, rng, params=None):
+        return state.at[0].add(-1)
+
+    def observation(self, state, rng, params=None):
+        return state
+
+    def reward(self, state, action, next_state, rng, params=None):
+        return action
+
+    def terminal(self, state, rng, params=None):
+        return state[0] == 0
+"""
+
+
+@pytest.fixture
+def walk(tmp_path, monkeypatch):
+    (tmp_path / "walking.py").write_text(WALK)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "walking:Walk"
+
+
+def test_an_environment_without_a_host_is_played_on_the_device(walk):
+    told = stateless(lambda params, obs: params + obs[:, 1])  # where its episode began
+    result = evaluate.evaluate(told, jnp.int32(2), walk, episodes=230, seed=0)
+    assert (result.episodes, result.returns.dtype, result.lengths.dtype) == (230, np.float64, np.int64)
+    assert set(result.lengths) == set(range(1, 21))
+    np.testing.assert_array_equal(result.returns, result.lengths * (2 + result.lengths))
+    assert abs(result.lengths.mean() - 10.5) < 4 * np.sqrt(399 / 12 / 230)  # short ones no more often
+    again = evaluate.evaluate(told, jnp.int32(2), walk, episodes=230, seed=0)
+    np.testing.assert_array_equal(result.lengths, again.lengths)
+    assert not np.array_equal(result.lengths, evaluate.evaluate(told, jnp.int32(2), walk, episodes=230, seed=1).lengths)
+
+
+def test_episodes_on_the_device_may_be_longer_than_a_chunk_and_are_cut_by_the_time_limit(walk, monkeypatch):
+    monkeypatch.setattr(evaluate, "_CHUNK", 3)
+    result = evaluate.evaluate(stateless(lambda params, obs: obs[:, 1]), None, walk, episodes=40, seed=0,
+                               settings=envs.Config(time_limit=7, frame_stack=1))
+    assert result.lengths.max() == 7
+    long, born = result.lengths == 7, result.returns / result.lengths
+    assert (born[long] >= 7).all()
+    np.testing.assert_array_equal(born[~long], result.lengths[~long])
+
+
+def test_carry_key_and_time_are_on_the_device_what_they_are_on_the_host(walk):
+    counts = Actor(lambda n: jnp.full(n, 5), lambda params, carry, obs, key, t: (carry + 1, carry, None))
+    result = evaluate.evaluate(counts, None, walk, episodes=30, seed=3)
+    np.testing.assert_array_equal(result.returns, [5 * n + n * (n - 1) / 2 for n in result.lengths])
+    clocks = Actor(lambda n: None, lambda params, carry, obs, key, t: (None, jnp.full(obs.shape[0], t), None))
+    result = evaluate.evaluate(clocks, None, walk, episodes=3, seed=3)
+    np.testing.assert_array_equal(result.returns, [n * (n - 1) / 2 for n in result.lengths])
+    dice = Actor(lambda n: None, lambda params, carry, obs, key, t: (None, jax.random.randint(key, obs.shape[:1], 0, 99), None))
+    a, b = (evaluate.evaluate(dice, None, walk, episodes=40, seed=seed) for seed in (0, 0))
+    np.testing.assert_array_equal(a.returns, b.returns)
+    assert abs((a.returns / a.lengths).mean() - 49) < 15
+    assert len(set(a.returns[a.lengths > 1] / a.lengths[a.lengths > 1])) > 10

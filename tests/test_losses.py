@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import rlax
 from scipy import integrate, special, stats
 
 from jaxdl import losses
@@ -75,6 +76,37 @@ def test_kl_is_the_integral():
     expected = integrate.quad(lambda z: q.pdf(z) * (q.logpdf(z) - stats.norm.logpdf(z)), -15, 15)[0]
     got = losses.kl_standard_normal(jnp.array([0.7]), 2 * jnp.log(jnp.array([1.3])))
     np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+@variants
+def test_quantile_huber_by_hand(variant):
+    quantiles, targets = jnp.array([0.0, 1.0]), jnp.array([0.5, 3.0, -1.0])  # at 1/4 and 3/4
+    first = (0.25 * 0.125 + 0.25 * 2.5 + 0.75 * 0.5) / 3  # errors 0.5, 3, -1
+    second = (0.25 * 0.125 + 0.75 * 1.5 + 0.25 * 1.5) / 3  # errors -0.5, 2, -2
+    np.testing.assert_allclose(variant(losses.quantile_huber)(quantiles, targets), first + second, rtol=1e-6)
+    first = (0.25 * 0.125 + 0.25 * 1.375 + 0.75 * 0.375) / 3 / 0.5  # linear from 0.5 on, and divided by it
+    second = (0.25 * 0.125 + 0.75 * 0.875 + 0.25 * 0.875) / 3 / 0.5
+    np.testing.assert_allclose(variant(losses.quantile_huber)(quantiles, targets, 0.5), first + second, rtol=1e-6)
+
+
+@pytest.mark.parametrize("delta", [1.0, 0.3])
+def test_quantile_huber_is_that_of_rlax(delta):
+    quantiles = jax.random.normal(jax.random.key(0), (3, 4, 7))
+    targets = 2 * jax.random.normal(jax.random.key(1), (3, 4, 5))
+    tau = (jnp.arange(7) + 0.5) / 7
+    theirs = jax.vmap(jax.vmap(lambda q, t: rlax.quantile_regression_loss(q, tau, t, delta)))(quantiles, targets)
+    got = losses.quantile_huber(quantiles, targets, delta)
+    assert got.shape == (3, 4)
+    np.testing.assert_allclose(got, theirs / delta, rtol=1e-5)  # it leaves the division by delta out
+
+
+def test_quantile_huber_is_least_at_the_quantiles():
+    """Near delta = 0 the loss is that of quantile regression: its gradient vanishes where tau of the targets lie below."""
+    targets = jnp.linspace(0.0, 1.0, 1001)
+    tau = (np.arange(5) + 0.5) / 5
+    slope = jax.grad(losses.quantile_huber)
+    np.testing.assert_allclose(slope(jnp.asarray(tau, jnp.float32), targets, 1e-3), 0, atol=2e-3)
+    np.testing.assert_allclose(slope(jnp.asarray(tau + 0.05, jnp.float32), targets, 1e-3), 0.05, atol=2e-3)
 
 
 def test_nothing_is_reduced_over_the_batch():

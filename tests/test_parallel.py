@@ -76,10 +76,14 @@ class Case(NamedTuple):
     noisy: bool  # whether an update draws noise, which is a shard's own
 
 
-def dqn_learner(optim, axis_name):
+def dqn_learner(optim, axis_name, **settings):
     box = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
-    config = dqn.Config(hidden_sizes=(5,), batch_size=B, double=True, dueling=True, loss="huber", tau=0.5, optim=optim)
+    config = dqn.Config(hidden_sizes=(5,), batch_size=B, double=True, dueling=True, loss="huber", tau=0.5, optim=optim, **settings)
     return dqn.make(config, EnvSpec("two actions", box, gymnasium.spaces.Discrete(2), None), axis_name).learner
+
+
+def rainbow_learner(optim, axis_name):
+    return dqn_learner(optim, axis_name, prioritized=True, distribution="c51", v_min=-3.0, v_max=3.0, atoms=7, normalize_obs=True)
 
 
 def vae_learner(optim, axis_name):
@@ -96,6 +100,7 @@ def transitions():
 
 CASES = {
     "dqn": Case(dqn_learner, transitions(), noisy=False),
+    "rainbow": Case(rainbow_learner, transitions()._replace(weight=jnp.linspace(0.5, 3.0, B), index=jnp.arange(B)), noisy=False),
     "vae": Case(vae_learner, jax.random.randint(jax.random.key(0), (B, 3, 3, 1), 0, 256).astype(jnp.uint8), noisy=True),
 }
 
@@ -160,7 +165,7 @@ def test_shards_have_metrics_of_their_own_parts(name, shards):
     told = [mapped(name, "sgd", how, shards)[1] for how in MAPS]
     for metrics in told:
         assert all((m.count == m.count[0]).all() and m.count.shape == (shards,) for m in metrics.values())
-        assert metrics["loss"].count.sum() == (B if name == "dqn" else shards)
+        assert metrics["loss"].count.sum() == (shards if name == "vae" else B)
         assert len(np.unique(metrics["loss"].total)) == shards
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), metrics, told[0])
 
@@ -231,7 +236,7 @@ def test_everything_random_in_a_run_has_a_key_of_its_own_on_every_shard():
         keys=1,
         warmup=lambda state, params, key, t, data: seen(state, "warmup", key),
         collect=lambda state, params, keys, t, data: (seen(state, "collect", keys[0]), {}),
-        sample=lambda state, key, data: (seen(state, "sample", key), None),
+        sample=lambda state, key, t, data: (seen(state, "sample", key), None),
         feedback=lambda state, batch, key: seen(state, "update", key),
     )
     learner = Learner(init=jax.random.bits, update=lambda state, batch, key: (state, Aux({}, key)), params=lambda state: state)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from jaxdl import video
+from jaxdl import envs, video
 from jaxdl.errors import EnvError, UserError
-from jaxdl.types import Actor
+from jaxdl.types import Actor, EnvSpec, Stack
 
 RIGHT = Actor(lambda n: None, lambda params, carry, obs, key, t: (None, jnp.ones(obs.shape[0], jnp.int32), None))
 COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [0, 255, 255]], np.uint8)
@@ -172,3 +172,55 @@ def test_an_environment_that_knows_no_rendering_cannot_be_made_for_a_film(lamp, 
     monkeypatch.setattr(Lamp, "__init__", lambda self: None)
     with pytest.raises(EnvError, match=r"Lamp-v0 cannot be made: .*render_mode"):
         video.record(RIGHT, None, lamp(), tmp_path / "a.gif", seed=1)
+
+
+def test_the_settings_of_the_environment_are_those_of_the_film(lamp, tmp_path):
+    newest = Actor(lambda n: None, lambda p, c, obs, key, t: (None, (10 * obs[:, 0, 0] + obs[:, 1, 0]).astype(jnp.int32), None))
+    video.record(newest, None, lamp(), tmp_path / "a.gif", seed=9, settings=envs.Config(frame_stack=2, time_limit=3))
+    assert len(frames_of(tmp_path / "a.gif")[0]) == 4
+    assert Lamp.actions == [0, 1, 12]
+
+
+def test_atari_is_filmed_as_it_is_seen(tmp_path):
+    pytest.importorskip("ale_py", reason="jaxdl[atari] is not installed")
+    video.record(RIGHT, None, "ALE/Breakout-v5", tmp_path / "a.gif", seed=0)
+    frames, milliseconds = frames_of(tmp_path / "a.gif")
+    assert frames.shape[1:] == (252, 252, 3)
+    assert {ms % 70 for ms in milliseconds} == {0}  # of frames that are alike one is kept, for longer
+    assert len(frames) > 30
+    assert (frames.max(-1) - frames.min(-1)).max() == 0  # grey
+    assert frames[0].max() > 100
+
+
+def test_minatar_is_filmed_in_colours(tmp_path):
+    pytest.importorskip("gymnax", reason="jaxdl[gymnax] is not installed")
+    video.record(RIGHT, None, "Breakout-MinAtar", tmp_path / "a.gif", seed=0)
+    frames, milliseconds = frames_of(tmp_path / "a.gif")
+    assert frames.shape[1:] == (300, 300, 3)
+    assert {ms % 100 for ms in milliseconds} == {0}
+    bricks = frames[0, 30:90]  # and one row more, in which the ball begins
+    assert len(np.unique(bricks.reshape(-1, 3), axis=0)) == 1
+    assert bricks.max() > 100
+    paddle = frames[:, 285, 15::30].max(-1) > 200
+    assert [int(np.argmax(p)) for p in paddle[:3]] == [4, 3, 2]  # the second action goes to the left
+
+
+def picture(obs, stack=None):
+    return video._drawn(EnvSpec("Some-v0", None, None, None, stack), obs)
+
+
+def test_observations_that_are_pictures_are_drawn_and_others_refused():
+    grey = np.array([[0, 50], [100, 150]], np.uint8)
+    assert picture(grey).shape == (300, 300, 3)
+    np.testing.assert_array_equal(picture(grey)[::150, ::150, 0], grey)
+    np.testing.assert_array_equal(picture(np.stack([grey * 0, grey]), Stack(2, "zero")), picture(grey))
+    np.testing.assert_array_equal(picture(grey[..., None]), picture(grey))
+    colours = np.stack([grey, grey // 2, grey // 5], -1)
+    np.testing.assert_array_equal(picture(colours)[::150, ::150], colours)
+    things = np.zeros((2, 2, 4), bool)
+    things[0, 0, 1] = things[0, 0, 3] = things[1, 1, 2] = True
+    drawn = picture(things)[::150, ::150]
+    np.testing.assert_array_equal(drawn, [[video._PALETTE[1], [0, 0, 0]], [[0, 0, 0], video._PALETTE[2]]])
+    for obs in (np.zeros(4, np.float32), np.zeros((2, 2, 3), np.float32), np.zeros((2, 2, 99), bool), np.zeros((), np.int64)):
+        with pytest.raises(EnvError, match=r"Some-v0 cannot be filmed: its observations, .* are no pictures"):
+            picture(obs)

@@ -1,77 +1,147 @@
-"""Environments by their Gymnasium id: on the device where there is a twin in JAX, on the host everywhere else.
+"""Environments by their id, on the device as pure functions where that can be had, on the host everywhere else.
 
-make_device(id)            -> Env           N copies as pure functions (`jaxdl.envs.functional`)
-make_host(id, N, how)      -> VectorEnv     Gymnasium's own, stepped by `host_reset` and `host_step`
+make_device(id)        -> Env        N copies as pure functions (`jaxdl.envs.functional`)
+make_host(id, N, how)  -> HostEnvs   Gymnasium's own, checked and watched (`jaxdl.envs.vector`)
+
+| id                  | what                                             | device | host |
+| `CartPole-v1` ...   | Gymnasium's, with a twin in JAX (`TWINS`)        | yes    | yes  |
+| `LunarLander-v3` .. | Gymnasium's                                      |        | yes  |
+| `ALE/Pong-v5` ...   | Atari (`jaxdl.envs.atari`)                       | yes    | yes  |
+| `Breakout-MinAtar`  | gymnax's MinAtar (`jaxdl.envs.minatar`)          | yes    |      |
+| `module:Class`      | anyone's `FuncEnv` (`jaxdl.envs.custom`)         | yes    |      |
 """
 
-import difflib
-import functools
 import importlib.util
 import os
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import gymnasium
-import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.experimental.functional import FuncEnv
 
+from jaxdl.envs import atari, custom, functional, making, minatar
+from jaxdl.envs.acrobot import Acrobot
 from jaxdl.envs.cartpole import CartPole
-from jaxdl.envs.functional import adapt
+from jaxdl.envs.making import Vectorization
+from jaxdl.envs.mountain_car import MountainCar, MountainCarContinuous
+from jaxdl.envs.pendulum import Pendulum
+from jaxdl.envs.settings import Config
+from jaxdl.envs.vector import HostEnvs
 from jaxdl.errors import EnvError
-from jaxdl.types import Env, EnvSpec
+from jaxdl.types import Env, EnvSpec, Stack
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported; without a screen nothing else renders
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
-TWINS = {"CartPole-v1": CartPole}
-_EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ALE/": "atari"}  # beginnings
+TWINS: dict[str, type[FuncEnv]] = {
+    "Acrobot-v1": Acrobot, "CartPole-v1": CartPole, "MountainCar-v0": MountainCar,
+    "MountainCarContinuous-v0": MountainCarContinuous, "Pendulum-v1": Pendulum}
+DEFAULTS = Config()
 
 
-def spec(env_id: str) -> EnvSpec:
+def spec(env_id: str, settings: Config = DEFAULTS) -> EnvSpec:
     """What an algorithm must know of an environment.
 
     Raises:
         EnvError: there is none of this id, or it cannot be made here; says what to install.
     """
-    if env_id in TWINS:
-        twin = TWINS[env_id]
-        return EnvSpec(env_id, twin.observation_space, twin.action_space, gymnasium.spec(env_id).max_episode_steps)
-    env = make_single(env_id)
+    if is_atari(env_id):
+        return atari.spec(env_id, settings)
+    env = _functional(env_id)
+    if env is not None:
+        return functional.stacked_spec(_spec(env_id, env, settings), settings.frame_stack)
+    env = make_single(env_id, settings)
     env.close()
-    return EnvSpec(env_id, env.observation_space, env.action_space, env.spec.max_episode_steps)
+    stack = None if settings.frame_stack == 1 else Stack(settings.frame_stack, "repeat")
+    return EnvSpec(env_id, env.observation_space, env.action_space, env.spec.max_episode_steps, stack)
 
 
-def make_single(env_id: str, **options: Any) -> gymnasium.Env:
-    """One environment of Gymnasium's; `options` as in `gymnasium.make`.
+def make_single(env_id: str, settings: Config = DEFAULTS, **options: Any) -> gymnasium.Env:
+    """One environment of Gymnasium's; `options` as in `gymnasium.make`. The settings of Atari are not for it.
 
     Raises:
         EnvError: as in `spec`.
     """
-    return _made(env_id, lambda: gymnasium.make(gymnasium.spec(env_id), **options))
+    return making.single(env_id, settings, **options)
 
 
-def make_device(env_id: str) -> Env:
-    """The environment's twin on the device.
+def make_device(env_id: str, settings: Config = DEFAULTS, num_envs: int | None = None) -> Env:
+    """The environment on the device.
+
+    Args:
+        num_envs: how many there are. For Atari alone, which has its games outside of JAX: they are made here, once.
 
     Raises:
-        EnvError: it has none.
+        EnvError: it does not run there, cannot be made, or is Atari and `num_envs` was not given.
     """
     resolve_backend(env_id, "device")
-    return adapt(TWINS[env_id](), spec(env_id))
+    if is_atari(env_id):
+        if num_envs is None:
+            raise EnvError(f"{env_id} must be told how many environments to make: num_envs")
+        return atari.make_device(env_id, settings, num_envs)
+    env = _functional(env_id)
+    made = functional.stacked(functional.adapt(env, _spec(env_id, env, settings)), settings.frame_stack)
+    return custom.check(made) if custom.is_class(env_id) else made
+
+
+def make_host(env_id: str, num_envs: int, vectorization: Vectorization = "auto", settings: Config = DEFAULTS) -> HostEnvs:
+    """N environments of Gymnasium's, each reset in the step after its episode's last (NEXT_STEP).
+
+    Args:
+        num_envs: N.
+        vectorization: sync steps one after the other, async has a process for each, native is a vector environment of
+            the environment's own, auto is native where there is one that the settings leave usable, else sync.
+
+    Raises:
+        EnvError: as in `spec`; it does not run on the host, or not vectorized in this way; or it resets otherwise.
+    """
+    resolve_backend(env_id, "host")
+    if not is_atari(env_id):
+        return making.several(env_id, num_envs, vectorization, settings)
+    if vectorization in ("sync", "async"):
+        raise EnvError(f"{env_id} has threads of its own for its games; use vectorization=auto")
+    return atari.make_host(env_id, num_envs, settings)
 
 
 def resolve_backend(env_id: str, backend: Literal["auto", "device", "host"]) -> Literal["device", "host"]:
-    """Where the environment runs; auto is the device where it has a twin.
+    """Where the environment runs; auto is the device where it can be there.
 
     Raises:
-        EnvError: the device was asked for and there is no twin.
+        EnvError: it does not run where it was asked to.
     """
+    if not on_host(env_id):
+        if backend == "host":
+            raise EnvError(f"{env_id} runs on the device alone; use backend=device")
+        return "device"
+    if is_atari(env_id):
+        if backend != "auto":
+            return backend
+        return "device" if making.made(env_id, atari.on_device) else "host"
     if backend == "auto":
         return "device" if env_id in TWINS else "host"
     if backend == "device" and env_id not in TWINS:
-        raise EnvError(f"{env_id} does not run on the device; these do: {', '.join(TWINS)}; use backend=host")
+        raise EnvError(f"{env_id} does not run on the device; these do: {', '.join([*TWINS, *minatar.GAMES])}; "
+                       "use backend=host")
     return backend
+
+
+def on_host(env_id: str) -> bool:
+    """Whether it is an environment of Gymnasium's (if it is one): the others exist on the device alone."""
+    return env_id not in minatar.GAMES and not custom.is_class(env_id)
+
+
+def is_atari(env_id: str) -> bool:
+    """Whether it is a game of ALE's: on the device too, but outside of JAX, so that there are no populations of it."""
+    return env_id.startswith(making.ATARI)
+
+
+def is_vectorized(env_id: str, settings: Config = DEFAULTS) -> bool:
+    """Whether several of Gymnasium's are stepped as rows of arrays, not one after the other: a native vector environment.
+
+    Raises:
+        EnvError: as in `spec`.
+    """
+    return settings.frame_stack == 1 and not is_atari(env_id) and making.has_native(env_id)
 
 
 def check_spaces(spec: EnvSpec, algorithm: str, *, actions: Sequence[type], observations: Sequence[type]) -> None:
@@ -89,118 +159,29 @@ def check_spaces(spec: EnvSpec, algorithm: str, *, actions: Sequence[type], obse
             raise EnvError(f"{algorithm} needs observations that are not empty, and {spec.id} has {space}")
 
 
-def make_host(env_id: str, num_envs: int, vectorization: Literal["auto", "sync", "async", "native"] = "auto") -> VectorEnv:
-    """N environments of Gymnasium's, each reset in the step after its episode's last (NEXT_STEP).
-
-    Args:
-        num_envs: N.
-        vectorization: sync steps one after the other, async has a process for each, native is a vector environment of
-            the environment's own, auto is native where there is one, else sync.
-
-    Raises:
-        EnvError: as in `spec`; there is no native one; or it resets otherwise.
-    """
-    mode = {"auto": None, "sync": "sync", "async": "async", "native": "vector_entry_point"}[vectorization]
-    if vectorization == "native" and not has_native(env_id):
-        raise EnvError(f"{env_id} has no vector environment of its own; use vectorization=sync or async")
-    venv = _made(env_id, lambda: gymnasium.make_vec(gymnasium.spec(env_id), num_envs, mode))
-    if venv.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
-        venv.close()
-        raise EnvError(f"{env_id} resets its episodes in the mode {venv.metadata.get('autoreset_mode')}, "
-                       "expected Gymnasium's NEXT_STEP")
-    return venv
-
-
-def has_native(env_id: str) -> bool:
-    """Whether Gymnasium has a vector environment made for it."""
-    return _made(env_id, lambda: gymnasium.spec(env_id)).vector_entry_point is not None
-
-
-def host_reset(venv: VectorEnv, seed: int) -> np.ndarray:
-    """First observations [N, ...].
-
-    Raises:
-        EnvError: the environment failed, or gave what its space does not hold.
-    """
-    obs, _ = _asked(venv, lambda: venv.reset(seed=int(seed) % 2**31))
-    return _checked(venv, obs)
-
-
-def host_step(venv: VectorEnv, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Step all environments: obs [N, ...], reward [N] float32, terminated [N], truncated [N].
-
-    Raises:
-        EnvError: the environment failed, or gave what its space does not hold or a reward that is not finite.
-    """
-    obs, reward, terminated, truncated, _ = _asked(venv, lambda: venv.step(action))
-    reward = np.asarray(reward, np.float32)
-    if not np.isfinite(reward).all():
-        raise EnvError(f"{_name(venv)} gave a reward that is not finite: {reward}")
-    return _checked(venv, obs), reward, terminated, truncated
-
-
 def listing() -> list[tuple[str, list[str]]]:
     """Ids that can be made here, newest versions only, and the backends of each."""
-    newest: dict[str, Any] = {}
-    for entry in gymnasium.registry.values():
-        name = f"{entry.namespace}/{entry.name}" if entry.namespace else entry.name
-        if not entry.disable_env_checker and entry.namespace in (None, "ALE") and _importable(str(entry.entry_point)):
-            newest[name] = max(newest.get(name, entry), entry, key=lambda e: e.version or 0)
-    ids = sorted(entry.id for entry in newest.values())
-    return [(env_id, ["device", "host"] if env_id in TWINS else ["host"]) for env_id in ids]
+    found = making.newest()
+    device = set(TWINS) | set(minatar.GAMES)
+    if any(map(is_atari, found)) and atari.on_device():
+        device |= set(filter(is_atari, found))
+    if importlib.util.find_spec("gymnax") is not None:
+        found += minatar.GAMES
+    return [(i, [b for b, there in (("device", i in device), ("host", on_host(i))) if there]) for i in sorted(found)]
 
 
-def _made(env_id: str, make: Any) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return make()
-    except Exception as e:
-        raise _refusal(env_id, e) from e
+def _functional(env_id: str) -> FuncEnv | None:
+    """What runs as pure functions, or None: an environment of Gymnasium's without a twin."""
+    if env_id in TWINS:
+        return TWINS[env_id]()
+    if env_id in minatar.GAMES:
+        return minatar.MinAtar(env_id)
+    return custom.load(env_id) if custom.is_class(env_id) else None
 
 
-def _refusal(env_id: str, error: Exception) -> EnvError:
-    entry = gymnasium.registry.get(env_id)
-    places = (env_id, str(entry.entry_point) if entry else "")
-    extra = next((extra for start, extra in _EXTRAS.items() if any(p.startswith(start) for p in places)), None)
-    absent = gymnasium.error.DependencyNotInstalled | gymnasium.error.NamespaceNotFound | ImportError
-    if isinstance(error, absent) and extra:
-        return EnvError(f"{env_id} needs packages that are not installed: pip install 'jaxdl[{extra}]'")
-    if isinstance(error, gymnasium.error.Error) and env_id not in gymnasium.registry:
-        close = difflib.get_close_matches(env_id, list(gymnasium.registry), n=1)
-        hint = f"did you mean '{close[0]}'?" if close else "'jaxdl list' names those that can be made here"
-        return EnvError(f"there is no environment '{env_id}'; {hint}")
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return EnvError(f"{env_id} cannot be made: {reason}")
-
-
-def _name(venv: VectorEnv) -> str:
-    return venv.spec.id if venv.spec else type(venv).__name__
-
-
-def _asked(venv: VectorEnv, ask: Any) -> Any:
-    try:
-        return ask()
-    except Exception as e:
-        raise EnvError(f"{_name(venv)} failed: {type(e).__name__}: {e}") from e
-
-
-def _checked(venv: VectorEnv, obs: np.ndarray) -> np.ndarray:
-    space = venv.observation_space
-    if not isinstance(obs, np.ndarray) or obs.shape != space.shape or obs.dtype != space.dtype:
-        found = f"{obs.dtype}{list(obs.shape)}" if isinstance(obs, np.ndarray) else type(obs).__name__
-        raise EnvError(f"{_name(venv)} gave observations {found}, its space has {space.dtype}{list(space.shape)}")
-    if obs.dtype.kind == "f" and not np.isfinite(obs).all():
-        raise EnvError(f"{_name(venv)} gave an observation that is not finite")
-    return obs
-
-
-@functools.cache
-def _importable(entry_point: str) -> bool:
-    """Whether what an environment needs is there, without making it."""
-    if ":" not in entry_point:
-        return False
-    module = entry_point.split(":")[0]
-    needs = next((need for part, need in (("box2d", "Box2D"), ("mujoco", "mujoco"), ("ale_py", "ale_py"),
-                                          ("phys2d", None), ("tabular", None)) if part in module.lower()), module.split(".")[0])
-    return needs is not None and importlib.util.find_spec(needs) is not None
+def _spec(env_id: str, env: FuncEnv, settings: Config) -> EnvSpec:
+    """Of one frame."""
+    limit = settings.time_limit
+    if limit is None:
+        limit = gymnasium.spec(env_id).max_episode_steps if env_id in TWINS else getattr(env, "max_episode_steps", None)
+    return EnvSpec(env_id, env.observation_space, env.action_space, limit)

@@ -3,7 +3,7 @@
 An episode that ends is reset within the same step. The observation before the reset, the true successor, is kept beside
 the one that the policy sees next, and a time limit truncates without terminating (`jaxdl.types.TimeStep`).
 
-Shapes: `N` environments.
+Shapes: `N` environments, `S` frames of a stack.
 """
 
 from typing import NamedTuple
@@ -11,8 +11,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from gymnasium.experimental.functional import FuncEnv
+from gymnasium.vector.utils import batch_space
 
-from jaxdl.types import Array, Env, EnvSpec, Key, PyTree, TimeStep
+from jaxdl.types import Array, Env, EnvSpec, Key, PyTree, Stack, TimeStep
 
 
 class FunctionalState(NamedTuple):
@@ -59,6 +60,45 @@ def adapt(env: FuncEnv, spec: EnvSpec) -> Env:
         return FunctionalState(inner, jnp.where(done, 0, steps)), TimeStep(obs, reward, terminated, truncated, next_obs)
 
     return Env(spec, reset, step, keys=6)
+
+
+class StackState(NamedTuple):
+    """State of N environments whose observations are stacked."""
+
+    inner: PyTree  # the environments'
+    frames: Array  # [N, S, ...] the last observations of the current episode, the oldest first
+
+
+def stacked_spec(spec: EnvSpec, frames: int) -> EnvSpec:
+    """The spec of an environment whose last observations are stacked along a leading axis; of one frame, `spec` itself."""
+    if frames == 1:
+        return spec
+    return spec._replace(observation_space=batch_space(spec.observation_space, frames), stack=Stack(frames, "repeat"))
+
+
+def stacked(env: Env, frames: int) -> Env:
+    """`env` with its last `frames` observations in one: Gymnasium's FrameStackObservation with the padding "reset".
+
+    The first observation of an episode stands for those before it.
+    """
+    if frames == 1:
+        return env
+
+    def begin(obs: Array) -> Array:
+        return jnp.repeat(obs[:, None], frames, axis=1)
+
+    def reset(key: Key, n: int) -> tuple[StackState, Array]:
+        inner, obs = env.reset(key, n)
+        stack = begin(obs)
+        return StackState(inner, stack), stack
+
+    def step(state: StackState, action: Array, keys: Key) -> tuple[StackState, TimeStep]:
+        inner, out = env.step(state.inner, action, keys)
+        successor = jnp.concatenate([state.frames[:, 1:], out.next_obs[:, None]], axis=1)
+        stack = _where(out.terminated | out.truncated, begin(out.obs), successor)
+        return StackState(inner, stack), out._replace(obs=stack, next_obs=successor)
+
+    return env._replace(spec=stacked_spec(env.spec, frames), reset=reset, step=step)
 
 
 def _where(mask: Array, x: Array, y: Array) -> Array:

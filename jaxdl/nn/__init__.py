@@ -6,9 +6,11 @@ begin uniform with variance 1 / fan_in (LeCun et al. 1998), biases at zero; `ini
 Shapes: `B` batch, `H W C` an image, `F` features.
 """
 
+from jaxdl.nn.convolution import Conv, conv
 from jaxdl.nn.heads import CategoricalHead, GaussianHead, QHead
 from jaxdl.nn.initializers import Uniform, glorot_uniform, he_uniform, init, lecun_uniform
+from jaxdl.nn.noisy import NoisyDense, noise
 from jaxdl.nn.torsos import MLP, NatureConv, activation
 
-__all__ = ["MLP", "CategoricalHead", "GaussianHead", "NatureConv", "QHead", "Uniform", "activation", "glorot_uniform",
-           "he_uniform", "init", "lecun_uniform"]
+__all__ = ["MLP", "CategoricalHead", "Conv", "GaussianHead", "NatureConv", "NoisyDense", "QHead", "Uniform", "activation",
+           "conv", "glorot_uniform", "he_uniform", "init", "lecun_uniform", "noise"]

@@ -3,29 +3,40 @@
 They compute in float32 whatever the torso's features are in: a bfloat16 log-variance has two digits.
 """
 
+import math
+
 from flax import linen
 
 from jaxdl.nn.initializers import lecun_uniform
+from jaxdl.nn.noisy import NoisyDense
 from jaxdl.types import Array
 
 
 class QHead(linen.Module):
-    """Action values [B, F] -> [B, A].
+    """Action values [B, F] -> [B, A], or with `atoms` their distributions [B, F] -> [B, A, Z].
 
-    Dueling (Wang et al. 2016, eq. 9): Q = V + A - mean(A), with V and A linear in the features.
+    Dueling (Wang et al. 2016, eq. 9): Q = V + A - mean(A), with V and A linear in the features; of distributions atom by
+    atom (Hessel et al. 2018).
     """
 
     num_actions: int
     dueling: bool = False
+    atoms: int | None = None
     kernel_init: linen.initializers.Initializer = lecun_uniform
+    noisy: float | Array | None = None  # the sigma of noisy layers
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
-        advantage = linen.Dense(self.num_actions, kernel_init=self.kernel_init)(x)
+        def layer(size: int) -> Array:
+            size = (size,) if self.atoms is None else (size, self.atoms)
+            dense = (linen.Dense(math.prod(size), kernel_init=self.kernel_init) if self.noisy is None else
+                     NoisyDense(math.prod(size), self.noisy))
+            return dense(x).reshape(*x.shape[:-1], *size)
+
+        advantage = layer(self.num_actions)
         if not self.dueling:
             return advantage
-        value = linen.Dense(1, kernel_init=self.kernel_init)(x)
-        return value + advantage - advantage.mean(-1, keepdims=True)
+        return layer(1) + advantage - advantage.mean(x.ndim - 1, keepdims=True)
 
 
 class GaussianHead(linen.Module):

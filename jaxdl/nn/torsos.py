@@ -9,7 +9,9 @@ from flax import linen
 
 from jaxdl.config import suggest
 from jaxdl.errors import UserError
+from jaxdl.nn.convolution import Conv
 from jaxdl.nn.initializers import lecun_uniform
+from jaxdl.nn.noisy import NoisyDense
 from jaxdl.types import Array
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -42,12 +44,15 @@ class MLP(linen.Module):
     activation: str = "relu"
     kernel_init: linen.initializers.Initializer = lecun_uniform
     dtype: Any = jnp.float32
+    noisy: float | Array | None = None  # the sigma of noisy layers
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
         act = activation(self.activation)
         for width in self.features:
-            x = act(linen.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init)(x))
+            layer = (linen.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init) if self.noisy is None else
+                     NoisyDense(width, self.noisy, self.dtype))
+            x = act(layer(x))
         return x
 
 
@@ -67,7 +72,6 @@ class NatureConv(linen.Module):
     def __call__(self, x: Array) -> Array:
         x = x.astype(self.dtype) / (255 if x.dtype == jnp.uint8 else 1)
         for channels, kernel, stride in zip(self.channels, self.kernels, self.strides, strict=True):
-            x = linen.Conv(channels, (kernel, kernel), (stride, stride), padding="VALID", dtype=self.dtype,
-                           kernel_init=self.kernel_init)(x)
+            x = Conv(channels, (kernel, kernel), (stride, stride), "VALID", dtype=self.dtype, kernel_init=self.kernel_init)(x)
             x = jax.nn.relu(x)
         return x.reshape(x.shape[0], -1)

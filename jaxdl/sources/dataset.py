@@ -74,8 +74,8 @@ def dataset(num_examples: int, batch_size: int) -> Source:
         del params, keys, t, data
         return state, {}
 
-    def sample(state: DatasetState, key: Key, data: PyTree) -> tuple[DatasetState, PyTree]:
-        del key  # the order is the state's, or an epoch would not be a permutation
+    def sample(state: DatasetState, key: Key, t: Array, data: PyTree) -> tuple[DatasetState, PyTree]:
+        del key, t  # the order is the state's, or an epoch would not be a permutation
         _check_data(data, num_examples)
         positions = state.batch * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
         index = shuffled_index(state.key, state.epoch, positions, num_examples)

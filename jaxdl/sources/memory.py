@@ -1,4 +1,4 @@
-"""Uniform replay memory over any pytree, written in place.
+"""Rings of items, any pytree, written in place.
 
 Each of the E environments has a ring of its own, L = capacity / E items long; the rings lie one behind the other in **one**
 array, an item in one row of 32-bit words. So
@@ -31,12 +31,16 @@ class MemoryState(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """A replay memory as pure functions."""
+    """A replay memory as pure functions. An index is a row: `e * L + slot`."""
 
     init: Any  # () -> MemoryState
-    add: Any  # (state, items [K, E, ...], valid [K, E] bool | None) -> state; K = 1 where valid is given
+    places: Any  # (state, K, valid [K, E] bool | None) -> index [K, E]: where `add` puts items, beyond the end if not valid
+    add: Any  # (state, items [K, E, ...], valid [K, E] bool | None) -> state
     amend: Any  # (state, items [E, ...] -> items) -> state: changes the newest item of each environment
-    sample: Any  # (state, key, B, n=1) -> (items [n, B, ...], available [n, B] bool)
+    draw: Any  # (state, key, B) -> index [B], uniform over all items
+    age: Any  # (state, index [...]) -> int32 [...]: how many items of its environment are newer
+    read: Any  # (state, index [B], n=1) -> (items [n, B, ...], available [n, B] bool): the item and those that follow it
+    sample: Any  # (state, key, B, n=1) -> as `read`, of uniform draws
 
 
 def make(example: PyTree, capacity: int, num_envs: int) -> Memory:
@@ -51,23 +55,27 @@ def make(example: PyTree, capacity: int, num_envs: int) -> Memory:
     """
     check_capacity(capacity, num_envs)
     length = capacity // num_envs
-    layout = _Layout.of(example)
+    words = layout(example)
 
     def init() -> MemoryState:
         zeros = jnp.zeros(num_envs, jnp.int32)
-        return MemoryState(jnp.zeros((capacity, layout.width), jnp.uint32), zeros, zeros)
+        return MemoryState(jnp.zeros((capacity, words.width), jnp.uint32), zeros, zeros)
+
+    def places(state: MemoryState, k: int, valid: Array | None = None) -> Array:
+        before = jnp.ones((k, 1), bool) if valid is None else valid
+        ahead = jnp.cumsum(before, 0, dtype=jnp.int32) - before
+        index = _wrap(state.cursor + ahead, length) + length * jnp.arange(num_envs, dtype=jnp.int32)
+        if valid is not None:  # rows of their own, beyond the end: the scatter drops them
+            index = jnp.where(valid, index, capacity + jnp.arange(k * num_envs, dtype=jnp.int32).reshape(k, num_envs))
+        return index
 
     def add(state: MemoryState, items: PyTree, valid: Array | None = None) -> MemoryState:
-        rows = layout.pack(items)  # [K, E, W]
+        rows = words.pack(items)  # [K, E, W]
         k = rows.shape[0]
-        slot = _wrap(state.cursor + jnp.arange(k, dtype=jnp.int32)[:, None], length)
-        index = slot + length * jnp.arange(num_envs, dtype=jnp.int32)
-        step = jnp.full((), k, jnp.int32)
-        if valid is not None:  # what is left out goes to rows of its own beyond the end, which the scatter drops
-            index = jnp.where(valid, index, capacity + jnp.arange(num_envs, dtype=jnp.int32))
-            step = valid[0].astype(jnp.int32)
+        index = places(state, k, valid)
+        step = jnp.full((), k, jnp.int32) if valid is None else valid.sum(0, dtype=jnp.int32)
         return MemoryState(
-            state.rows.at[index.reshape(-1)].set(rows.reshape(-1, layout.width), mode="drop", unique_indices=True),
+            state.rows.at[index.reshape(-1)].set(rows.reshape(-1, words.width), mode="drop", unique_indices=True),
             _wrap(state.cursor + step, length),
             jnp.minimum(state.size + step, length),
         )
@@ -75,19 +83,31 @@ def make(example: PyTree, capacity: int, num_envs: int) -> Memory:
     def amend(state: MemoryState, change: Callable[[PyTree], PyTree]) -> MemoryState:
         newest = jnp.where(state.cursor == 0, length, state.cursor) - 1
         index = newest + length * jnp.arange(num_envs, dtype=jnp.int32)
-        rows = layout.pack(change(layout.unpack(state.rows[index])))
+        rows = words.pack(change(words.unpack(state.rows[index])))
         return state._replace(rows=state.rows.at[index].set(rows, mode="drop", unique_indices=True))
 
-    def sample(state: MemoryState, key: Key, batch_size: int, n: int = 1) -> tuple[PyTree, Array]:
+    def draw(state: MemoryState, key: Key, batch_size: int) -> Array:
         env, age = _draw(state.size, key, batch_size)
-        ahead = jnp.arange(n, dtype=jnp.int32)[:, None]
-        available = ahead <= age  # the item of age 0 is the newest of its environment: nothing follows it
-        slot = state.cursor[env] - 1 - age + jnp.minimum(ahead, age)
-        index = env * length + jnp.where(slot < 0, slot + length, slot)
-        rows = state.rows.at[index.reshape(-1)].get(mode="promise_in_bounds")
-        return layout.unpack(rows.reshape(n, batch_size, layout.width)), available
+        slot = state.cursor[env] - 1 - age
+        return env * length + jnp.where(slot < 0, slot + length, slot)
 
-    return Memory(init, add, amend, sample)
+    def age(state: MemoryState, index: Array) -> Array:
+        env = index // length
+        behind = state.cursor.at[env].get(mode="clip") - 1 - (index - env * length)
+        return jnp.where(behind < 0, behind + length, behind)
+
+    def read(state: MemoryState, index: Array, n: int = 1) -> tuple[PyTree, Array]:
+        ahead = jnp.arange(n, dtype=jnp.int32)[:, None]
+        available = ahead <= age(state, index)  # nothing follows the newest
+        first = index // length * length
+        rows = first + _wrap(index - first + jnp.where(available, ahead, 0), length)
+        rows = state.rows.at[rows.reshape(-1)].get(mode="promise_in_bounds")
+        return words.unpack(rows.reshape(n, index.shape[0], words.width)), available
+
+    def sample(state: MemoryState, key: Key, batch_size: int, n: int = 1) -> tuple[PyTree, Array]:
+        return read(state, draw(state, key, batch_size), n)
+
+    return Memory(init, places, add, amend, draw, age, read, sample)
 
 
 def check_capacity(capacity: int, num_envs: int) -> None:
@@ -106,7 +126,12 @@ def check_capacity(capacity: int, num_envs: int) -> None:
 
 def width(example: PyTree) -> int:
     """32-bit words that one item takes."""
-    return _Layout.of(example).width
+    return layout(example).width
+
+
+def layout(example: PyTree) -> "_Layout":
+    """How items like this one lie in rows of 32-bit words: `pack` and `unpack`."""
+    return _Layout.of(example)
 
 
 def _draw(size: Array, key: Key, batch_size: int) -> tuple[Array, Array]:

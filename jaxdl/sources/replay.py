@@ -1,8 +1,8 @@
 """The replay source: the policy acts and stores, the learner gets transitions drawn from all that is stored.
 
 Lin, "Self-improving reactive agents" (1992); Mnih et al., "Human-level control through deep reinforcement learning" (2015).
-A transition of n steps is put together when it is drawn, from n neighbours of one environment: it ends early at the end
-of an episode and at the newest item, and then bootstraps from the last true observation it reached.
+What is stored and how it is drawn is the memory's (`storage`, `drawing`); here it is filled, by environments on the device
+(`replay`) or on the host (`host_replay`).
 
 Shapes: `E` environments, `k` vector steps, `B` batch, `n` steps of the return.
 """
@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxdl import returns
 from jaxdl.errors import UserError
+from jaxdl.sources import drawing, storage
 from jaxdl.sources import memory as memories
 from jaxdl.types import (
     Actor,
     Array,
     Env,
     EnvSpec,
-    Experience,
     HostSource,
     HostStep,
     Key,
@@ -29,8 +29,60 @@ from jaxdl.types import (
     Metrics,
     PyTree,
     Source,
+    TimeStep,
     Transition,
 )
+
+
+class Settings(NamedTuple):
+    """Sizes and numbers of a replay source."""
+
+    num_envs: int  # environments, E
+    buffer_size: int  # steps; a multiple of num_envs
+    batch_size: int  # B
+    train_freq: int  # vector steps that one collect takes, k: k * E environment steps
+    gradient_steps: int  # samples taken after each collect
+    learning_starts: int  # environment steps stored by the warm-up, rounded up to whole collects
+    n_steps: int  # n
+    gamma: Array  # discount per step, a number or a traced scalar
+    clip_reward: bool = False  # store rewards clipped to [-1, 1]; returns of episodes are reported as they are
+    priorities: tuple[Array, Callable[[Array], Array]] | None = None  # alpha, and steps -> beta; None: uniform draws
+
+    @property
+    def stride(self) -> int:
+        """Environment steps of one collect."""
+        return self.num_envs * self.train_freq
+
+    @property
+    def warmup_collects(self) -> int:
+        """Collects that store at least `learning_starts` steps."""
+        return -(-self.learning_starts // self.stride)
+
+
+def memory_of(spec: EnvSpec, settings: Settings, resets: bool) -> drawing.Memory:
+    """The memory that fits an environment: images in stacks are stored a frame at a time.
+
+    Args:
+        spec: the environment.
+        settings: of the source.
+        resets: the environment says which steps only reset it (`TimeStep.reset`).
+
+    Raises:
+        UserError: a size does not fit another one; it names both.
+    """
+    check_sizes(settings)
+    sizes = {name: getattr(settings, name) for name in ("num_envs", "buffer_size", "n_steps", "gamma")}
+    space = spec.observation_space
+    if resets and spec.stack and len(space.shape) > 2 and space.dtype == np.uint8:
+        store = storage.frames(spec, **sizes)
+    else:
+        store = storage.records(spec, **sizes)
+    if settings.priorities:
+        alpha, beta = settings.priorities
+        return drawing.prioritized(store, settings.batch_size, alpha=alpha, beta=beta, updates=settings.gradient_steps)
+    if store.draw is None:
+        return drawing.prioritized(store, settings.batch_size, alpha=0.0, beta=lambda t: 0.0, learns=False)
+    return drawing.uniform(store, settings.batch_size)
 
 
 class Episodes(NamedTuple):
@@ -44,11 +96,16 @@ class Episodes(NamedTuple):
         """No episode has begun."""
         return Episodes(jnp.zeros(num_envs), jnp.zeros(num_envs))
 
-    def add(self, reward: Array, done: Array, valid: Array | None = None) -> tuple["Episodes", Metrics]:
-        """One step on, where `valid`; the metrics hold the episodes that ended with it."""
-        total, length = self.total + reward, self.length + (1 if valid is None else valid)
-        metrics = {"episode_return": Mean.of(total, done), "episode_length": Mean.of(length, done)}
-        return Episodes(jnp.where(done, 0, total), jnp.where(done, 0, length)), metrics
+    def add(self, ts: TimeStep | HostStep) -> tuple["Episodes", Metrics]:
+        """One step on; the metrics hold the episodes that ended with it, or, where resets are steps, with the one before."""
+        total, length = self.total + ts.reward, self.length + 1
+        if ts.reset is None:
+            ended = ts.terminated | ts.truncated
+            whole = total, length
+        else:  # a lost life may terminate what is learned, and the game goes on
+            ended, whole = ts.reset, self
+        metrics = {"episode_return": Mean.of(whole[0], ended), "episode_length": Mean.of(whole[1], ended)}
+        return Episodes(jnp.where(ended, 0, total), jnp.where(ended, 0, length)), metrics
 
 
 class ReplayState(NamedTuple):
@@ -58,59 +115,26 @@ class ReplayState(NamedTuple):
     obs: Array  # [E, ...]
     carry: PyTree
     episodes: Episodes
-    memory: memories.MemoryState
+    memory: PyTree
 
 
-def experience_of(spec: EnvSpec) -> Experience:
-    """One item of the memory, as shapes and dtypes."""
-    obs, action = (jax.ShapeDtypeStruct(space.shape, jax.dtypes.canonicalize_dtype(space.dtype))
-                   for space in (spec.observation_space, spec.action_space))
-    flag = jax.ShapeDtypeStruct((), jnp.bool_)
-    return Experience(obs, action, jax.ShapeDtypeStruct((), jnp.float32), obs, flag, flag)
-
-
-def sampler(memory: memories.Memory, batch_size: int, n_steps: int, gamma: Array) -> Callable[..., Transition]:
-    """`(memory state, key) -> Transition [B]`: uniform draws, returns of `n_steps` steps discounted by `gamma`."""
-
-    def sample(state: memories.MemoryState, key: Key) -> Transition:
-        items, available = memory.sample(state, key, batch_size, n_steps)
-        reward, discount, last = returns.n_step_transition(
-            items.reward, items.terminated, items.terminated | items.truncated, available, gamma)
-        first = jax.tree.map(lambda x: x[0], items)
-        next_obs = first.next_obs
-        if n_steps > 1:
-            next_obs = items.next_obs.at[last, jnp.arange(batch_size)].get(mode="promise_in_bounds")
-        return Transition(first.obs, first.action, reward, discount, next_obs)
-
-    return sample
-
-
-def replay(
-    env: Env, actor: Actor, *, num_envs: int, buffer_size: int, batch_size: int, train_freq: int, learning_starts: int,
-    n_steps: int, gamma: Array,
-) -> Source:
+def replay(env: Env, actor: Actor, settings: Settings) -> Source:
     """Replay of environments on the device.
-
-    Args:
-        num_envs: environments, E.
-        buffer_size: items; a multiple of `num_envs`.
-        train_freq: vector steps that one `collect` takes, k: `k * E` environment steps.
-        learning_starts: environment steps stored by `warmup`, rounded up to whole collects.
-        n_steps: steps of the return, n.
-        gamma: discount per step, a number or a traced scalar.
 
     Raises:
         UserError: a size does not fit another one; it names both.
     """
-    check_sizes(num_envs, buffer_size, batch_size, train_freq, learning_starts)
-    memory = memories.make(experience_of(env.spec), buffer_size, num_envs)
-    draw = sampler(memory, batch_size, n_steps, gamma)
-    stride = num_envs * train_freq
+    num_envs, train_freq, stride = settings.num_envs, settings.train_freq, settings.stride
+    memory = memory_of(env.spec, settings, resets=env.external)
     keys_a_step = 1 + env.keys * num_envs
 
     def init(key: Key) -> ReplayState:
         env_state, obs = env.reset(key, num_envs)
-        return ReplayState(env_state, obs, actor.init(num_envs), Episodes.init(num_envs), memory.init())
+        return ReplayState(env_state, obs, actor.init(num_envs), Episodes.init(num_envs), memory.init(obs))
+
+    def restart(state: ReplayState, key: Key) -> ReplayState:
+        env_state, obs = env.reset(key, num_envs)
+        return ReplayState(env_state, obs, actor.init(num_envs), Episodes.init(num_envs), memory.begin(state.memory, obs))
 
     def collect(state: ReplayState, params: PyTree, keys: Key, t: Array, data: PyTree = None):
         del data
@@ -120,9 +144,9 @@ def replay(
             i, k = x
             actor_carry, action, extras = actor.act(params, actor_carry, obs, k[0], t + i * num_envs)
             env_state, ts = env.step(env_state, action, k[1:].reshape(env.keys, num_envs))
-            item = Experience(obs, action, ts.reward, ts.next_obs, ts.terminated, ts.truncated)
-            episodes, metrics = episodes.add(ts.reward, ts.terminated | ts.truncated)
+            episodes, metrics = episodes.add(ts)
             metrics |= {name: Mean.of(x) for name, x in extras.items()}
+            item = memory.item(obs, action, _clipped(ts) if settings.clip_reward else ts)
             return (env_state, ts.obs, actor_carry, episodes), (item, metrics)
 
         carry = (state.env, state.obs, state.carry, state.episodes)
@@ -132,8 +156,7 @@ def replay(
             items, metrics = jax.tree.map(lambda x: x[None], out)
         else:
             carry, (items, metrics) = jax.lax.scan(step, carry, steps)
-        stored = memory.add(state.memory, items)
-        return ReplayState(*carry, stored), jax.tree.map(lambda x: x.sum(0), metrics)
+        return ReplayState(*carry, memory.add(state.memory, items)), jax.tree.map(lambda x: x.sum(0), metrics)
 
     def warmup(state: ReplayState, params: PyTree, key: Key, t: Array, data: PyTree = None) -> ReplayState:
         def body(i, carry):
@@ -141,41 +164,49 @@ def replay(
             keys = jax.random.split(key, 1 + train_freq * keys_a_step)
             return collect(s, params, keys[1:], t + i * stride, data)[0], keys[0]
 
-        return jax.lax.fori_loop(0, warmup_collects(learning_starts, stride), body, (state, key))[0]
+        return jax.lax.fori_loop(0, settings.warmup_collects, body, (state, key))[0]
 
-    def sample(state: ReplayState, key: Key, data: PyTree = None) -> tuple[ReplayState, Transition]:
+    return Source(init, train_freq * keys_a_step, warmup, collect, *_learning(memory), restart if env.external else None)
+
+
+def _learning(memory: drawing.Memory) -> tuple[Callable, Callable]:
+    """`sample` and `feedback` of a source whose state has a `memory`."""
+
+    def sample(state: PyTree, key: Key, t: Array, data: PyTree = None) -> tuple[PyTree, Transition]:
         del data
-        return state, draw(state.memory, key)
+        drawn, batch = memory.sample(state.memory, key, t)
+        return state._replace(memory=drawn), batch
 
-    def feedback(state: ReplayState, batch: Transition, told: PyTree) -> ReplayState:
-        del batch, told
-        return state
+    def feedback(state: PyTree, batch: Transition, error: Array) -> PyTree:
+        return state._replace(memory=memory.feedback(state.memory, batch, error))
 
-    return Source(init, train_freq * keys_a_step, warmup, collect, sample, feedback)
-
-
-def warmup_collects(learning_starts: int, stride: int) -> int:
-    """Collects of `stride` environment steps that store at least `learning_starts` of them."""
-    return -(-learning_starts // stride)
+    return sample, feedback
 
 
-def check_sizes(num_envs: int, buffer_size: int, batch_size: int, train_freq: int, learning_starts: int) -> None:
+def _clipped(ts: TimeStep) -> TimeStep:
+    return ts._replace(reward=jnp.clip(ts.reward, -1, 1))
+
+
+def check_sizes(settings: Settings) -> None:
     """Refuse sizes that do not fit one another.
 
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    stride = num_envs * train_freq
-    memories.check_capacity(buffer_size, num_envs)
+    buffer_size, batch_size = settings.buffer_size, settings.batch_size
+    memories.check_capacity(buffer_size, settings.num_envs)
     if buffer_size < batch_size:
         raise UserError(f"buffer_size={buffer_size} is smaller than batch_size={batch_size}: no batch could be drawn "
                         "from it; raise the one or lower the other")
-    if stride > buffer_size:
-        raise UserError(f"num_envs * train_freq = {stride} steps between two updates do not fit "
+    if settings.stride > buffer_size:
+        raise UserError(f"num_envs * train_freq = {settings.stride} steps between two updates do not fit "
                         f"buffer_size={buffer_size}; lower train_freq or num_envs, or raise buffer_size")
-    if learning_starts < 1:
+    if settings.learning_starts < 1:
         raise UserError(f"learning_starts must be at least 1 (nothing can be drawn from an empty memory), "
-                        f"got {learning_starts}")
+                        f"got {settings.learning_starts}")
+    if buffer_size // settings.num_envs < settings.n_steps:
+        raise UserError(f"n_steps={settings.n_steps} is longer than an environment's share of the memory "
+                        f"({buffer_size // settings.num_envs} steps); raise buffer_size")
 
 
 class HostReplayState(NamedTuple):
@@ -183,50 +214,40 @@ class HostReplayState(NamedTuple):
 
     obs: Array  # [E, ...] what the policy saw last
     action: Array  # [E, ...] what it did
-    skip: Array  # [E] bool: the coming step only resets the environment
     carry: PyTree
     episodes: Episodes
-    memory: memories.MemoryState
+    memory: PyTree
 
 
-def host_replay(
-    spec: EnvSpec, actor: Actor, *, num_envs: int, buffer_size: int, batch_size: int, train_freq: int,
-    learning_starts: int, n_steps: int, gamma: Array,
-) -> HostSource:
-    """Replay of Gymnasium environments: the same memory and draws as `replay`, fed from outside a step at a time.
+def host_replay(spec: EnvSpec, actor: Actor, settings: Settings) -> HostSource:
+    """Replay of environments on the host: the same memory and draws as `replay`, fed from outside a step at a time.
 
-    Gymnasium resets an environment in the step after the one that ended its episode (NEXT_STEP): that step is no
-    transition, and is left out of the memory. Arguments and errors as in `replay`.
+    Raises:
+        UserError: as `replay`.
     """
-    check_sizes(num_envs, buffer_size, batch_size, train_freq, learning_starts)
-    one = experience_of(spec)
-    memory = memories.make(one, buffer_size, num_envs)
-    draw = sampler(memory, batch_size, n_steps, gamma)
+    num_envs = settings.num_envs
+    memory = memory_of(spec, settings, resets=True)
+    one = jax.ShapeDtypeStruct(spec.action_space.shape, jax.dtypes.canonicalize_dtype(spec.action_space.dtype))
+
+    def begun(obs: Array, stored: PyTree) -> HostReplayState:
+        action = jnp.zeros((num_envs, *one.shape), one.dtype)
+        return HostReplayState(obs, action, actor.init(num_envs), Episodes.init(num_envs), stored)
 
     def init(obs: Array) -> HostReplayState:
-        action = jnp.zeros((num_envs, *one.action.shape), one.action.dtype)
-        return HostReplayState(obs, action, jnp.zeros(num_envs, jnp.bool_), actor.init(num_envs),
-                               Episodes.init(num_envs), memory.init())
+        return begun(obs, memory.init(obs))
 
     def restart(state: HostReplayState, obs: Array) -> HostReplayState:
-        # what was under way ends as by a truncation, or returns of n steps would go on into the new episodes
-        cut = memory.amend(state.memory, lambda item: item._replace(truncated=~item.terminated))
-        return state._replace(obs=obs, skip=jnp.zeros(num_envs, jnp.bool_), carry=actor.init(num_envs),
-                              episodes=Episodes.init(num_envs), memory=cut)
+        return begun(obs, memory.begin(state.memory, obs))
 
-    def observe(state: HostReplayState, ts: HostStep) -> tuple[HostReplayState, Metrics]:
-        done = ts.terminated | ts.truncated
-        item = Experience(state.obs, state.action, ts.reward, ts.obs, ts.terminated, ts.truncated)
-        stored = memory.add(state.memory, jax.tree.map(lambda x: x[None], item), ~state.skip[None])
-        episodes, metrics = state.episodes.add(ts.reward, done, ~state.skip)
-        return state._replace(obs=ts.obs, skip=done, episodes=episodes, memory=stored), metrics
+    def observe(state: HostReplayState, step: HostStep) -> tuple[HostReplayState, Metrics]:
+        ts = TimeStep(step.obs, step.reward, step.terminated, step.truncated, step.obs, step.reset)
+        item = memory.item(state.obs, state.action, _clipped(ts) if settings.clip_reward else ts)
+        stored = memory.add(state.memory, jax.tree.map(lambda x: x[None], item))
+        episodes, metrics = state.episodes.add(step)
+        return state._replace(obs=step.obs, episodes=episodes, memory=stored), metrics
 
     def act(state: HostReplayState, params: PyTree, key: Key, t: Array) -> tuple[HostReplayState, Array, Metrics]:
         carry, action, extras = actor.act(params, state.carry, state.obs, key, t)
         return state._replace(carry=carry, action=action), action, {name: Mean.of(x) for name, x in extras.items()}
 
-    def sample(state: HostReplayState, key: Key, data: PyTree = None) -> tuple[HostReplayState, Transition]:
-        del data
-        return state, draw(state.memory, key)
-
-    return HostSource(init, restart, observe, act, sample, lambda state, batch, told: state)
+    return HostSource(init, restart, observe, act, *_learning(memory))

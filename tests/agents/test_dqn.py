@@ -248,7 +248,7 @@ def acting():
     """A policy of 4 actions on 6 environments; its observations; what it does under 4000 keys at time t."""
     config = dqn.Config(hidden_sizes=(4,), exploration_initial_eps=0.4, exploration_final_eps=0.4, learning_starts=50)
     agent = dqn.make(config, spec_of(4, 2))
-    params = jax.jit(agent.learner.init)(jax.random.key(0)).params
+    params = agent.learner.params(jax.jit(agent.learner.init)(jax.random.key(0)))
     obs = 2 * jax.random.normal(jax.random.key(1), (6, 2))
 
     @jax.jit
@@ -264,7 +264,7 @@ def test_the_greedy_policy_takes_the_largest_value(acting):
     agent, params, _, _ = acting
     obs = 3 * jax.random.normal(jax.random.key(3), (500, 2))
     carry, action, extras = agent.greedy.act(params, None, obs, jax.random.key(0), 0)
-    q = np.asarray(forward(params, obs, False))
+    q = np.asarray(forward(params.network, obs, False))
     np.testing.assert_array_equal(action, q.argmax(1))
     assert len(np.unique(action)) > 1
     assert action.dtype == jnp.int32
@@ -274,7 +274,7 @@ def test_the_greedy_policy_takes_the_largest_value(acting):
 
 def test_exploring_takes_each_action_as_often_as_epsilon_says(acting):
     _, params, obs, explore = acting
-    best = np.asarray(forward(params, obs, False)).argmax(1)
+    best = np.asarray(forward(params.network, obs, False)).argmax(1)
     action, eps = explore(50)
     np.testing.assert_allclose(eps, 0.4)
     for e in range(6):
@@ -437,7 +437,7 @@ PROBE = dqn.Config(num_envs=4, buffer_size=400, batch_size=32, learning_starts=4
 
 
 def probe(monkeypatch, env, limit=None):
-    monkeypatch.setattr(dqn.envs, "make_device", lambda _: adapt(env(), spec_of(2, 1, limit)))
+    monkeypatch.setattr(dqn.envs, "make_device", lambda *_: adapt(env(), spec_of(2, 1, limit)))
 
 
 @pytest.mark.parametrize(("env", "settings", "limit", "values"), [
@@ -457,7 +457,7 @@ def test_the_values_of_a_probe_environment_are_learned(monkeypatch, env, setting
     state, report = driver.chunk(driver.start(), 400)
     assert report.bad_step == -1
     assert int(state.t) == driver.first_step + 400 * driver.stride
-    q = forward(driver.params(state), jnp.array(list(values))[:, None], config.dueling)
+    q = forward(driver.params(state).network, jnp.array(list(values))[:, None], config.dueling)
     expected = np.array([np.broadcast_to(v, 2) for v in values.values()])
     np.testing.assert_allclose(q, expected, atol=0.04 * max(values.values(), key=abs) if limit else 0.04)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from gymnasium.experimental.functional import FuncEnv
 
-from jaxdl.envs.functional import adapt
-from jaxdl.types import EnvSpec
+from jaxdl.envs.functional import adapt, stacked
+from jaxdl.types import EnvSpec, Stack
 
 
 def spec(max_episode_steps):
@@ -105,6 +105,8 @@ def test_every_leaf_of_a_state_is_reset_with_its_copy(played):
 
 def test_the_answers_have_the_dtypes_that_sources_expect(played):
     _, (states, out) = played
+    assert out.reset is None
+    out = out[:-1]
     assert [x.dtype for x in out] == [np.float32, np.float32, np.bool_, np.bool_, np.float32]
     assert states.steps.dtype == jnp.int32
     assert [x.shape for x in out] == [(7, 3, 3), (7, 3), (7, 3), (7, 3), (7, 3, 3)]
@@ -274,3 +276,47 @@ def test_images_and_actions_of_any_shape():
 
 def test_the_spec_is_handed_on():
     assert LADDER.spec == spec(5)
+
+
+class Recorded(gymnasium.Env):
+    """The episodes of one copy, from its observations: first [...], and steps [T] with their successors and ends."""
+
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def __init__(self, space, first, out):
+        self.observation_space, self.begins, self.out, self.t = space, [first, *out.obs], out, -1
+
+    def reset(self, *, seed=None, options=None):
+        return self.begins[self.t + 1], {}
+
+    def step(self, action):
+        self.t += 1
+        return self.out.next_obs[self.t], 0.0, bool(self.out.terminated[self.t]), bool(self.out.truncated[self.t]), {}
+
+
+@pytest.mark.parametrize("frames", [2, 4])
+def test_stacked_frames_are_those_of_gymnasiums_wrapper_transition_by_transition(frames, played):
+    (_, first), (_, out) = played
+    env = stacked(LADDER, frames)
+    (_, begin), (_, found) = jax.jit(lambda key: play(env, ACTIONS, key))(jax.random.key(0))
+    for i in range(3):
+        mine = jax.tree.map(lambda x, i=i: np.asarray(x[:, i]), found)
+        raw = Recorded(spec(5).observation_space, first[i], jax.tree.map(lambda x, i=i: x[:, i], out))
+        theirs = gymnasium.wrappers.FrameStackObservation(raw, frames, padding_type="reset")
+        seen = theirs.reset()[0]
+        np.testing.assert_array_equal(begin[i], seen)
+        for t in range(len(ACTIONS)):
+            successor, _, terminated, truncated, _ = theirs.step(0)
+            np.testing.assert_array_equal(mine.next_obs[t], successor)
+            seen = theirs.reset()[0] if terminated or truncated else successor
+            np.testing.assert_array_equal(mine.obs[t], seen)
+        assert env.spec.observation_space == theirs.observation_space
+    np.testing.assert_array_equal(found.reward, out.reward)
+    np.testing.assert_array_equal(found.terminated, out.terminated)
+
+
+def test_a_stack_is_in_the_spec_and_a_stack_of_one_is_none():
+    assert stacked(LADDER, 3).spec.stack == Stack(3, "repeat")
+    assert stacked(LADDER, 3).spec._replace(stack=None, observation_space=spec(5).observation_space) == spec(5)
+    assert stacked(LADDER, 3).keys == LADDER.keys
+    assert stacked(LADDER, 1) is LADDER

@@ -23,7 +23,7 @@ def orders(n, count, seed=0):
 
 def run(source, state, data, steps):
     """The state after `steps` batches, and the batches [steps, B, ...]."""
-    return jax.lax.scan(lambda s, _: source.sample(s, None, data), state, length=steps)
+    return jax.lax.scan(lambda s, _: source.sample(s, None, 0, data), state, length=steps)
 
 
 # --- The permutation.
@@ -120,7 +120,7 @@ def test_an_epoch_visits_each_example_at_most_once(n, batch_size):
 
 def test_keys_have_orders_of_their_own():
     source, data = dataset(64, 64), jnp.arange(64)
-    one, two = (source.sample(source.init(jax.random.key(seed)), None, data)[1] for seed in (0, 1))
+    one, two = (source.sample(source.init(jax.random.key(seed)), None, 0, data)[1] for seed in (0, 1))
     assert (np.asarray(one) == np.asarray(two)).sum() < 10
 
 
@@ -142,7 +142,7 @@ def test_jit_scan_and_single_steps_agree():
     _, scanned = jax.jit(lambda s: run(source, s, data, 15))(start)
     state = start
     for expected in scanned:
-        state, batch = source.sample(state, jax.random.key(99), data)  # the key of a step changes nothing
+        state, batch = source.sample(state, jax.random.key(99), 0, data)  # the key of a step changes nothing
         np.testing.assert_array_equal(batch, expected)
 
 
@@ -160,7 +160,7 @@ def test_members_of_a_population_share_the_data():
     source = dataset(20000, 8)
     data = jax.ShapeDtypeStruct((20000, 100), jnp.uint8)
     states = jax.eval_shape(jax.vmap(source.init), jax.random.split(jax.random.key(0), 4))
-    step = jax.jit(jax.vmap(lambda s, d: source.sample(s, None, d), in_axes=(0, None)))
+    step = jax.jit(jax.vmap(lambda s, d: source.sample(s, None, 0, d), in_axes=(0, None)))
     used = step.lower(states, data).compile().memory_analysis()
     assert used.temp_size_in_bytes + used.output_size_in_bytes < 20000 * 100 / 10
 
@@ -188,4 +188,4 @@ def test_sizes_that_do_not_fit_are_refused_when_it_is_made(n, batch_size, messag
 def test_data_of_another_size_is_refused(data):
     source = dataset(10, 2)
     with pytest.raises(UserError, match="every array of the data must have 10 examples"):
-        source.sample(source.init(jax.random.key(0)), None, data)
+        source.sample(source.init(jax.random.key(0)), None, 0, data)

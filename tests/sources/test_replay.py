@@ -73,12 +73,12 @@ def action_of(env, i):
 
 
 def settings(**changed):
-    return {"num_envs": E, "buffer_size": E * LENGTH, "batch_size": 20, "train_freq": 1, "learning_starts": 1, "n_steps": 1,
-            "gamma": GAMMA} | changed
+    return replay.Settings(**{"num_envs": E, "buffer_size": E * LENGTH, "batch_size": 20, "train_freq": 1, "gradient_steps": 1,
+                              "learning_starts": 1, "n_steps": 1, "gamma": GAMMA} | changed)
 
 
 def source_of(actor=ACTOR, **changed):
-    source = replay.replay(counting_env(), actor, **settings(**changed))
+    source = replay.replay(counting_env(), actor, settings(**changed))
 
     def collect(state, params, key, t):
         return source.collect(state, params, jax.random.split(key, source.keys), t)
@@ -91,14 +91,15 @@ def many(sample):
 
     @jit
     def draw(state, key):
-        states, batches = jax.vmap(lambda k: sample(state, k))(jax.random.split(key, 40))
+        states, batches = jax.vmap(lambda k: sample(state, k, jnp.int32(0)))(jax.random.split(key, 40))
         return jax.tree.map(lambda x: x[0], states), jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
 
     return draw
 
 
 def rows(batch):
-    return zip(*(np.asarray(x).tolist() for x in batch), strict=True)
+    assert batch.weight is None  # uniform draws
+    return zip(*(np.asarray(x).tolist() for x in batch[:5]), strict=True)
 
 
 def n_step(happened, i, n):
@@ -162,7 +163,7 @@ def test_the_warmup_stores_learning_starts_rounded_up_to_whole_collects(train_fr
     state = source.warmup(source.init(jax.random.key(0)), BY_TIME, jax.random.key(0), jnp.int32(0))
     assert state.memory.size.tolist() == [steps // E] * E
     assert_drawn_from(source.sample(state, jax.random.key(1))[1], [steps // E] * E, 1)
-    assert E * train_freq * replay.warmup_collects(learning_starts, E * train_freq) == steps
+    assert E * train_freq * settings(train_freq=train_freq, learning_starts=learning_starts).warmup_collects == steps
     state, metrics = source.collect(state, BY_TIME, jax.random.key(2), jnp.int32(steps))  # and the run goes on from there
     assert_drawn_from(source.sample(state, jax.random.key(1))[1], [steps // E + train_freq] * E, 1)
     assert float(metrics["t"].total) == sum(steps + E * i for i in range(train_freq))
@@ -198,9 +199,10 @@ def test_episodes_are_reported_when_they_end(train_freq):
     assert seen > 10
 
 
-def test_feedback_changes_nothing():
-    for source in (replay.replay(counting_env(), ACTOR, **settings()), replay.host_replay(SPEC, ACTOR, **settings())):
-        assert source.feedback("state", "batch", "told") == "state"
+def test_feedback_changes_nothing_where_draws_are_uniform():
+    device, host = replay.replay(counting_env(), ACTOR, settings()), replay.host_replay(SPEC, ACTOR, settings())
+    for source, state in ((device, device.init(jax.random.key(0))), (host, host.init(first_obs(E)))):
+        assert jax.tree.all(jax.tree.map(jnp.array_equal, source.feedback(state, None, None), state))
 
 
 def test_each_step_has_a_key_of_its_own():
@@ -224,8 +226,8 @@ def answers(env, count, episode=0):
         else:
             reward, terminated, truncated = rule(env, episode, step)
             step += 1
+        found.append((env, episode, step, reward, terminated, truncated, reset))
         reset = terminated or truncated
-        found.append((env, episode, step, reward, terminated, truncated))
         if reset:
             episode, step = episode + 1, 0
     return found
@@ -234,8 +236,8 @@ def answers(env, count, episode=0):
 def vector_step(num_envs, i, episode=0):
     """The i-th answer of all environments."""
     columns = zip(*(answers(e, i + 1, episode)[-1] for e in range(num_envs)), strict=True)
-    env, number, step, reward, terminated, truncated = map(np.array, columns)
-    return HostStep(np.stack([env, number, step], 1).astype(np.int32), reward.astype(np.float32), terminated, truncated)
+    env, number, step, reward, terminated, truncated, reset = map(np.array, columns)
+    return HostStep(np.stack([env, number, step], 1).astype(np.int32), reward.astype(np.float32), terminated, truncated, reset)
 
 
 def first_obs(num_envs, episode=0):
@@ -249,7 +251,7 @@ def transitions(env, steps, episode=0):
 
 
 def host_source_of(actor=ACTOR, **changed):
-    source = replay.host_replay(SPEC, actor, **settings(**changed))
+    source = replay.host_replay(SPEC, actor, settings(**changed))
     return source._replace(act=jit(source.act), observe=jit(source.observe), sample=many(source.sample))
 
 
@@ -287,11 +289,11 @@ def test_the_memory_is_the_same_bits_wherever_the_environment_lives():
 
 
 def test_episodes_on_the_host_are_reported_when_they_end():
-    source, before, seen = host_source_of(), [0] * E, 0
-    for i, (_, metrics) in enumerate(play(source, source.init(first_obs(E)), E, 16)):
+    source, before, seen, expected = host_source_of(), [0] * E, 0, []
+    for i, (_, metrics) in enumerate(play(source, source.init(first_obs(E)), E, 16)):  # in the step that resets them
+        assert told(metrics) == (len(expected), sum(r for r, _ in expected), sum(n for _, n in expected))
         now = [len(transitions(e, i + 1)) for e in range(E)]
         expected = [x for e in range(E) for x in ended(e, before[e], now[e])]
-        assert told(metrics) == (len(expected), sum(r for r, _ in expected), sum(n for _, n in expected))
         before, seen = now, seen + len(expected)
     assert seen > 10
 
@@ -326,8 +328,8 @@ def test_after_a_restart_no_return_reaches_into_the_new_episodes(n):
 # --- What is refused.
 
 
-@pytest.mark.parametrize("make", [lambda **s: replay.replay(counting_env(), ACTOR, **s),
-                                  lambda **s: replay.host_replay(SPEC, ACTOR, **s)], ids=["device", "host"])
+@pytest.mark.parametrize("make", [lambda s: replay.replay(counting_env(), ACTOR, s),
+                                  lambda s: replay.host_replay(SPEC, ACTOR, s)], ids=["device", "host"])
 @pytest.mark.parametrize(("changed", "message"), [
     ({"batch_size": 22}, r"buffer_size=21 is smaller than batch_size=22.*raise the one or lower the other"),
     ({"train_freq": 8}, r"num_envs . train_freq = 24 .* do not fit buffer_size=21; lower train_freq"),
@@ -336,4 +338,4 @@ def test_after_a_restart_no_return_reaches_into_the_new_episodes(n):
 ])
 def test_sizes_that_do_not_fit_are_refused_when_it_is_made(make, changed, message):
     with pytest.raises(UserError, match=message):
-        make(**settings(**changed))
+        make(settings(**changed))

@@ -1,0 +1,47 @@
+"""Running mean and variance of what a learner sees, to normalize it.
+
+Kept as (count, mean, sum of squared deviations) and merged: Chan, Golub & LeVeque, "Updating formulae and a pairwise
+algorithm for computing sample variances" (1979). Neither a mean of variances nor E[x^2] - E[x]^2, which cancels in float32.
+
+Shapes: `B` batch, `...` of one example.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdl.types import Array
+
+
+class Moments(NamedTuple):
+    """Statistics of `count` examples, element by element."""
+
+    count: Array  # float32 ()
+    mean: Array  # float32 [...]
+    deviations: Array  # float32 [...] sum of squared deviations from the mean
+
+    @staticmethod
+    def init(shape: tuple[int, ...]) -> "Moments":
+        """Of nothing."""
+        return Moments(jnp.zeros(()), jnp.zeros(shape), jnp.zeros(shape))
+
+    def add(self, x: Array, axis_name: str | None = None) -> "Moments":
+        """With a batch [B, ...] more; under a mapped axis with those of all its shards."""
+        x = x.astype(jnp.float32)
+        count, total = jnp.asarray(x.shape[0], jnp.float32), x.sum(0)
+        if axis_name is not None:
+            count, total = jax.lax.psum((count, total), axis_name)
+        mean = total / count
+        deviations = jnp.square(x - mean).sum(0)
+        if axis_name is not None:
+            deviations = jax.lax.psum(deviations, axis_name)
+        both, apart = self.count + count, mean - self.mean
+        return Moments(both, self.mean + apart * (count / both),
+                       self.deviations + deviations + jnp.square(apart) * (self.count * count / both))
+
+    def normalize(self, x: Array, limit: float = 10.0) -> Array:
+        """`(x - mean) / standard deviation`, clipped to +- `limit`; x itself before there were two examples."""
+        known = self.count > 1
+        variance = jnp.where(known, self.deviations / jnp.maximum(self.count, 1), 1)
+        return jnp.clip((x - self.mean) * jax.lax.rsqrt(variance + 1e-8), -limit, limit)

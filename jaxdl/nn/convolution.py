@@ -1,0 +1,174 @@
+"""Two-dimensional convolutions that are fast, and whose gradients are fast, on a CPU as well as on an accelerator.
+
+A convolution y = F(x, k) is bilinear, and so are the gradients of <g, F(x, k)>: X(g, k) to the images, W(x, g) to the
+kernel. Since <g, F(x, k)> = <x, X(g, k)> = <k, W(x, g)>, the gradients of each of the three are the other two:
+
+    F(x, k):  X(g, k), W(x, g)        X(g, k):  F(x, k), W(x, g)        W(x, g):  X(g, k), F(x, k)
+
+with the cotangent of the output in the place of the argument that is missing. On a CPU these are the rules, of any order.
+XLA's CPU backend runs F at the speed of a matrix product, but lax's own X and W, convolutions with dilated or transposed
+operands, at a hundredth to a tenth of it inside a loop, which training is. Here X is a forward convolution and W a matrix
+product. Both first turn a stride s into a stride of 1: cells of s x s pixels become channels, and the kernel a kernel over
+cells (n of them), filled up with zeros. Accelerators take lax's own rules: their libraries have kernels for all three.
+
+Shapes: `B` batch, `H W` an image, `C` channels in, `P Q` the image of the output, `O` channels out, `h w` the window of a
+kernel, [h, w, C, O].
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+from jax import lax
+
+from jaxdl.types import Array
+
+_BLOCK_BYTES = 2**20  # of patches made at a time: half to all of a core's L2 cache
+
+
+class _Axis(NamedTuple):
+    """One spatial axis of a convolution: sizes of image and window, stride, and padding before and after the image."""
+
+    size: int
+    window: int
+    stride: int
+    low: int
+    high: int
+
+    @property
+    def out(self) -> int:
+        """Size of the output."""
+        return (self.low + self.size + self.high - self.window) // self.stride + 1
+
+    @property
+    def cells(self) -> int:
+        """Size of the window in cells of `stride` pixels."""
+        return -(-self.window // self.stride)
+
+
+def conv(x: Array, kernel: Array, strides: tuple[int, int] = (1, 1), padding: str | Sequence[tuple[int, int]] = "VALID", *,
+         plain: bool = False) -> Array:
+    """Convolve images: [B, H, W, C], [h, w, C, O] -> [B, P, Q, O].
+
+    What is fast is decided when it is traced, by the default backend. (`lax.platform_dependent` would decide when it is
+    compiled, but its branches would have to share one rule for gradients, and a GPU would lose forward mode.)
+
+    Args:
+        strides: rows and columns from one window to the next.
+        padding: "VALID", "SAME", or zeros (before, after) the rows and the columns.
+        plain: lax's own convolution everywhere. Forward mode (`jax.jvp`, `jax.hessian`) needs it on a CPU.
+    """
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    axes = tuple(_Axis(*a, *pads) for *a, pads in zip(x.shape[1:3], kernel.shape[:2], strides, padding, strict=True))
+    if plain or jax.default_backend() != "cpu":
+        return _lax(x, kernel, strides, [(a.low, a.high) for a in axes])
+    return _forward(x, kernel, axes)
+
+
+class Conv(linen.Module):
+    """`linen.Conv` by `conv`: the same parameters, "kernel" [h, w, C, O] and "bias" [O]; [..., H, W, C] -> [..., P, Q, O]."""
+
+    features: int
+    kernel_size: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    padding: str | Sequence[tuple[int, int]] = "SAME"
+    use_bias: bool = True
+    dtype: Any = None
+    kernel_init: linen.initializers.Initializer = linen.initializers.lecun_normal()
+    plain: bool = False
+
+    @linen.compact
+    def __call__(self, x: Array) -> Array:
+        kernel = self.param("kernel", self.kernel_init, (*self.kernel_size, x.shape[-1], self.features))
+        bias = self.param("bias", linen.initializers.zeros, (self.features,)) if self.use_bias else None
+        x, kernel, bias = linen.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = conv(x.reshape(-1, *x.shape[-3:]), kernel, self.strides, self.padding, plain=self.plain)
+        y = y.reshape(*x.shape[:-3], *y.shape[1:])
+        return y if bias is None else y + bias
+
+
+def _lax(x: Array, kernel: Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]) -> Array:
+    return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _member_by_member(x: Array, kernel: Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]) -> Array:
+    """`_lax`, under vmap a loop over the members: lax makes a population one convolution in groups, several times as slow."""
+    return jax.custom_batching.sequential_vmap(lambda x, kernel: _lax(x, kernel, strides, pads))(x, kernel)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _forward(x: Array, k: Array, axes: tuple[_Axis, _Axis]) -> Array:
+    """F: [B, H, W, C], [h, w, C, O] -> [B, P, Q, O]."""
+    return _member_by_member(x, k, [a.stride for a in axes], [(a.low, a.high) for a in axes])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _to_images(g: Array, k: Array, axes: tuple[_Axis, _Axis]) -> Array:
+    """X: [B, P, Q, O], [h, w, C, O] -> [B, H, W, C]: convolved with the kernel turned round, to cells that become pixels."""
+    pads, crops = [], []
+    for a in axes:
+        skip, rest = divmod(a.low, a.stride)  # whole cells of padding need not be computed
+        cells = -(-(a.low + a.size) // a.stride) - skip
+        low = a.cells - 1 - skip
+        pads.append((low, cells - a.out + a.cells - 1 - low))
+        crops.append((-rest, rest + a.size - cells * a.stride, 0))
+    turned = _kernel_to_cells(k, axes)[::-1, ::-1].swapaxes(2, 3)
+    y = _member_by_member(g, lax.optimization_barrier(turned), (1, 1), pads)  # or XLA undoes the turn: slow
+    batch, rows, columns = y.shape[:3]
+    (s, t), channels = (a.stride for a in axes), k.shape[2]
+    y = y.reshape(batch, rows, columns, s, t, channels).swapaxes(2, 3).reshape(batch, rows * s, columns * t, channels)
+    return lax.pad(y, jnp.zeros((), y.dtype), ((0, 0, 0), *crops, (0, 0, 0)))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _to_kernel(x: Array, g: Array, axes: tuple[_Axis, _Axis]) -> Array:
+    """W: [B, H, W, C], [B, P, Q, O] -> [h, w, C, O].
+
+    The sum over images and places of (outputs' gradient)^T (patch), [O, BPQ] x [BPQ, hwC]: a matrix product for each block
+    of images whose patches fit into the cache.
+    """
+    (batch, _, _, channels), features = x.shape, g.shape[-1]
+    (s, t), (n, m), (p, q) = ((a.stride for a in axes), (a.cells for a in axes), (a.out for a in axes))
+    crops = [(a.low, (a.out + a.cells - 1) * a.stride - a.low - a.size, 0) for a in axes]
+
+    def product(x, g):
+        x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *crops, (0, 0, 0)))
+        rows, columns = p + n - 1, q + m - 1
+        x = x.reshape(-1, rows, s, columns, t, channels).swapaxes(2, 3).reshape(-1, rows, columns, s * t * channels)
+        x = jnp.stack([x[:, :, j : j + q] for j in range(m)], 3)  # in two steps: both copy long rows
+        x = jnp.stack([x[:, i : i + p] for i in range(n)], 3)
+        # without the barrier XLA transposes the patches instead, and the product takes three times as long
+        g = lax.optimization_barrier(g.reshape(-1, features).T)
+        return jnp.matmul(g, x.reshape(g.shape[1], -1), preferred_element_type=jnp.float32)
+
+    patches = p * q * n * m * s * t * channels * x.dtype.itemsize  # bytes of one image's
+    blocks = max(-(-batch // max(_BLOCK_BYTES // patches, 1)), 1)
+    if blocks == 1:
+        y = lax.optimization_barrier(product(x, g))
+    else:
+        size = -(-batch // blocks)
+        fill = ((0, blocks * size - batch), (0, 0), (0, 0), (0, 0))
+        x, g = (jnp.pad(z, fill).reshape(blocks, size, *z.shape[1:]) for z in (x, g))
+        zeros = jnp.zeros((features, n * m * s * t * channels), jnp.float32)
+        y, _ = lax.scan(lambda total, block: (total + product(*block), None), zeros, (x, g))
+    y = y.astype(x.dtype).T.reshape(n, m, s, t, channels, features).transpose(0, 2, 1, 3, 4, 5)
+    return y.reshape(n * s, m * t, channels, features)[: axes[0].window, : axes[1].window]
+
+
+def _kernel_to_cells(k: Array, axes: tuple[_Axis, _Axis]) -> Array:
+    """[h, w, C, O] -> [n, m, s * t * C, O], filled up with zeros."""
+    (s, t), (n, m) = ((a.stride for a in axes), (a.cells for a in axes))
+    k = jnp.pad(k, [(0, a.cells * a.stride - a.window) for a in axes] + [(0, 0)] * 2)
+    return k.reshape(n, s, m, t, *k.shape[2:]).swapaxes(1, 2).reshape(n, m, s * t * k.shape[2], k.shape[3])
+
+
+_forward.defvjp(lambda x, k, axes: (_forward(x, k, axes), (x, k)),
+                lambda axes, saved, g: (_to_images(g, saved[1], axes), _to_kernel(saved[0], g, axes)))
+_to_images.defvjp(lambda g, k, axes: (_to_images(g, k, axes), (g, k)),
+                  lambda axes, saved, x: (_forward(x, saved[1], axes), _to_kernel(x, saved[0], axes)))
+_to_kernel.defvjp(lambda x, g, axes: (_to_kernel(x, g, axes), (x, g)),
+                  lambda axes, saved, k: (_to_images(saved[1], k, axes), _forward(saved[0], k, axes)))

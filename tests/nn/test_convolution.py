@@ -1,0 +1,142 @@
+"""Convolutions: lax's values and derivatives of the first and second order, by other means on a CPU."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen
+from jax import lax
+
+from jaxdl import nn
+from jaxdl.drive import TRAIN_OPTIONS
+from jaxdl.nn import convolution
+
+CASES = [  # images, kernel, strides, padding
+    ((3, 9, 8, 2), (3, 3, 2, 4), (1, 1), "VALID"),
+    ((3, 9, 8, 2), (3, 2, 2, 4), (2, 3), "SAME"),
+    ((2, 12, 11, 3), (8, 8, 3, 5), (4, 4), "VALID"),
+    ((5, 7, 7, 2), (1, 1, 2, 3), (2, 2), "VALID"),  # a stride longer than the window
+    ((2, 6, 6, 2), (2, 2, 2, 3), (1, 2), ((3, 5), (0, 4))),  # more padding than window
+]
+
+
+def reference(x, k, strides, padding):
+    return lax.conv_general_dilated(x, k, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def draw(x, k, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0))
+    return jax.random.normal(keys[0], x, dtype), jax.random.normal(keys[1], k, dtype)
+
+
+def derivatives(function):
+    """Value, both gradients, and both gradients of a function of both gradients."""
+    def loss(x, k):
+        return jnp.sin(function(x, k).astype(jnp.float32)).sum()
+
+    def penalty(x, k):
+        return sum(jnp.cos(g.astype(jnp.float32)).sum() for g in jax.grad(loss, (0, 1))(x, k))
+
+    return lambda x, k: (function(x, k), jax.grad(loss, (0, 1))(x, k), jax.grad(penalty, (0, 1))(x, k))
+
+
+def check(found, expected, tolerance=1e-4):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * max(abs(b).max(), 1))
+
+
+def test_a_convolution_by_hand():
+    x = jnp.arange(9.0).reshape(1, 3, 3, 1)
+    k = jnp.array([[1.0, 2.0], [3.0, 4.0]]).reshape(2, 2, 1, 1)
+    y, vjp = jax.vjp(nn.conv, x, k)
+    np.testing.assert_allclose(y[0, :, :, 0], [[27, 37], [57, 67]])
+    dx, dk = vjp(jnp.array([[1.0, 0.0], [0.0, 2.0]]).reshape(1, 2, 2, 1))
+    np.testing.assert_allclose(dx[0, :, :, 0], [[1, 2, 0], [3, 4 + 2, 4], [0, 6, 8]])
+    np.testing.assert_allclose(dk[:, :, 0, 0], [[0 + 2 * 4, 1 + 2 * 5], [3 + 2 * 7, 4 + 2 * 8]])
+
+
+@pytest.mark.parametrize(("x", "k", "strides", "padding", "block_bytes"),
+                         [(*case, 2**20) for case in CASES] + [(*CASES[0], 2 * 42 * 18 * 4), (*CASES[3], 1)])
+def test_values_and_two_orders_of_derivatives_are_laxs(x, k, strides, padding, block_bytes, monkeypatch):
+    """Blocks are of all images; of 2, the last one filled up; of 1."""
+    monkeypatch.setattr(convolution, "_BLOCK_BYTES", block_bytes)
+    args = draw(x, k)
+    check(jax.jit(derivatives(lambda x, k: nn.conv(x, k, strides, padding)))(*args),
+          jax.jit(derivatives(lambda x, k: reference(x, k, strides, padding)))(*args))
+
+
+def test_bfloat16_keeps_its_type_and_its_two_digits():
+    x, k, strides, padding = CASES[0]
+    args = draw(x, k, jnp.bfloat16)
+    def first(conv):
+        return jax.jit(jax.grad(lambda x, k: (conv(x, k, strides, padding).astype(jnp.float32) ** 2).sum(), (0, 1)))(*args)
+    check(first(nn.conv), first(reference), 0.03)
+
+
+@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)])
+def test_a_population_is_its_members(axes):
+    x, k, strides, padding = CASES[1]
+    x, k = draw((4, *x) if axes[0] == 0 else x, (4, *k) if axes[1] == 0 else k)
+    together = jax.jit(jax.vmap(derivatives(lambda x, k: nn.conv(x, k, strides, padding)), axes))(x, k)
+    single = jax.jit(derivatives(lambda x, k: reference(x, k, strides, padding)))
+    for i in range(4):
+        member = x if axes[0] is None else x[i], k if axes[1] is None else k[i]
+        check(jax.tree.map(lambda a, i=i: a[i], together), single(*member))
+
+
+def test_a_scan_over_convolutions_has_their_gradient():
+    x, k = draw((2, 6, 6, 3), (3, 3, 3, 3))
+    def loss(conv):
+        return lambda x, k: lax.scan(lambda h, _: (jnp.tanh(conv(h, k, (1, 1), "SAME")), None), x, None, 3)[0].sum()
+    check(jax.jit(jax.grad(loss(nn.conv), (0, 1)))(x, k), jax.jit(jax.grad(loss(reference), (0, 1)))(x, k))
+
+
+@pytest.mark.parametrize(("padding", "use_bias"), [("SAME", True), ("VALID", False), (((1, 0), (2, 1)), True)])
+def test_the_module_is_flaxs_with_the_same_parameters(padding, use_bias):
+    settings = {"features": 5, "kernel_size": (3, 2), "strides": (2, 1), "padding": padding, "use_bias": use_bias}
+    ours, theirs = nn.Conv(**settings), linen.Conv(**settings)
+    x = jax.random.normal(jax.random.key(0), (2, 7, 6, 3))
+    variables = theirs.init(jax.random.key(1), x)
+    check(ours.init(jax.random.key(1), x), variables)
+    variables = jax.tree.map(lambda p: p + 0.1, variables)
+    check(ours.apply(variables, x), theirs.apply(variables, x))
+    check(ours.clone(dtype=jnp.bfloat16).apply(variables, x), theirs.clone(dtype=jnp.bfloat16).apply(variables, x), 0.03)
+
+
+def test_kernels_of_the_module_are_drawn_by_init():
+    variables = nn.init(nn.Conv(50, (3, 3), kernel_init=nn.lecun_uniform), jax.random.key(0), jnp.zeros((1, 5, 5, 8)))
+    flaxs = nn.Conv(50, (3, 3), kernel_init=nn.lecun_uniform).init(jax.random.key(0), jnp.zeros((1, 5, 5, 8)))
+    kernel = variables["params"]["kernel"]
+    assert not np.allclose(kernel, flaxs["params"]["kernel"])  # the one draw's numbers
+    assert 0.95 * np.sqrt(3 / 72) < abs(kernel).max() <= np.sqrt(3 / 72)  # of the fan of a window
+
+
+def windows(plain):
+    """Windows of the convolutions in the compiled gradient of a small strided network."""
+    x, k = draw((4, 12, 12, 3), (4, 4, 3, 5))
+    def step(i, k):
+        return k - jax.grad(lambda k: (nn.conv(x + i, k, (2, 2), plain=plain) ** 2).sum())(k)
+    text = jax.jit(lambda k, n: lax.fori_loop(0, n, step, k)).lower(k, 1).compile(TRAIN_OPTIONS).as_text()
+    return [line.split("window={")[1].split("}")[0] for line in text.splitlines() if " convolution(" in line]
+
+
+def test_no_gradient_of_a_kernel_is_a_convolution_in_training_on_a_cpu():
+    assert windows(plain=False) == ["size=4x4 stride=2x2"]
+    assert len(windows(plain=True)) == 2  # the window of the gradient is the image of the output, [5, 5]
+
+
+def test_forward_mode_needs_plain_lax():
+    x, k = draw((1, 4, 4, 1), (2, 2, 1, 1))
+    y, dy = jax.jvp(lambda k: nn.conv(x, k, plain=True), (k,), (k,))
+    check(dy, y)
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(lambda k: nn.conv(x, k), (k,), (k,))
+
+
+def test_accelerators_get_plain_lax(monkeypatch):
+    x, k = draw((1, 4, 4, 1), (2, 2, 1, 1))
+    on_cpu, plain = jax.make_jaxpr(nn.conv)(x, k), jax.make_jaxpr(lambda x, k: nn.conv(x, k, plain=True))(x, k)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert str(jax.make_jaxpr(lambda x, k: nn.conv(x, k))(x, k)) == str(plain) != str(on_cpu)
