@@ -52,8 +52,9 @@ def _agent(settings: Settings) -> Job:
     spec = envs.spec(config.env_id, config.env)
     agent = module.make(config, spec)
     if train.num_seeds > 1 and (backend == "host" or envs.is_atari(config.env_id)):
-        raise UserError(f"num_seeds={train.num_seeds} needs an environment in JAX, and {config.env_id} runs outside of it; "
-                        "train the seeds one after the other")
+        where = "on the host" if backend == "host" else "outside of JAX"
+        raise UserError(f"num_seeds={train.num_seeds} needs an environment in JAX, and {config.env_id} runs {where}; train the "
+                        "seeds one after the other")
 
     def driver() -> drive.Driver:
         if backend == "device":

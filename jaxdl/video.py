@@ -132,7 +132,7 @@ def _device(env_id: str, settings: envs.Config, seed: int) -> Film:
     env = envs.make_device(env_id, settings)
     step = evaluate.short_lived(lambda state, action, key: env.step(state, action, jax.random.split(key, (env.keys, 1))))
     key = jax.random.key(seed)
-    state, obs = env.reset(key, 1)
+    state, obs = evaluate.short_lived(lambda key: env.reset(key, 1))(key)
     over, t = False, 0
     while True:
         action = yield obs, lambda obs=obs: _drawn(env.spec, np.asarray(obs[0])), over

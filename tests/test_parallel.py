@@ -78,12 +78,14 @@ class Case(NamedTuple):
 
 def dqn_learner(optim, axis_name, **settings):
     box = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
-    config = dqn.Config(hidden_sizes=(5,), batch_size=B, double=True, dueling=True, loss="huber", tau=0.5, optim=optim, **settings)
+    config = dqn.Config(hidden_sizes=(5,), batch_size=B, double=True, dueling=True, loss="huber", tau=0.5, optim=optim,
+                        **settings)
     return dqn.make(config, EnvSpec("two actions", box, gymnasium.spaces.Discrete(2), None), axis_name).learner
 
 
 def rainbow_learner(optim, axis_name):
-    return dqn_learner(optim, axis_name, prioritized=True, distribution="c51", v_min=-3.0, v_max=3.0, atoms=7, normalize_obs=True)
+    return dqn_learner(optim, axis_name, prioritized=True, distribution="c51", v_min=-3.0, v_max=3.0, atoms=7,
+                       normalize_obs=True)
 
 
 def vae_learner(optim, axis_name):
@@ -100,7 +102,7 @@ def transitions():
 
 CASES = {
     "dqn": Case(dqn_learner, transitions(), noisy=False),
-    "rainbow": Case(rainbow_learner, transitions()._replace(weight=jnp.linspace(0.5, 3.0, B), index=jnp.arange(B)), noisy=False),
+    "rainbow": Case(rainbow_learner, transitions()._replace(weight=jnp.linspace(0.5, 3.0, B)), noisy=False),
     "vae": Case(vae_learner, jax.random.randint(jax.random.key(0), (B, 3, 3, 1), 0, 256).astype(jnp.uint8), noisy=True),
 }
 

@@ -141,13 +141,12 @@ def _to_kernel(x: Array, g: Array, axes: tuple[_Axis, _Axis]) -> Array:
         x = x.reshape(-1, rows, s, columns, t, channels).swapaxes(2, 3).reshape(-1, rows, columns, s * t * channels)
         x = jnp.stack([x[:, :, j : j + q] for j in range(m)], 3)  # in two steps: both copy long rows
         x = jnp.stack([x[:, i : i + p] for i in range(n)], 3)
-        # without the barrier XLA transposes the patches instead, and the product takes three times as long
-        g = lax.optimization_barrier(g.reshape(-1, features).T)
-        return jnp.matmul(g, x.reshape(g.shape[1], -1), preferred_element_type=jnp.float32)
+        g = g.reshape(-1, features)
+        return jnp.matmul(g.T, x.reshape(g.shape[0], -1), preferred_element_type=jnp.float32)
 
     patches = p * q * n * m * s * t * channels * x.dtype.itemsize  # bytes of one image's
     blocks = max(-(-batch // max(_BLOCK_BYTES // patches, 1)), 1)
-    if blocks == 1:
+    if blocks == 1:  # without the barrier XLA makes it (patch)^T (outputs' gradient), which takes two to three times as long
         y = lax.optimization_barrier(product(x, g))
     else:
         size = -(-batch // blocks)

@@ -240,7 +240,8 @@ def test_spaces_that_can_be_served_are_let_through(observation):
 # What there is
 
 
-def test_the_list_holds_what_can_be_made_and_nothing_else():
+def test_the_list_holds_what_can_be_made_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo leaves a log where it is
     listed = dict(envs.listing())
     assert listed["CartPole-v1"] == ["device", "host"]
     assert {*envs.TWINS, "FrozenLake-v1"} <= set(listed)

@@ -14,32 +14,30 @@ from jaxdl.envs import minatar
 
 gymnax = pytest.importorskip("gymnax", reason="jaxdl[gymnax] is not installed")
 QUICK = functools.partial(jax.jit, compiler_options=START_OPTIONS)
-STEPS = 200
+STEPS = 100
 
 
 @pytest.fixture(scope="module", params=minatar.GAMES)
 def played(request):
-    """Eight games of gymnax under random actions [T, 8], and what ours says in each of their states."""
+    """Sixteen games of gymnax under random actions, beyond their ends, and what ours says in each of their states."""
     theirs, rules = gymnax.make(request.param)
     ours = minatar.MinAtar(request.param)
 
     def play(key):
         def step(carry, key):
             game, over = carry
-            k_act, k_move, k_reset = jax.random.split(key, 3)
+            k_act, k_move = jax.random.split(key)
             action = jax.random.randint(k_act, (), 0, theirs.num_actions)
             successor = ours.transition(minatar.GameState(game, jnp.zeros(()), over), action, k_move)
             ours_says = (ours.observation(successor, key), ours.reward(None, action, successor, key),
                          ours.terminal(successor, key), successor.game)
             obs, game, reward, done, _ = theirs.step_env(k_move, game, action, rules)
-            fresh = ours.initial(k_reset).game
-            begun = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, game)
-            return (begun, done), (ours_says, (obs, reward, done, game))
+            return (game, done), (ours_says, (obs, reward, done, game))
 
         start = ours.initial(key)
         return jax.lax.scan(step, (start.game, start.terminal), jax.random.split(key, STEPS))[1]
 
-    return request.param, jax.tree.map(np.asarray, QUICK(jax.vmap(play))(jax.random.split(jax.random.key(0), 8)))
+    return request.param, jax.tree.map(np.asarray, QUICK(jax.vmap(play))(jax.random.split(jax.random.key(0), 16)))
 
 
 def test_every_transition_is_that_of_gymnax(played):
@@ -58,9 +56,10 @@ def test_every_transition_is_that_of_gymnax(played):
 def test_a_new_game_and_the_spaces_are_those_of_gymnax(game):
     theirs, rules = gymnax.make(game)
     ours, key = minatar.MinAtar(game), jax.random.key(4)
-    obs, state = theirs.reset_env(key, rules)
-    np.testing.assert_array_equal(ours.observation(ours.initial(key), key), obs)
-    jax.tree.map(np.testing.assert_array_equal, ours.initial(key).game, state)
+    obs, state = QUICK(lambda key: theirs.reset_env(key, rules))(key)
+    begun, seen = QUICK(lambda key: (ours.initial(key), ours.observation(ours.initial(key), key)))(key)
+    np.testing.assert_array_equal(seen, obs)
+    jax.tree.map(np.testing.assert_array_equal, begun.game, state)
     spec = envs.spec(game)
     assert spec.observation_space == spaces.Box(0, 1, theirs.obs_shape, bool)
     assert spec.action_space == spaces.Discrete(theirs.num_actions)
@@ -96,6 +95,10 @@ def test_the_time_limit_truncates_and_does_not_terminate():
 
 def test_games_go_on_beyond_the_limit_of_gymnax():
     ours = minatar.MinAtar("Breakout-MinAtar")
-    state = ours.initial(jax.random.key(0))
-    late = state._replace(game=state.game.replace(time=jnp.int32(5000)))
-    assert not ours.transition(late, 0, jax.random.key(0)).terminal
+
+    @QUICK
+    def ended(key):
+        state = ours.initial(key)
+        return ours.transition(state._replace(game=state.game.replace(time=jnp.int32(5000))), 0, key).terminal
+
+    assert not ended(jax.random.key(0))

@@ -313,7 +313,8 @@ def test_a_population_is_the_single_runs_of_its_seeds(here, call):
         assert member.act(np.zeros((3, 4))).shape == (3,)
         for x, y in zip(jax.tree.leaves(member.params), jax.tree.leaves(load(single).params), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
-    assert not np.allclose(both["params"]["MLP_0"]["Dense_0"]["kernel"][0], both["params"]["MLP_0"]["Dense_0"]["kernel"][1])
+    assert not np.allclose(both.network["params"]["MLP_0"]["Dense_0"]["kernel"][0],
+                           both.network["params"]["MLP_0"]["Dense_0"]["kernel"][1])
     with pytest.raises(UserError, match="member must lie between 0 and 1, got 2"):
         load("population", member=2)
 
@@ -375,7 +376,8 @@ def test_list_names_all_that_can_be_used_here(call, capsys):
     assert found["algorithms"].keys() == algorithms.ALGORITHMS.keys()
     assert found["presets"].keys() == algorithms.PRESETS.keys()
     assert found["environments"]["CartPole-v1"] == "device, host"
-    assert found["environments"]["Acrobot-v1"] == "host"
+    assert found["environments"]["LunarLander-v3"] == "host"
+    assert found["environments"]["Acrobot-v1"] == "device, host"
     assert found["datasets"].keys() == {"digits", "mnist", "fashion_mnist"}
     assert cli.main(["list"]) == 0
     assert capsys.readouterr() == (said, "")
@@ -388,7 +390,7 @@ def test_a_loaded_agent_acts_by_the_largest_value_of_its_network(here):
     run = load("agent")
     assert (run.step, run.sample, run.settings) == (400, None, runs.open_run(Path("agent")))
     obs = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
-    hidden, head = run.params["params"]["MLP_0"]["Dense_0"], run.params["params"]["QHead_0"]["Dense_0"]
+    hidden, head = run.params.network["params"]["MLP_0"]["Dense_0"], run.params.network["params"]["QHead_0"]["Dense_0"]
     q = np.maximum(obs @ hidden["kernel"] + hidden["bias"], 0) @ head["kernel"] + head["bias"]
     clear = np.abs(q[:, 0] - q[:, 1]) > 1e-5
     assert clear.sum() > 150
