@@ -235,7 +235,7 @@ def support(config: Config, env_id: str) -> tuple[Any, Any]:
     if low is None or high is None:
         raise UserError(f"c51 needs v_min and v_max, the range of discounted returns: it is not known for {env_id}; give "
                         "them, or use distribution=qr, which needs none")
-    if isinstance(low, float) and isinstance(high, float) and not low < high:
+    if not any(isinstance(end, jax.core.Tracer) for end in (low, high)) and not low < high:
         raise UserError(f"v_min must be below v_max, got v_min={low} and v_max={high}")
     return low, high
 

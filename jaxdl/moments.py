@@ -44,4 +44,4 @@ class Moments(NamedTuple):
         """`(x - mean) / standard deviation`, clipped to +- `limit`; x itself before there were two examples."""
         known = self.count > 1
         variance = jnp.where(known, self.deviations / jnp.maximum(self.count, 1), 1)
-        return jnp.clip((x - self.mean) * jax.lax.rsqrt(variance + 1e-8), -limit, limit)
+        return jnp.clip((x - jnp.where(known, self.mean, 0)) * jax.lax.rsqrt(variance + 1e-8), -limit, limit)

@@ -37,7 +37,7 @@ class NoisyDense(linen.Module):
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
-        p = x.shape[-1]
+        x, p = x.astype(self.dtype), x.shape[-1]
         y = linen.Dense(self.features, dtype=self.dtype, kernel_init=_MEAN_INIT, name="mean")(x)
 
         def scale(key: Key, shape: tuple[int, ...]) -> Array:

@@ -156,7 +156,8 @@ def frames(spec: EnvSpec, *, num_envs: int, buffer_size: int, n_steps: int, gamm
         oldest = jnp.arange(lost, dtype=jnp.int32)[:, None] + size - lost  # whose stacks have just lost a frame
         retired = (state.steps.cursor + oldest) % length + length * jnp.arange(num_envs, dtype=jnp.int32)
         index = jnp.concatenate([index, retired.reshape(-1)])
-        drawable = jnp.concatenate([~steps.reset.reshape(-1), jnp.zeros(lost * num_envs, bool)])
+        whole = jnp.arange(k)[:, None] >= k - (length - size)  # of so many steps at once the first have lost frames already
+        drawable = jnp.concatenate([(~steps.reset & whole).reshape(-1), jnp.zeros(lost * num_envs, bool)])
         return state, Written(index, drawable, jnp.asarray(k, jnp.int32))
 
     def begin(state: FramesState, obs: Array) -> tuple[FramesState, Written]:
