@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple
 import gymnasium
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen
 
 from jaxdl import config as configs
@@ -367,6 +368,15 @@ def epsilon(config: Config, t: Array) -> Array:
 def beta(config: Config, t: Array) -> Array:
     """Exponent of the importance weights at environment step `t`: it rises linearly to 1 at the planned end."""
     return config.importance_exponent + jnp.clip(t / config.total_steps, 0.0, 1.0) * (1.0 - config.importance_exponent)
+
+
+def doubt(config: Config, values: dict[str, Any]) -> str | None:
+    """What the user should know of a row of metrics: that c51's support is too narrow."""
+    clipped = float(np.max(values.get("clipped_targets", 0.0)))
+    if clipped <= 0.05:
+        return None
+    return (f"{clipped:.0%} of the distributions that c51 learns from lie outside of its atoms and are clipped; set v_min and "
+            f"v_max wider (given: {config.v_min} and {config.v_max}; None is that of SUPPORTS for {config.env_id})")
 
 
 def planned_updates(config: Config) -> int:

@@ -30,6 +30,7 @@ class Job(NamedTuple):
     score: str  # the number of `evaluate` that is better when higher
     model: Any  # the Agent, or the generative model
     test: np.ndarray | None  # held-out images
+    doubt: Callable[[dict[str, Any]], str | None] = lambda values: None  # a row of metrics -> what the user should know of it
 
 
 def open_job(settings: Settings) -> Job:
@@ -67,7 +68,8 @@ def _agent(settings: Settings) -> Job:
         result = evaluate.evaluate(agent.greedy, params, config.env_id, episodes=episodes, seed=seed, settings=config.env)
         return {"episodes": result.episodes, "return_mean": result.return_mean, "return_std": result.return_std}
 
-    return Job({"env_id": config.env_id}, config.total_steps, driver, evaluation, "return_mean", agent, None)
+    return Job({"env_id": config.env_id}, config.total_steps, driver, evaluation, "return_mean", agent, None,
+               lambda values: module.doubt(config, values))
 
 
 def _generative(settings: Settings) -> Job:

@@ -140,7 +140,7 @@ def _run(folder: Path, settings: runs.Settings, job: jobs.Job, driver: Driver, r
 
     result = training.fit(
         driver, settings.train, job.total_steps, folder=folder, evaluate=job.evaluate, score=job.score,
-        meta=jobs.meta(settings), resume=resume, ready=goes_on, show_progress=sys.stderr.isatty())
+        meta=jobs.meta(settings), resume=resume, ready=goes_on, doubt=job.doubt, show_progress=sys.stderr.isatty())
     summary = {
         "algo": settings.algo, kind: what, "seed": settings.train.seed, "steps": result.step, "updates": result.updates,
         "compile_s": round(result.compile_s, 3), "train_s": round(result.train_s, 3),

@@ -8,6 +8,7 @@ import math
 import operator
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -20,7 +21,7 @@ import numpy as np
 from jaxdl import checkpoint
 from jaxdl.config import config, require, require_positive
 from jaxdl.drive import Driver
-from jaxdl.errors import CheckpointError, JaxdlError, UserError
+from jaxdl.errors import CheckpointError, EnvError, JaxdlError, UserError
 from jaxdl.logging import open_log, progress
 from jaxdl.run import Report
 from jaxdl.types import Metrics, PyTree
@@ -98,6 +99,7 @@ def fit(
     meta: dict[str, Any] | None = None,
     resume: bool = False,
     ready: Callable[[], None] = lambda: None,
+    doubt: Callable[[dict[str, Any]], str | None] = lambda values: None,
     show_progress: bool = False,
 ) -> Result:
     """Train until `total_steps` (or `config.stop_step`), or until told to stop.
@@ -112,10 +114,12 @@ def fit(
         meta: written into checkpoints; one with other values is refused on resume.
         resume: continue from the newest checkpoint in `folder`.
         ready: called before the first chunk, when the checkpoint is read and nothing stands in the way.
+        doubt: a row of metrics -> what the user should know of it, or None; said once on stderr.
         show_progress: draw a progress bar on stderr.
 
     Raises:
         TrainingError: a metric or a parameter is not finite; names the step and the last good checkpoint.
+        EnvError: an environment failed; names the step and the last good checkpoint.
         CheckpointError: a checkpoint cannot be written or read.
         UserError: checkpoints would not fit the disk.
     """
@@ -136,7 +140,7 @@ def fit(
     ready()
     log = open_log(folder, resume_step=step if resume else None) if folder else None
     pace, train_s, began, evaluation, ended = 1, 0.0, step, None, "finished"
-    totals, logged_at, logged_s = None, step, 0.0
+    totals, logged_at, logged_s, doubted = None, step, 0.0, None
 
     with (closing(log) if log else nullcontext(), _signals() as stopped,
           progress(last, step, enabled=show_progress) as bar):
@@ -144,7 +148,10 @@ def fit(
             target = min([last, *(_next_multiple(step, e) for e in every.values() if e)])
             n = min(pace, math.ceil((target - step) / driver.stride), (last - step) // driver.stride)
             start = time.perf_counter()
-            state, news = driver.chunk(state, n)
+            try:
+                state, news = driver.chunk(state, n)
+            except EnvError as e:
+                raise EnvError(f"{e}; {shelf.newest_in_words()}") from e
             spent = time.perf_counter() - start
             train_s += spent
             pace = max(1, min(4 * pace, int(n * _CHUNK_S / max(spent, 1e-9))))
@@ -167,6 +174,8 @@ def fit(
                     ended = "reached"
             if values and log:
                 log.row(step, values)
+            if values and not doubted and (doubted := doubt(values)):
+                print(f"jaxdl: {doubted}", file=sys.stderr)
             bar.update(step, values or _means(totals))
             if stopped() and step < last and ended == "finished":
                 ended = "interrupted"
@@ -230,6 +239,11 @@ class _Shelf:
             checkpoint.save(self.checkpoints, step, kept, meta=self.meta, keep=self.config.keep_checkpoints)
             self.newest = step
 
+    def newest_in_words(self) -> str:
+        if self.newest is None:
+            return "no checkpoint was written before it"
+        return f"the last good checkpoint is step {self.newest} in {self.checkpoints}"
+
     def keep_best(self, step: int, params: PyTree, score: float) -> None:
         if self.best and score > self.best_score:
             checkpoint.save(self.best, step, params, meta=self.meta | {"score": score}, keep=1)
@@ -261,9 +275,7 @@ def _check_finite(report: Report, params: PyTree, step: int, shelf: _Shelf) -> N
         wrong = [f"parameter {jax.tree_util.keystr(path)}" for path, x in leaves if not np.all(np.isfinite(x))]
         bad_step = step
     if wrong:
-        kept = (f"the last good checkpoint is step {shelf.newest} in {shelf.checkpoints}" if shelf.newest is not None
-                else "no checkpoint was written before it")
-        raise TrainingError(f"{wrong[0]} is no longer finite at step {bad_step}; {kept}; "
+        raise TrainingError(f"{wrong[0]} is no longer finite at step {bad_step}; {shelf.newest_in_words()}; "
                             "a lower learning_rate or a max_grad_norm may keep it finite")
 
 

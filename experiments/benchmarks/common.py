@@ -1,4 +1,4 @@
-"""Run the sides of a benchmark in turn, each in a process of its own on one core, and put their medians side by side.
+"""Run the sides of a benchmark in turn, each in a process of its own on the same cores, and put their medians side by side.
 
 Only the standard library: peers run these files with the Python of their own environment.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def main(script: str, sides: dict[str, tuple[str, Callable[[argparse.Namespace], dict]]], ratios: dict[str, tuple],
-         more: Callable[[argparse.ArgumentParser], None] = lambda parser: None) -> None:
+         more: Callable[[argparse.ArgumentParser], None] = lambda parser: None, cores: str = "0") -> None:
     """The command line of a benchmark.
 
     Args:
@@ -24,11 +24,12 @@ def main(script: str, sides: dict[str, tuple[str, Callable[[argparse.Namespace],
         sides: name -> ("jaxdl" or "peers", whose Python runs it; the function that measures it).
         ratios: what to report -> (side, other side, figure, "higher" or "lower" is better).
         more: adds arguments of its own.
+        cores: that every side runs on.
     """
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--peers", help="Python of an environment with the extra 'bench' installed")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--core", type=int, default=0)
+    parser.add_argument("--cores", default=cores, help="as for taskset -c")
     parser.add_argument("--side", choices=sides, help="measure this side here and print one line (used by the script itself)")
     more(parser)
     args = parser.parse_args()
@@ -40,7 +41,7 @@ def main(script: str, sides: dict[str, tuple[str, Callable[[argparse.Namespace],
     rows: dict[str, list[dict]] = {name: [] for name in sides}
     for repeat in range(args.repeats):
         for name, (who, _) in sides.items():
-            row = _measure(script, name, sys.executable if who == "jaxdl" else args.peers, args.core)
+            row = _measure(script, name, sys.executable if who == "jaxdl" else args.peers, args.cores)
             rows[name].append(row)
             print(f"{repeat + 1}/{args.repeats} {name}: {row}", file=sys.stderr, flush=True)
     medians = {name: {k: statistics.median(r[k] for r in runs) if isinstance(v, (int, float)) else v
@@ -48,7 +49,7 @@ def main(script: str, sides: dict[str, tuple[str, Callable[[argparse.Namespace],
     figures = {what: _ratio(medians[a][figure], medians[b][figure], better)
                for what, (a, b, figure, better) in ratios.items()}
     result = {"command": " ".join(["python", os.path.relpath(script), *(f"--repeats {args.repeats}".split())]),
-              "machine": {"processor": _processor(), "core": 1, "python": platform.python_version()},
+              "machine": {"processor": _processor(), "cores": _count(args.cores), "python": platform.python_version()},
               "ratios": figures, "medians": medians,
               "spread": {name: _spread(runs) for name, runs in rows.items()}}
     Path(script).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
@@ -70,9 +71,15 @@ def _spread(rows: list[dict]) -> dict[str, float]:
             for k, v in rows[0].items() if isinstance(v, float) and v > 0}
 
 
-def _measure(script: str, side: str, python: str, core: int) -> dict:
-    env = dict(os.environ, OMP_NUM_THREADS="1", JAX_PLATFORMS="cpu", XLA_FLAGS="", JAX_ENABLE_COMPILATION_CACHE="false")
-    done = subprocess.run(["taskset", "-c", str(core), python, script, "--side", side, *_own(sys.argv[1:])],
+def _count(cores: str) -> int:
+    ends = [[int(end) for end in part.split("-")] for part in cores.split(",")]
+    return sum(part[-1] - part[0] + 1 for part in ends)
+
+
+def _measure(script: str, side: str, python: str, cores: str) -> dict:
+    env = dict(os.environ, OMP_NUM_THREADS=str(_count(cores)), JAX_PLATFORMS="cpu", XLA_FLAGS="",
+               JAX_ENABLE_COMPILATION_CACHE="false")
+    done = subprocess.run(["taskset", "-c", cores, python, script, "--side", side, *_own(sys.argv[1:])],
                           env=env, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
@@ -80,12 +87,12 @@ def _measure(script: str, side: str, python: str, core: int) -> dict:
 
 
 def _own(argv: list[str]) -> list[str]:
-    """The arguments that a side needs too: all but --peers, --repeats and --core."""
+    """The arguments that a side needs too: all but --peers, --repeats and --cores."""
     kept, skip = [], False
     for word in argv:
         if skip:
             skip = False
-        elif word in ("--peers", "--repeats", "--core"):
+        elif word in ("--peers", "--repeats", "--cores"):
             skip = True
         else:
             kept.append(word)

@@ -1,8 +1,8 @@
 """Replay memories beside flashbax: adding, sampling and giving new priorities, in transitions of CartPole's shape.
 
 Each round adds one step of each of 8 environments and samples 256 transitions; with priorities it also gives those 256 new
-ones. Rounds are iterated inside one compiled program whose state is donated, on memories that are full; figures are rounds per second.
-jaxdl writes new priorities together with the next step's new rows, flashbax at once: both within the measured loop.
+ones. Rounds are iterated inside one compiled program whose state is donated, on memories that are full. jaxdl writes new
+priorities together with the next step's new rows, flashbax at once: both within the measured loop.
 """
 
 import time
@@ -28,7 +28,7 @@ def _rate(step, state, key) -> float:
     seconds = []
     for i in range(6):
         start = time.perf_counter()
-        state, total = jax.block_until_ready(program(state, jax.random.fold_in(key, i)))
+        state, _ = jax.block_until_ready(program(state, jax.random.fold_in(key, i)))
         seconds.append(time.perf_counter() - start)
     return ROUNDS / min(seconds[1:])
 
@@ -67,7 +67,7 @@ def jaxdl(capacity: int, prioritized: bool) -> dict:
 
 
 def flashbax(capacity: int, prioritized: bool) -> dict:
-    """flashbax's flat buffers."""
+    """The flat buffers of flashbax."""
     import flashbax as peer
     import jax
     import jax.numpy as jnp
