@@ -23,7 +23,8 @@ _SUFFIXES = (".png", ".svg", ".pdf")
 _MAX_CONFIG_BYTES = 1 << 20
 _FEW = 5  # seeds: up to so many each is drawn
 _MOST_POINTS = 400  # of an interquartile mean
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito 2008
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",  # Okabe and Ito 2008
+           "#999999", "#882255", "#44AA99")
 
 
 class Measure(NamedTuple):
@@ -201,8 +202,11 @@ def _common_steps(curves: list[Curve]) -> np.ndarray:
 
 
 def _label(setting: Setting, others: list[Setting]) -> str:
-    """The algorithm, and what sets it apart from the others of its name."""
+    """The algorithm, and what sets it apart from the others of its name: of more than two, what most of them do not have."""
     others = [other.config for other in others if other.algo == setting.algo]
-    differing = [f"{name}={value}" for name, value in setting.config.items()
-                 if any(other.get(name) != value for other in others)]
+    differing = []
+    for name, value in setting.config.items():
+        same = sum(other.get(name) == value for other in others)
+        if same < len(others) and (len(others) <= 2 or same <= len(others) / 2):
+            differing.append(f"{name}={value}")
     return ", ".join([setting.algo, *differing])
