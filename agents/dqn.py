@@ -153,7 +153,8 @@ class QNetwork(linen.Module):
     """obs [B, ...] -> action values [B, A], or their distributions [B, A, Z].
 
     An MLP; on images [H, W, C], or stacks of images [S, H, W] or [S, H, W, C], on top of convolutions: those of Mnih et
-    al. (2015), or below 36 pixels the single one of Young & Tian (2019).
+    al. (2015), or below 36 pixels the single one of Young & Tian (2019). An observation that is one of `categories` is
+    one-hot.
     """
 
     num_actions: int
@@ -163,9 +164,12 @@ class QNetwork(linen.Module):
     atoms: int | None
     noisy: float | Array | None
     stacked: bool
+    categories: int | None
 
     @linen.compact
     def __call__(self, obs: Array) -> Array:
+        if self.categories is not None:
+            obs = jax.nn.one_hot(obs, self.categories)
         if obs.ndim - self.stacked == 4 or (obs.ndim == 4 and obs.dtype == jnp.uint8):
             if self.stacked:
                 obs = jnp.moveaxis(obs, 1, -1).reshape(obs.shape[0], *obs.shape[2:4], -1)
@@ -248,22 +252,23 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         UserError: the environment's actions are not discrete or its observations are no arrays of numbers; or c51 does not
             know its range of returns.
     """
-    envs.check_spaces(spec, "dqn", actions=(gymnasium.spaces.Discrete,), observations=(gymnasium.spaces.Box,))
+    envs.check_spaces(spec, "dqn", actions=(gymnasium.spaces.Discrete,),
+                      observations=(gymnasium.spaces.Box, gymnasium.spaces.Discrete, gymnasium.spaces.MultiBinary))
     if config.normalize_obs and spec.observation_space.dtype.kind != "f":
         raise UserError(f"normalize_obs is for observations of floating-point numbers, and {spec.id} has "
                         f"{spec.observation_space}")
-    num_actions = int(spec.action_space.n)
+    num_actions, space = int(spec.action_space.n), spec.observation_space
     ends = support(config, spec.id) if config.distribution == "c51" else None
     network = QNetwork(num_actions, config.hidden_sizes, config.activation, config.dueling,
                        None if config.distribution == "none" else config.atoms,
-                       config.noisy_sigma if config.noisy else None, spec.stack is not None)
+                       config.noisy_sigma if config.noisy else None, spec.stack is not None,
+                       int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else None)
     tx = optim.make(config.optim, horizon=planned_updates(config))
     interval = config.target_update_interval * config.gradient_steps
     stride = config.num_envs * config.train_freq
-    space = spec.observation_space
 
     def init(key: Key) -> State:
-        params = nn.init(network, key, jnp.zeros((1, *space.shape), space.dtype))
+        params = nn.init(network, key, jnp.zeros((1, *space.shape), jax.dtypes.canonicalize_dtype(space.dtype)))
         moments = Moments.init(space.shape) if config.normalize_obs else None
         return State(params, params, tx.init(params), jnp.zeros((), jnp.int32), moments)
 

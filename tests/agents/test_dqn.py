@@ -272,6 +272,15 @@ def test_the_greedy_policy_takes_the_largest_value(acting):
     assert extras == {}
 
 
+def test_an_observation_that_is_one_of_several_is_one_hot():
+    spec = EnvSpec("rooms", gymnasium.spaces.Discrete(50), gymnasium.spaces.Discrete(4), None)
+    agent = dqn.make(dqn.Config(hidden_sizes=(6,)), spec)
+    params = agent.learner.params(jax.jit(agent.learner.init)(jax.random.key(0)))
+    _, action, _ = agent.greedy.act(params, None, np.arange(50), jax.random.key(0), 0)
+    np.testing.assert_array_equal(action, forward(params.network, jnp.eye(50), False).argmax(1))
+    assert len(np.unique(action)) > 1
+
+
 def test_exploring_takes_each_action_as_often_as_epsilon_says(acting):
     _, params, obs, explore = acting
     best = np.asarray(forward(params.network, obs, False)).argmax(1)
@@ -360,8 +369,9 @@ SPACES = gymnasium.spaces
     (SPACES.Box(-1, 1, (2,)), SPACES.Box(-1, 1, (1,)), "dqn needs actions of Discrete, and Strange-v0 has Box"),
     (SPACES.Box(-1, 1, (2,)), SPACES.MultiDiscrete([2, 2]), "dqn needs actions of Discrete, and Strange-v0 has MultiDiscrete"),
     (SPACES.Box(-1, 1, (2,)), SPACES.Discrete(2, start=1), "actions that count from 0, and Strange-v0 has Discrete"),
-    (SPACES.Discrete(3), SPACES.Discrete(2), "dqn needs observations of Box, and Strange-v0 has Discrete"),
-    (SPACES.Dict({"x": SPACES.Box(-1, 1, (2,))}), SPACES.Discrete(2), "observations of Box, and Strange-v0 has Dict"),
+    (SPACES.Discrete(3, start=1), SPACES.Discrete(2), "observations that count from 0, and Strange-v0 has Discrete"),
+    (SPACES.Dict({"x": SPACES.Box(-1, 1, (2,))}), SPACES.Discrete(2),
+     "dqn needs observations of Box or Discrete or MultiBinary, and Strange-v0 has Dict"),
     (SPACES.Box(-1, 1, (0,)), SPACES.Discrete(2), "observations that are not empty, and Strange-v0 has Box"),
 ])
 def test_spaces_that_it_cannot_serve_are_refused_by_name(observations, actions, message):
