@@ -163,8 +163,8 @@ class QNetwork(linen.Module):
     dueling: bool
     atoms: int | None
     noisy: float | Array | None
-    stacked: bool
-    categories: int | None
+    stacked: bool = False
+    categories: int | None = None
 
     @linen.compact
     def __call__(self, obs: Array) -> Array:
