@@ -1,11 +1,11 @@
 """What `jaxdl train` can train: algorithms by name, and presets of them. Modules are imported when they are asked for."""
 
+import dataclasses
 import importlib
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 from jaxdl.errors import UserError
-from jaxdl.optim import Config as OptimConfig
 
 
 class Algorithm(NamedTuple):
@@ -24,9 +24,15 @@ class Preset(NamedTuple):
     """Settings of an algorithm under a name of their own; they replace defaults."""
 
     algo: str
-    config: dict[str, Any]
+    config: dict[str, Any]  # a dict within is for the settings within
     train: dict[str, Any]
     summary: str
+
+
+def replaced(config: Any, values: dict[str, Any]) -> Any:
+    """A config with other values of some of its fields."""
+    return dataclasses.replace(config, **{
+        name: replaced(getattr(config, name), value) if isinstance(value, dict) else value for name, value in values.items()})
 
 
 ALGORITHMS = {
@@ -44,12 +50,12 @@ PRESETS = {
     "atari": Preset("dqn", {"env_id": "ALE/Pong-v5", "total_steps": 10_000_000, "hidden_sizes": (512,), "clip_reward": True,
                             "buffer_size": 400_000, "learning_starts": 80_000, "batch_size": 32, "gradient_steps": 2,
                             "tau": 1.0, "target_update_interval": 1_000, "exploration_fraction": 0.1,
-                            "exploration_final_eps": 0.01, "loss": "huber", "optim": OptimConfig(learning_rate=1e-4)},
+                            "exploration_final_eps": 0.01, "loss": "huber", "optim": {"learning_rate": 1e-4}},
                     {"checkpoint_memory": False, "eval_episodes": 10},
                     "dqn on Atari games with the settings of CleanRL, an update for 4 steps; --env-id ALE/...-v5"),
     "minatar": Preset("dqn", {"env_id": "Breakout-MinAtar", "total_steps": 1_000_000, "hidden_sizes": (128,),
                               "learning_starts": 5_000, "batch_size": 32,
-                              "optim": OptimConfig(learning_rate=5e-4, schedule="linear", final_fraction=0.05)}, {},
+                              "optim": {"learning_rate": 5e-4, "schedule": "linear", "final_fraction": 0.05}}, {},
                       "dqn on MinAtar's small games with the network of Young & Tian (2019); --env-id ...-MinAtar"),
 }
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.algorithms import PRESETS
 from jaxdl import files
 from jaxdl.errors import UserError
 from jaxdl.logging import read_metrics
@@ -22,6 +23,7 @@ from jaxdl.statistics import bootstrap_interval, iqm
 _SUFFIXES = (".png", ".svg", ".pdf")
 _MAX_CONFIG_BYTES = 1 << 20
 _FEW = 5  # seeds: up to so many each is drawn
+_SEVERAL = 4  # settings: of more, nothing is drawn beside
 _MOST_POINTS = 400  # of an interquartile mean
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",  # Okabe and Ito 2008
            "#999999", "#882255", "#44AA99")
@@ -155,9 +157,10 @@ def _draw(axes: Any, measure: Measure, settings: list[Setting]) -> None:
     for i, setting in enumerate(settings):
         color, label = _COLORS[i % len(_COLORS)], _label(setting, settings)
         _draw_seeds(axes, setting.curves[measure.name], color, label, "-")
-        if measure.beside in setting.curves:
+        if measure.beside in setting.curves and len(settings) <= _SEVERAL:
             _draw_seeds(axes, setting.curves[measure.beside], color, f"{label}, evaluated", "--")
-    curves = [c for s in settings for name in (measure.name, measure.beside) for c in s.curves.get(name, [])]
+    names = (measure.name, measure.beside)[: 1 + (len(settings) <= _SEVERAL)]
+    curves = [c for s in settings for name in names for c in s.curves.get(name, [])]
     begin, end = min(c.step[0] for c in curves), max(c.step[-1] for c in curves)
     if measure.skip and end > begin:
         late = np.concatenate([c.value[c.step >= begin + measure.skip * (end - begin)] for c in curves])
@@ -202,11 +205,29 @@ def _common_steps(curves: list[Curve]) -> np.ndarray:
 
 
 def _label(setting: Setting, others: list[Setting]) -> str:
-    """The algorithm, and what sets it apart from the others of its name: of more than two, what most of them do not have."""
-    others = [other.config for other in others if other.algo == setting.algo]
+    """The algorithm, or its preset, and what sets it apart from the others of its name.
+
+    Of more than two settings only what most of them do not have is said.
+    """
+    name, known = _preset(setting)
+    others = [other.config for other in others if other.algo == setting.algo and _preset(other)[0] == name]
     differing = []
-    for name, value in setting.config.items():
-        same = sum(other.get(name) == value for other in others)
-        if same < len(others) and (len(others) <= 2 or same <= len(others) / 2):
-            differing.append(f"{name}={value}")
-    return ", ".join([setting.algo, *differing])
+    for field, value in setting.config.items():
+        same = sum(other.get(field) == value for other in others)
+        if field not in known and same < len(others) and (len(others) <= 2 or same <= len(others) / 2):
+            differing.append(f"{field}={value}")
+    return ", ".join([name, *differing])
+
+
+def _preset(setting: Setting) -> tuple[str, set[str]]:
+    """The name of the largest preset that the setting has, else of its algorithm, and the fields that the preset sets.
+
+    Presets that choose an environment are none: they tell runs of one environment not apart.
+    """
+    presets = {name: preset.config for name, preset in PRESETS.items()
+               if preset.algo == setting.algo and preset.config and "env_id" not in preset.config}
+    fits = [name for name, config in presets.items() if all(setting.config.get(f) == v for f, v in config.items())]
+    if not fits:
+        return setting.algo, set()
+    name = max(fits, key=lambda name: len(presets[name]))
+    return name, set(presets[name])

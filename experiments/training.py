@@ -92,8 +92,7 @@ def _parse_train(argv: Sequence[str]) -> tuple[runs.Settings, Path | None, bool]
             raise UserError(f"{path} is of the algorithm '{given.algo}', not '{algo}'")
         config, drive = given.config, given.train
     if preset:
-        config = dataclasses.replace(config, **preset.config)
-        drive = dataclasses.replace(drive, **preset.train)
+        config, drive = algorithms.replaced(config, preset.config), algorithms.replaced(drive, preset.train)
 
     @dataclass(frozen=True)
     class Args:
