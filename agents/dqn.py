@@ -22,6 +22,7 @@ CartPole: its few terminal transitions have the large errors, which that loss cl
 Shapes: `B` batch, `N` environments, `A` actions, `Z` atoms or quantiles.
 """
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
@@ -153,8 +154,8 @@ class QNetwork(linen.Module):
     """obs [B, ...] -> action values [B, A], or their distributions [B, A, Z].
 
     An MLP; on images [H, W, C], or stacks of images [S, H, W] or [S, H, W, C], on top of convolutions: those of Mnih et
-    al. (2015), or below 36 pixels the single one of Young & Tian (2019). An observation that is one of `categories` is
-    one-hot.
+    al. (2015), below 36 pixels the single one of Young & Tian (2019), below 3 none. An observation that is one of
+    `categories` is one-hot.
     """
 
     num_actions: int
@@ -170,11 +171,14 @@ class QNetwork(linen.Module):
     def __call__(self, obs: Array) -> Array:
         if self.categories is not None:
             obs = jax.nn.one_hot(obs, self.categories)
-        if obs.ndim - self.stacked == 4 or (obs.ndim == 4 and obs.dtype == jnp.uint8):
-            if self.stacked:
-                obs = jnp.moveaxis(obs, 1, -1).reshape(obs.shape[0], *obs.shape[2:4], -1)
-            small = min(obs.shape[1:3]) < 36
-            x = (nn.NatureConv((16,), (3,), (1,)) if small else nn.NatureConv())(obs)
+        image = obs.ndim - self.stacked == 4 or (obs.ndim == 4 and obs.dtype == jnp.uint8)
+        if image and self.stacked:
+            obs = jnp.moveaxis(obs, 1, -1).reshape(obs.shape[0], *obs.shape[2:4], -1)
+        side = min(obs.shape[1:3]) if image else 0
+        if side >= 36:
+            x = nn.NatureConv()(obs)
+        elif side >= 3:
+            x = nn.NatureConv((16,), (3,), (1,))(obs)
         else:
             x = obs.reshape(obs.shape[0], -1).astype(jnp.float32)
         x = nn.MLP(self.hidden_sizes, activation=self.activation, noisy=self.noisy)(x)
@@ -192,6 +196,8 @@ def validate(config: Config) -> None:
     require_unit(config, "gamma", "tau", "exploration_initial_eps", "exploration_final_eps", "exploration_fraction",
                  "priority_exponent", "importance_exponent")
     require(config, "atoms", 2 <= config.atoms <= 10_000, "between 2 and 10000")
+    for end in ("v_min", "v_max"):
+        require(config, end, getattr(config, end) is None or math.isfinite(getattr(config, end)), "a finite number")
     if config.distribution != "c51" and (config.v_min is not None or config.v_max is not None):
         raise UserError(f"v_min and v_max are c51's, and distribution is {config.distribution}; leave them out")
     env_settings.validate(config.env)

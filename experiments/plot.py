@@ -113,7 +113,9 @@ def _settings(runs: list[Path]) -> list[Setting]:
         if not any(measure.name in curves for measure in MEASURES):
             raise UserError(f"{run} has nothing to draw yet: its metrics hold no finite "
                             f"{', '.join(m.name for m in MEASURES[:-1])} or {MEASURES[-1].name}")
-        config = {name: v for name, v in config.items() if name != "data_dir"}  # where data lies changes nothing
+        within = [v for v in config.values() if isinstance(v, dict)]  # settings within settings have flags of their own
+        config = {n: v for part in [config, *within] for n, v in part.items() if n != "data_dir"
+                  and not isinstance(v, dict)}  # where data lies changes nothing
         unit = "environment steps" if what == "env_id" else "updates"
         key = json.dumps([algo, config], sort_keys=True)
         setting = found.setdefault(key, Setting(algo, str(config[what]), unit, config, {}))

@@ -99,7 +99,9 @@ def device(make_run: Callable[[Any], Run], config: Any, data: PyTree, seeds: Seq
         return state, jax.device_get(report)
 
     def restore(state):
-        return jax.jit(lambda config, state: make_run(config).restart(state))(config, state) if run.restart else state
+        if run.restart is None:
+            return state
+        return jax.jit(lambda config, state: make_run(config).restart(state), donate_argnums=1)(config, state)
 
     return Driver(
         start=lambda: start(config, seeds, data), chunk=run_chunk, snapshot=lambda s: s, restore=restore, like=like,

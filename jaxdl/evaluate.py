@@ -15,10 +15,12 @@ import numpy as np
 
 from jaxdl import envs
 from jaxdl.drive import START_OPTIONS
+from jaxdl.errors import EnvError
 from jaxdl.types import Actor, Array, Key, PyTree
 
 _LANES = 10  # environments side by side, where each is a Python object or an emulator
 _MANY = 100  # where they are rows of arrays
+_ENDLESS = 100_000  # steps of one episode, after which it is taken to have no end
 _CHUNK = 128  # steps on the device between two looks at what has ended
 
 
@@ -77,6 +79,8 @@ class _Score:
         """A step of all lanes, [lanes] each; `counts` is false where it was none of an episode."""
         self.total += np.where(counts, reward, 0)
         self.length += counts
+        if self.length[self.left > 0].max(initial=0) > _ENDLESS:
+            raise EnvError(f"an episode has not ended after {_ENDLESS:,} steps; give the environment a time_limit")
         for lane in np.flatnonzero(ended):
             if self.left[lane] > 0:
                 self.returns.append(self.total[lane])
@@ -112,7 +116,8 @@ def _on_device(actor: Actor, params: PyTree, env_id: str, episodes: int, seed: i
     score, t = _Score(episodes, lanes), 0
     begin, play = _programs(actor, env_id, lanes, settings)
     key = jax.random.key(seed)
-    state = begin(key)
+    key, k_begin = jax.random.split(key)
+    state = begin(k_begin)
     while score.left.any():
         state, rewards, ends = play(params, state, key, np.int32(t))
         t += _CHUNK
@@ -127,7 +132,7 @@ def _programs(actor: Actor, env_id: str, lanes: int, settings: envs.Config) -> t
     env = envs.make_device(env_id, settings)
 
     def begin(key: Key) -> PyTree:
-        return *env.reset(jax.random.fold_in(key, 1), lanes), actor.init(lanes)
+        return *env.reset(key, lanes), actor.init(lanes)
 
     def play(params: PyTree, state: PyTree, key: Key, t: Array) -> tuple[PyTree, Array, Array]:
         def step(state, t):

@@ -70,7 +70,7 @@ class Result(NamedTuple):
 
 
 class TrainingError(JaxdlError):
-    """Training went wrong: a loss or a parameter is no longer finite."""
+    """Training went wrong: a loss or a parameter is no longer finite, or an environment failed."""
 
 
 def validate(config: Config) -> None:
@@ -118,8 +118,8 @@ def fit(
         show_progress: draw a progress bar on stderr.
 
     Raises:
-        TrainingError: a metric or a parameter is not finite; names the step and the last good checkpoint.
-        EnvError: an environment failed; names the step and the last good checkpoint.
+        TrainingError: a metric or a parameter is not finite, or an environment failed; names the step and the last good
+            checkpoint.
         CheckpointError: a checkpoint cannot be written or read.
         UserError: checkpoints would not fit the disk.
     """
@@ -148,10 +148,8 @@ def fit(
             target = min([last, *(_next_multiple(step, e) for e in every.values() if e)])
             n = min(pace, math.ceil((target - step) / driver.stride), (last - step) // driver.stride)
             start = time.perf_counter()
-            try:
+            with shelf.named():
                 state, news = driver.chunk(state, n)
-            except EnvError as e:
-                raise EnvError(f"{e}; {shelf.newest_in_words()}") from e
             spent = time.perf_counter() - start
             train_s += spent
             pace = max(1, min(4 * pace, int(n * _CHUNK_S / max(spent, 1e-9))))
@@ -160,12 +158,16 @@ def fit(
             totals = news.metrics if totals is None else jax.tree.map(np.add, totals, news.metrics)
             due = {name for name, e in every.items() if e and before // e < step // e}
 
+            kept = "checkpoint" in due or step == last
+            if kept:
+                shelf.write(step, driver.snapshot(state))
             values = {}
             if "log" in due or step == last:
                 values = _means(totals) | {"steps_per_s": (step - logged_at) / max(train_s - logged_s, 1e-9)}
                 totals, logged_at, logged_s = None, step, train_s
             if evaluate and ("eval" in due or step == last):
-                evaluation = [evaluate(p) for p in members_of(driver.params(state), driver.members)]
+                with shelf.named():
+                    evaluation = [evaluate(p) for p in members_of(driver.params(state), driver.members)]
                 values |= {f"eval/{name}": _column(evaluation, name) for name in evaluation[0]}
                 mean = float(np.mean(_column(evaluation, score)))
                 if config.eval_every:
@@ -179,7 +181,7 @@ def fit(
             bar.update(step, values or _means(totals))
             if stopped() and step < last and ended == "finished":
                 ended = "interrupted"
-            if "checkpoint" in due or step == last or ended != "finished":
+            if ended != "finished" and not kept:
                 shelf.write(step, driver.snapshot(state))
     if evaluate and evaluation is None and ended != "interrupted":
         evaluation = [evaluate(p) for p in members_of(driver.params(state), driver.members)]
@@ -239,6 +241,14 @@ class _Shelf:
             checkpoint.save(self.checkpoints, step, kept, meta=self.meta, keep=self.config.keep_checkpoints)
             self.newest = step
 
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """An environment that fails within is an error of the training, which says what is left of it."""
+        try:
+            yield
+        except EnvError as e:
+            raise TrainingError(f"{e}; {self.newest_in_words()}") from e
+
     def newest_in_words(self) -> str:
         if self.newest is None:
             return "no checkpoint was written before it"
@@ -256,8 +266,7 @@ class _Shelf:
         step, state = checkpoint.restore(self.checkpoints, like, meta=self.meta)
         self.newest = step
         if like is not driver.like:  # begins again with what a new run has in it
-            fresh = driver.snapshot(driver.start()).source.memory
-            state = state._replace(source=state.source._replace(memory=fresh))
+            state = state._replace(source=driver.snapshot(driver.start()).source)  # and its environments
         return step, driver.restore(state)
 
 

@@ -12,7 +12,7 @@ import pytest
 from agents import dqn
 from generative import vae
 from jaxdl import checkpoint, data, drive, envs, host, train
-from jaxdl.errors import UserError
+from jaxdl.errors import EnvError, UserError
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.types import DataSpec
 
@@ -211,3 +211,38 @@ def test_a_packed_tree_comes_back_bit_by_bit():
     assert len(buffers) == len({"float32", "bool", "int32", "uint32"}) + 1
     same_bits(packing.unpack(buffers), tree)
     same_bits(packing.unpack([np.asarray(b) for b in buffers]), tree)
+
+
+def test_a_doubt_is_said_once_on_stderr(drivers, capsys):
+    asked = []
+
+    def doubt(values):
+        asked.append(values)
+        return "that looks odd" if len(asked) > 1 else None
+
+    train.fit(drivers["vae"], train.Config(log_every=10), 60, doubt=doubt)
+    said = capsys.readouterr()
+    assert [line for line in said.err.splitlines() if line.startswith("jaxdl: ")] == ["jaxdl: that looks odd"]
+    assert len(asked) == 2  # a row without a doubt, and the one with it: no other is asked about
+    assert all("loss" in values for values in asked)
+    assert "odd" not in said.out
+
+
+def test_an_environment_that_fails_leaves_the_last_good_checkpoint_whole_and_named(drivers, tmp_path):
+    driver, taken = drivers["dqn"], []
+
+    def chunk(state, n):
+        taken.append(n)
+        if driver.first_step + sum(taken) * driver.stride > 300:
+            raise EnvError("Motor-v0 failed: the motor broke, at environment step 304")
+        return driver.chunk(state, n)
+
+    broken = driver._replace(chunk=chunk)
+    message = "the motor broke, at environment step 304; the last good checkpoint is step 252 in .*"
+    with pytest.raises(train.TrainingError, match=message):
+        train.fit(broken, train.Config(checkpoint_every=252, log_every=50), 1_000, folder=tmp_path / "run")
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [252]
+    resumed = train.fit(driver, train.Config(), 1_000, folder=tmp_path / "run", resume=True)
+    same_bits(resumed.state, train.fit(driver, train.Config(), 1_000).state)
+    with pytest.raises(train.TrainingError, match=r"at environment step 304; no checkpoint was written before it"):
+        train.fit(broken, train.Config(), 1_000, folder=tmp_path / "at once")

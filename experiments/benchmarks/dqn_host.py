@@ -40,9 +40,10 @@ def stable_baselines(module: str, packages: tuple[str, ...], hidden: list[int], 
         import torch
 
         torch.set_num_threads(1)
+    quiet = {"render_mode": None}  # theirs is rgb_array, with which LunarLander draws particles that nobody sees
     clock = Clock()
-    model = importlib.import_module(module).DQN(
-        "MlpPolicy", make_vec_env(env_id, n_envs=num_envs), policy_kwargs={"net_arch": hidden}, seed=0, **SHARED)
+    venv = make_vec_env(env_id, n_envs=num_envs, env_kwargs=quiet)
+    model = importlib.import_module(module).DQN("MlpPolicy", venv, policy_kwargs={"net_arch": hidden}, seed=0, **SHARED)
     model.learn(steps, callback=clock)
     return {"steps_per_s": (steps - steps // 2) / (time.perf_counter() - clock.half), "versions": common.versions(*packages)}
 

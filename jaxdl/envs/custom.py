@@ -32,7 +32,7 @@ def load(env_id: str) -> FuncEnv:
     name, cls = env_id.split(":")
     try:
         module = import_module(name)
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         if isinstance(e, ModuleNotFoundError) and e.name and (name == e.name or name.startswith(f"{e.name}.")):
             raise EnvError(f"there is no environment '{env_id}': no module '{e.name}' here or in the Python path") from e
         raise EnvError(f"{env_id} cannot be made: importing {name} failed with {_said(e)}") from e
@@ -45,7 +45,7 @@ def load(env_id: str) -> FuncEnv:
                        "functional.FuncEnv; register one of Gymnasium's usual kind with gymnasium.register, and use its id")
     try:
         env = found()
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise EnvError(f"{env_id} cannot be made: {_said(e)}") from e
     for space in ("observation_space", "action_space"):
         if not isinstance(getattr(env, space, None), gymnasium.Space):

@@ -37,6 +37,9 @@ def validate(config: Config) -> None:
         UserError: names the field, what was given and what would do.
     """
     require_positive(config, "frame_stack", "time_limit", "atari_stack", "frame_skip", "max_frames")
+    for field in ("frame_stack", "atari_stack", "frame_skip"):
+        require(config, field, getattr(config, field) <= 1_000, "at most 1000")
+    require(config, "max_frames", config.max_frames <= 10**9, "at most 10**9")
     require(config, "env_timeout", config.env_timeout >= 0, "0 or above")
     require(config, "noop_max", 0 <= config.noop_max < 2**31, "0 or above")
     require_unit(config, "sticky_actions")

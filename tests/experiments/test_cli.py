@@ -187,12 +187,19 @@ def test_the_host_backend_learns_as_many_steps_and_resume_says_what_it_cannot_ke
 def test_a_preset_replaces_defaults_and_flags_replace_it(name, monkeypatch, here):
     preset = algorithms.PRESETS[name]
     seen = []
-    monkeypatch.setattr("experiments.training._run", lambda folder, settings, *_, **__: seen.append(settings) or {})
-    assert cli.main(["train", name]) == 0
-    assert cli.main(["train", name, "--gamma", "0.5", *(["--stop-at-return", "9"] if name == "cartpole" else [])]) == 0
+
+    def refuse(settings):  # nothing need be compiled
+        seen.append(settings)
+        raise UserError("enough")
+
+    monkeypatch.setattr("experiments.jobs.open_job", refuse)
+    assert cli.main(["train", name]) == 2
+    assert cli.main(["train", name, "--gamma", "0.5", *(["--stop-at-return", "9"] if name == "cartpole" else [])]) == 2
     plain, changed = seen
+    within = {field: value for field, value in preset.config.items() if isinstance(value, dict)}
     assert plain.algo == preset.algo
-    assert plain.config == dqn.Config(**preset.config)
+    assert plain.config == dataclasses.replace(dqn.Config(), **preset.config | {
+        field: dataclasses.replace(getattr(dqn.Config(), field), **values) for field, values in within.items()})
     assert plain.train == train.Config(**preset.train)
     assert changed.config == dataclasses.replace(plain.config, gamma=0.5)
     assert changed.train.stop_at_return == (9.0 if name == "cartpole" else None)

@@ -161,7 +161,7 @@ DQN = [
     ("--env-id OddStart-v0", "count from 0", "OddStart-v0"),
     ("--env-id OddDict-v0", "observations of Box", "OddDict-v0", "Dict("),
     ("--env-id OddTuple-v0", "observations of Box", "OddTuple-v0", "Tuple("),
-    ("--env-id FrozenLake-v1", "observations of Box", "Discrete(16)"),
+    ("--env-id FrozenLake-v1 --frame-stack 2", "observations of Box", "FrozenLake-v1", "MultiDiscrete([16 16])"),
     ("--env-id LunarLander-v3 --backend device", "LunarLander-v3", "device", "backend=host"),
     ("--env-id LunarLander-v3 --num-seeds 2", "num_seeds=2", "LunarLander-v3"),
     ("--backend host --num-seeds 3", "num_seeds=3", "host"),
@@ -221,10 +221,41 @@ DQN = [
     ("--out note.txt/deeper", "note.txt/deeper cannot be made", "Not a directory"),
     ("--out things", "things is not empty and not a run folder"),
     ("--out things --overwrite", "things is not empty and not a run folder"),
+    ("--v-min 0", "v_min and v_max are c51's", "distribution is none"),
+    ("--v-max 5 --distribution qr", "v_min and v_max are c51's", "distribution is qr"),
+    ("--distribution c51 --v-min 3 --v-max 3", "v_min must be below v_max", "v_min=3.0", "v_max=3.0"),
+    ("--distribution c51 --v-max nan", "v_max must be a finite number", "nan"),
+    ("--distribution c51 --env-id CliffWalking-v1", "c51 needs v_min and v_max", "CliffWalking-v1", "distribution=qr"),
+    ("--distribution c51 --atoms 1", "atoms must be between 2 and 10000, got 1"),
+    ("--distribution c52", "--distribution", "'c52'", "'c51'"),
+    ("--priority-exponent 1.1", "priority_exponent must be between 0 and 1, got 1.1"),
+    ("--importance-exponent nan", "importance_exponent", "got nan"),
+    ("--noisy-sigma 0", "noisy_sigma must be above 0, got 0.0"),
+    ("--frame-stack 0", "frame_stack must be above 0, got 0"),
+    ("--time-limit 0", "time_limit must be above 0, got 0"),
+    ("--sticky-actions 2", "sticky_actions must be between 0 and 1, got 2.0"),
+    ("--noop-max -1", "noop_max must be 0 or above, got -1"),
+    ("--env-timeout -1", "env_timeout must be 0 or above, got -1"),
+    ("--env-id Brekout-MinAtar", "'Brekout-MinAtar'", "did you mean 'Breakout-MinAtar'"),
+    ("--env-id Breakout-MinAtar --backend host", "Breakout-MinAtar runs on the device alone", "backend=device"),
+    ("--env-id nowhere:Env", "'nowhere:Env'", "no module 'nowhere'"),
+    ("--env-id json:Env", "'json:Env'", "json has no class 'Env'"),
+    ("--env-id json:dumps", "'json:dumps'", "json has something else as class 'dumps'"),
+    ("--env-id json:JSONDecoder", "json:JSONDecoder is no environment for the device", "FuncEnv"),
+    ("--env-id json:JSONDecoder --backend host", "json:JSONDecoder runs on the device alone", "backend=device"),
     *((f"--{name.replace('_', '-')} {value}", f"{name} must be above 0, got {value}") for value in (0, -3) for name in (
         "num_envs", "total_steps", "buffer_size", "learning_starts", "batch_size", "train_freq", "gradient_steps",
         "target_update_interval", "n_steps", "lr_steps", "accumulate", "num_seeds", "stop_step", "log_every", "eval_every",
         "eval_episodes", "checkpoint_every", "keep_checkpoints")),
+]
+
+GAMES = [
+    ("ale_py", "--env-id ALE/Pong-v5 --num-seeds 2", "num_seeds=2", "ALE/Pong-v5 runs outside of JAX"),
+    ("ale_py", "--env-id ALE/Pong-v5 --backend host --num-seeds 2", "num_seeds=2", "ALE/Pong-v5 runs on the host"),
+    ("ale_py", "--env-id ALE/Pong-v5 --frame-stack 2", "frame_stack=2 is not for Atari", "atari_stack"),
+    ("ale_py", "--env-id ALE/Pong-v5 --buffer-size 16", "buffer_size=16 leaves an environment 8 steps", "raise it to 18"),
+    ("ale_py", "--env-id ALE/Pong-v5 --normalize-obs", "normalize_obs", "ALE/Pong-v5", "uint8"),
+    ("gymnax", "--env-id Breakout-MinAtar --normalize-obs", "normalize_obs", "Breakout-MinAtar", "bool"),
 ]
 
 VAE = [
@@ -285,6 +316,13 @@ LOOKING = [
       for flags, *words in table)])
 def test_a_mistake_is_one_sentence_and_leaves_no_trace(here, capsys, argv, words):
     refused(capsys, argv, *words)
+
+
+@pytest.mark.parametrize(("package", "flags", "words"), [
+    pytest.param(package, flags, words, id=flags) for package, flags, *words in GAMES])
+def test_a_mistake_with_a_game_is_one_sentence_and_leaves_no_trace(here, capsys, package, flags, words):
+    pytest.importorskip(package)
+    refused(capsys, f"{SMALL['dqn']} {flags}", *words)
 
 
 @pytest.mark.parametrize("flags", ["--gamma 2", "--env-id Pendulum-v1", "--buffer-size 1001",

@@ -151,6 +151,17 @@ def test_settings_are_kept_apart_and_named_by_what_differs(axes_of, tmp_path):
     assert len(mnist.get_lines()) == 2
 
 
+def test_of_more_than_two_settings_only_what_is_not_common_is_named(axes_of, tmp_path):
+    rows = {1: {"eval/return_mean": 1.0}, 2: {"eval/return_mean": 2.0}}
+    options = [{}, {"n_steps": 3}, {"dueling": True}, {"n_steps": 3, "dueling": True, "noisy": True}, {"gamma": 0.9}]
+    runs = [make(tmp_path / str(i), rows, **{"gamma": 0.99, "n_steps": 1, "dueling": False, "noisy": False} | option)
+            for i, option in enumerate(options)]
+    (axes,) = axes_of(*runs, make(tmp_path / "other", rows, "ppo", gamma=0.5))
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["dqn", "dqn, n_steps=3", "dqn, dueling=True", "dqn, n_steps=3, dueling=True, noisy=True",
+                      "dqn, gamma=0.9", "ppo"]
+
+
 def test_settings_of_a_task_share_a_measure_or_have_axes_of_their_own(axes_of, tmp_path):
     both = {s: {"eval/return_mean": 1.0, "episode_return": 2.0} for s in (1, 2)}
     episodes = {s: {"episode_return": 3.0} for s in (1, 2)}
