@@ -46,7 +46,8 @@ def test_floats_and_configs_within_are_leaves_and_all_else_is_static():
     assert leaves(Outer(limit=9.0)) == {".scale": 2.0, ".limit": 9.0, ".inner.rate": 0.5}
     assert set(leaves(train.Config(stop_at_return=1.0))) == {".stop_at_return"}
     assert {name for name in leaves(dqn.Config()) if "optim" not in name} == {
-        ".gamma", ".tau", ".exploration_initial_eps", ".exploration_final_eps", ".exploration_fraction"}
+        ".gamma", ".tau", ".exploration_initial_eps", ".exploration_final_eps", ".exploration_fraction", ".priority_exponent",
+        ".importance_exponent", ".noisy_sigma", ".env.sticky_actions"}
 
 
 @pytest.mark.parametrize("value", ALL, ids=lambda v: f"{type(v).__module__}.{type(v).__name__}")

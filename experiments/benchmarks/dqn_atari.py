@@ -13,7 +13,7 @@ import common
 SHARED = {"buffer_size": 100_000, "learning_starts": 1_000, "batch_size": 32, "gamma": 0.99, "train_freq": 1,
           "gradient_steps": 1, "target_update_interval": 1_000, "exploration_fraction": 0.1, "exploration_final_eps": 0.05}
 RATE = 1e-4
-STEPS = {1: 1_200, 8: 6_000}  # of the peers and of the host path, after the random ones
+STEPS = {1: 400, 8: 3_200}  # of the peers and of the host path, after the random ones
 
 
 def stable_baselines(module: str, packages: tuple[str, ...], num_envs: int) -> dict:
