@@ -1,16 +1,16 @@
 """Draws in proportion to priorities, by a tree of sums whose nodes have 16 children.
 
-Schaul et al., "Prioritized experience replay" (2016), appendix B.2.1, have a binary tree. Here four of its levels lie in one
-row of 32 numbers, two cache lines: a million leaves are 5 rows deep, and it compiles in a tenth of the time. A write sets
-leaves and computes the sums above them from their children: nothing is added to a sum, so nothing drifts. A draw goes down
-from the root with a fresh uniform number for each row: a single one of float32 has 2**23 values, too few to reach every leaf.
+Schaul et al., "Prioritized experience replay" (2016), appendix B.2.1, have a binary tree; with 16 children a tree over a
+million leaves is 5 levels deep, each node one cache line, and it compiles in a tenth of the time. A write sets leaves and
+recomputes the sums above them from their children: nothing is added to a sum, so nothing drifts. A draw goes down from the
+root with a fresh uniform number at each level: a single one of float32 has 2**23 values, too few to reach every leaf.
 
 Shapes: `M` leaves written, `B` draws.
 """
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,7 @@ import jax.numpy as jnp
 from jaxdl.types import Array, Key
 
 FAN = 16
-_SMALL = 512  # rows: of a level with so many all sums are computed anew, which is quicker than some of them
-Levels = tuple[Array, ...]  # the leaves first: [n_l, 32] float32; a row is a heap, its sums at 1 to 15, 16 children behind
+Levels = tuple[Array, ...]  # the leaves first: [n_l, 16] float32, where node i of a level has the row i of the level below
 
 
 class SumTree(NamedTuple):
@@ -43,63 +42,42 @@ def make(capacity: int) -> SumTree:
         sizes.append(math.ceil(sizes[-1] / FAN))
 
     def init() -> Levels:
-        return tuple(jnp.zeros((n, 2 * FAN), jnp.float32) for n in sizes)
+        return tuple(jnp.zeros((n, FAN), jnp.float32) for n in sizes)
 
     def set_(levels: Levels, index: Array, priority: Array) -> Levels:
-        written: list[Array] = []
-        sums = None  # of all rows of the level below, where that is small
+        written: list[Any] = []
         for level in levels:
-            rows = level.shape[0]
-            if sums is not None:
-                level = level.at[:, FAN:].set(jnp.pad(sums[:, 1], (0, rows * FAN - len(sums))).reshape(rows, FAN))
-            else:
-                row = index // FAN
-                level = level.at[row, FAN + index % FAN].set(priority, mode="drop")
-            if rows > _SMALL:
-                some = _sums(level.at[row, FAN:].get(mode="fill", fill_value=0))
-                written.append(level.at[row, :FAN].set(some, mode="drop"))
-                index, priority = row, some[:, 1]
-            else:
-                sums = _sums(level[:, FAN:])
-                written.append(level.at[:, :FAN].set(sums))
+            row = index // FAN
+            level = level.at[row, index % FAN].set(priority, mode="drop")
+            written.append(level)
+            index, priority = row, level.at[row].get(mode="fill", fill_value=0).sum(-1)
         return tuple(written)
 
     def sample(levels: Levels, key: Key, batch_size: int) -> tuple[Array, Array]:
         u = jax.random.uniform(key, (len(levels), batch_size))
         node = jnp.zeros(batch_size, jnp.int32)
         for level, u_l in zip(reversed(levels), u, strict=True):
-            child, priority = _choose(level, node, u_l)
+            children = level.at[node].get(mode="promise_in_bounds")
+            child, priority = _choose(children, u_l)
             node = node * FAN + child
         return node, priority / total(levels)
 
     def total(levels: Levels) -> Array:
-        return levels[-1][0, 1]
+        return levels[-1].sum()
 
     return SumTree(init, set_, sample, total, sizes[0] * FAN)
 
 
-def _sums(children: Array) -> Array:
-    """The inner nodes of the binary heap over 16 children, [M, 16] -> [M, 16]: of node k the children are 2 k and 2 k + 1."""
-    pairs = [children]
-    while pairs[-1].shape[1] > 1:
-        pairs.append(pairs[-1][:, ::2] + pairs[-1][:, 1::2])
-    return jnp.concatenate([jnp.zeros_like(pairs[-1]), *reversed(pairs[1:])], axis=1)
+def _choose(children: Array, u: Array) -> tuple[Array, Array]:
+    """Of each row of [B, 16] the child that `u` [B] in [0, 1) falls on, and its priority.
 
-
-def _choose(level: Array, row: Array, u: Array) -> tuple[Array, Array]:
-    """Of each of the rows [B] the child that `u` [B] in [0, 1) falls on, and its priority.
-
-    A child of priority 0 is never taken: what is left of `u` stays below the sum that it falls into, rounded as it may be.
+    Sums are added up one after the other, so that a child of priority 0 makes none greater and is never chosen.
     """
-    flat = level.reshape(-1)
-
-    def at(k: Array) -> Array:
-        return flat.at[row * 2 * FAN + k].get(mode="promise_in_bounds")
-
-    k = jnp.ones_like(row)
-    target = u * at(k)  # below the sum of node k, here and further down
-    for _ in range(4):
-        left = at(2 * k)
-        goes_right = target >= left
-        target, k = jnp.where(goes_right, (target - left) * (1 - 2**-23), target), 2 * k + goes_right
-    return k - FAN, at(k)
+    columns = [children[:, j] for j in range(FAN)]
+    sums = [columns[0]]
+    for column in columns[1:]:
+        sums.append(sums[-1] + column)
+    target = u * sums[-1]  # below the last sum: u is at most 1 - 2**-23
+    child = sum((s <= target).astype(jnp.int32) for s in sums[:-1])
+    chosen = jnp.where(child[:, None] == jnp.arange(FAN), children, 0).sum(-1)
+    return child, chosen

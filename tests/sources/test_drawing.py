@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from jaxdl import drive
-from jaxdl.sources import drawing, storage, sum_tree
+from jaxdl.sources import drawing, storage
 from jaxdl.types import EnvSpec, Stack, TimeStep, Transition
 
 P_VALUE = 1e-4  # seeds are fixed: the statistical tests hold or not, once and for all
@@ -63,7 +63,7 @@ def told(memory, state, index, error):
 
 
 def priorities(state):
-    return np.asarray(state.tree[0])[:, sum_tree.FAN :].reshape(-1)[:CAPACITY]
+    return np.asarray(state.tree[0]).reshape(-1)[:CAPACITY]
 
 
 def priority(error, alpha=ALPHA):
