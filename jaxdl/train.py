@@ -158,15 +158,12 @@ def fit(
             totals = news.metrics if totals is None else jax.tree.map(np.add, totals, news.metrics)
             due = {name for name, e in every.items() if e and before // e < step // e}
 
-            kept = "checkpoint" in due or step == last
-            if kept:
-                shelf.write(step, driver.snapshot(state))
             values = {}
             if "log" in due or step == last:
                 values = _means(totals) | {"steps_per_s": (step - logged_at) / max(train_s - logged_s, 1e-9)}
                 totals, logged_at, logged_s = None, step, train_s
             if evaluate and ("eval" in due or step == last):
-                with shelf.named():
+                with shelf.named(lambda: shelf.write(step, driver.snapshot(state))):  # noqa: B023
                     evaluation = [evaluate(p) for p in members_of(driver.params(state), driver.members)]
                 values |= {f"eval/{name}": _column(evaluation, name) for name in evaluation[0]}
                 mean = float(np.mean(_column(evaluation, score)))
@@ -181,7 +178,7 @@ def fit(
             bar.update(step, values or _means(totals))
             if stopped() and step < last and ended == "finished":
                 ended = "interrupted"
-            if ended != "finished" and not kept:
+            if "checkpoint" in due or step == last or ended != "finished":  # after the row, which a crash must not lose
                 shelf.write(step, driver.snapshot(state))
     if evaluate and evaluation is None and ended != "interrupted":
         evaluation = [evaluate(p) for p in members_of(driver.params(state), driver.members)]
@@ -242,11 +239,12 @@ class _Shelf:
             self.newest = step
 
     @contextmanager
-    def named(self) -> Iterator[None]:
-        """An environment that fails within is an error of the training, which says what is left of it."""
+    def named(self, save: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """An environment that fails within is an error of the training, which says what is left of it after `save`."""
         try:
             yield
         except EnvError as e:
+            save()
             raise TrainingError(f"{e}; {self.newest_in_words()}") from e
 
     def newest_in_words(self) -> str:

@@ -246,3 +246,12 @@ def test_an_environment_that_fails_leaves_the_last_good_checkpoint_whole_and_nam
     same_bits(resumed.state, train.fit(driver, train.Config(), 1_000).state)
     with pytest.raises(train.TrainingError, match=r"at environment step 304; no checkpoint was written before it"):
         train.fit(broken, train.Config(), 1_000, folder=tmp_path / "at once")
+
+
+def test_an_environment_that_fails_in_an_evaluation_loses_nothing_of_the_training(drivers, tmp_path):
+    def evaluate(params):
+        raise EnvError("Motor-v0 failed: the motor broke")
+
+    with pytest.raises(train.TrainingError, match=r"the motor broke; the last good checkpoint is step 1000 in .*"):
+        train.fit(drivers["dqn"], train.Config(), 1_000, folder=tmp_path / "run", evaluate=evaluate)
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints")[-1] == 1_000

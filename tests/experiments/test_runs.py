@@ -127,7 +127,9 @@ def test_names_are_algorithms_or_presets_of_settings_that_exist():
     assert not algorithms.PRESETS.keys() & algorithms.ALGORITHMS.keys()
     for preset in algorithms.PRESETS.values():
         module = algorithms.ALGORITHMS[preset.algo].load()
-        runs.Settings(preset.algo, module.Config(**preset.config), train.Config(**preset.train)).validate()
+        config, drive = (algorithms.replaced(c, values) for c, values in (
+            (module.Config(), preset.config), (train.Config(), preset.train)))
+        runs.Settings(preset.algo, config, drive).validate()
 
 
 @pytest.mark.parametrize("name", algorithms.ALGORITHMS)
