@@ -303,18 +303,18 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
             out, of_select = jnp.split(apply(params, jnp.concatenate([batch.obs, batch.next_obs]), noise), 2)
         else:
             out, of_select = apply(params, batch.obs, noises[1]), of_next
-        loss, error, more = errors(out, batch, of_next, mean(of_select).argmax(-1))
+        loss, error, more = errors(out, batch, of_next, mean(of_select))
         weighted = loss if batch.weight is None else batch.weight * loss
         metrics = {"loss": Mean.of(loss), "q_mean": Mean.of(mean(out))} | more
         return weighted.mean(), (metrics, error)
 
-    def errors(out: Array, batch: Transition, of_next: Array, best: Array) -> tuple[Array, Array, dict[str, Mean]]:
-        """Losses [B], what priorities are made of [B], and metrics of their own."""
+    def errors(out: Array, batch: Transition, of_next: Array, select: Array) -> tuple[Array, Array, dict[str, Mean]]:
+        """Losses [B], what priorities are made of [B], and metrics of their own; `select` [B, A] chooses the next action."""
         if config.distribution == "none":
-            delta = td_error(out, batch.action, batch.reward, batch.discount, of_next, jax.nn.one_hot(best, num_actions))
+            delta = td_error(out, batch.action, batch.reward, batch.discount, of_next, select)
             loss = {"huber": losses.huber, "squared": losses.squared}[config.loss](delta)
             return loss, jnp.abs(delta), {}
-        chosen, following = _at(out, batch.action), jax.lax.stop_gradient(_at(of_next, best))
+        chosen, following = _at(out, batch.action), jax.lax.stop_gradient(_at(of_next, select.argmax(-1)))
         reward, discount = batch.reward[:, None], batch.discount[:, None]
         if config.distribution == "qr":
             loss = losses.quantile_huber(chosen, reward + discount * following)
@@ -329,7 +329,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
     def update(state: State, batch: Transition, key: Key) -> tuple[State, Aux]:
         moments = None if state.moments is None else state.moments.add(batch.obs, axis_name)
-        batch = batch._replace(obs=normalized(moments, batch.obs), next_obs=normalized(moments, batch.next_obs), index=None)
+        batch = batch._replace(obs=normalized(moments, batch.obs), next_obs=normalized(moments, batch.next_obs))
         if batch.weight is not None:
             largest = batch.weight.max()
             batch = batch._replace(weight=batch.weight / (

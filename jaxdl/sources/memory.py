@@ -40,7 +40,6 @@ class Memory(NamedTuple):
     draw: Any  # (state, key, B) -> index [B], uniform over all items
     age: Any  # (state, index [...]) -> int32 [...]: how many items of its environment are newer
     read: Any  # (state, index [B], n=1) -> (items [n, B, ...], available [n, B] bool): the item and those that follow it
-    sample: Any  # (state, key, B, n=1) -> as `read`, of uniform draws
 
 
 def make(example: PyTree, capacity: int, num_envs: int) -> Memory:
@@ -104,10 +103,7 @@ def make(example: PyTree, capacity: int, num_envs: int) -> Memory:
         rows = state.rows.at[rows.reshape(-1)].get(mode="promise_in_bounds")
         return words.unpack(rows.reshape(n, index.shape[0], words.width)), available
 
-    def sample(state: MemoryState, key: Key, batch_size: int, n: int = 1) -> tuple[PyTree, Array]:
-        return read(state, draw(state, key, batch_size), n)
-
-    return Memory(init, places, add, amend, draw, age, read, sample)
+    return Memory(init, places, add, amend, draw, age, read)
 
 
 def check_capacity(capacity: int, num_envs: int) -> None:

@@ -43,8 +43,7 @@ class Storage(NamedTuple):
     draw: Callable[[PyTree, Key, int], Array] | None  # (state, key, B) -> index [B]: uniform; None: not without priorities
     read: Callable[[PyTree, Array], Transition]  # (state, index [B]) -> transitions
     size: Callable[[PyTree], Array]  # (state) -> rows in use, ()
-    capacity: int
-    rows: int  # the most that an `add` of one step writes or retires
+    capacity: int  # rows
 
 
 class _Step(NamedTuple):
@@ -117,7 +116,7 @@ def records(spec: EnvSpec, *, num_envs: int, buffer_size: int, n_steps: int, gam
         return Transition(first.obs, first.action, reward, discount, next_obs)
 
     return Storage(lambda obs: memory.init(), item, add, begin, survives, memory.draw, read, lambda s: s.size.sum(),
-                   buffer_size, num_envs)
+                   buffer_size)
 
 
 class FramesState(NamedTuple):
@@ -211,4 +210,4 @@ def frames(spec: EnvSpec, *, num_envs: int, buffer_size: int, n_steps: int, gamm
             obs, next_obs = jnp.split(both, 2)
         return Transition(obs, steps.action[0], reward, discount, next_obs)
 
-    return Storage(init, item, add, begin, survives, None, read, lambda s: s.steps.size.sum(), buffer_size, 2 * num_envs)
+    return Storage(init, item, add, begin, survives, None, read, lambda s: s.steps.size.sum(), buffer_size)

@@ -33,6 +33,11 @@ def items(key, *lead):
     }
 
 
+def sample(memory, state, key, size, n=1):
+    """Uniform draws, read with those that follow them."""
+    return memory.read(state, memory.draw(state, key, size), n)
+
+
 def same_bits(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
@@ -45,7 +50,7 @@ def test_every_dtype_comes_out_with_the_bits_that_went_in():
     memory = memories.make(EXAMPLE, capacity=4, num_envs=4)
     added = items(jax.random.key(0), 1, 4)
     state = memory.add(memory.init(), added)
-    drawn, _ = memory.sample(state, jax.random.key(1), 64)
+    drawn, _ = sample(memory, state, jax.random.key(1), 64)
     by_count = {np.asarray(added["count"][0, e]).tobytes(): e for e in range(4)}
     which = [by_count[np.asarray(c).tobytes()] for c in drawn["count"][0]]
     assert set(which) == {0, 1, 2, 3}
@@ -59,7 +64,7 @@ def numbered(k, num_envs, begin):
 
 
 def contents(memory, state, draws=4000, seed=0):
-    drawn, _ = memory.sample(state, jax.random.key(seed), draws)
+    drawn, _ = sample(memory, state, jax.random.key(seed), draws)
     return set(np.asarray(drawn["id"][0]).tolist())
 
 
@@ -95,7 +100,7 @@ def test_every_item_is_equally_likely_also_where_rings_differ_in_size():
     state = memory.init()
     for t in range(6):
         state = memory.add(state, numbered(1, 3, t), jnp.array([[True, t % 2 == 0, t < 1]]))
-    drawn, _ = memory.sample(state, jax.random.key(3), 100_000)
+    drawn, _ = sample(memory, state, jax.random.key(3), 100_000)
     values, counts = np.unique(np.asarray(drawn["id"][0]), return_counts=True)
     assert len(values) == 6 + 3 + 1
     assert stats.chisquare(counts).pvalue > 1e-3
@@ -106,7 +111,7 @@ def test_the_items_that_follow_are_those_of_the_same_environment_up_to_the_newes
     state = memory.init()
     for t in range(9):  # rings of 4: times 5..8 remain, across the seam
         state = memory.add(state, numbered(1, 3, t))
-    drawn, available = memory.sample(state, jax.random.key(0), 500, n=3)
+    drawn, available = sample(memory, state, jax.random.key(0), 500, n=3)
     ids, available = np.asarray(drawn["id"]), np.asarray(available)
     for i in range(500):
         env, t = divmod(ids[0, i], 1000)
@@ -121,8 +126,8 @@ def test_draws_agree_under_jit_and_vmap():
     memory = memories.make({"id": jax.ShapeDtypeStruct((), jnp.int32)}, capacity=12, num_envs=3)
     keys = jax.random.split(jax.random.key(5), 4)
     state = memory.add(memory.init(), numbered(2, 3, 0))
-    one_by_one = [memory.sample(state, k, 16)[0]["id"] for k in keys]
-    together = jax.jit(jax.vmap(lambda k: memory.sample(state, k, 16)[0]["id"]))(keys)
+    one_by_one = [sample(memory, state, k, 16)[0]["id"] for k in keys]
+    together = jax.jit(jax.vmap(lambda k: sample(memory, state, k, 16)[0]["id"]))(keys)
     np.testing.assert_array_equal(together, jnp.stack(one_by_one))
 
 

@@ -128,6 +128,14 @@ def stacked(steps):
     return jax.tree.map(lambda *x: np.stack(x), *steps)
 
 
+def all_begin_anew(t, fleet, state):
+    for g in fleet:
+        g.restart()
+    state, written = t.begin(state, np.stack([g.obs for g in fleet]))
+    note(t, written)
+    return state
+
+
 def note(t, written):
     """Keep what may be drawn as `drawing.prioritized` does."""
     index, drawable = np.asarray(written.index), np.asarray(written.drawable)
@@ -160,10 +168,7 @@ def test_stacks_put_together_from_frames_are_those_that_were_seen(padding, n, k)
         note(t, written)
         assert written.count == k
         if i % 9 == 8:  # all environments begin anew
-            for g in fleet:
-                g.restart()
-            state, written = t.begin(state, np.stack([g.obs for g in fleet]))
-            note(t, written)
+            state = all_begin_anew(t, fleet, state)
         expected = {}
         for e, g in enumerate(fleet):
             count = len(g.rows)
@@ -256,10 +261,7 @@ def test_records_leave_resets_out(n, k):
         kept = [[r for r in g.rows if not r.reset] for g in fleet]
         assert written.count.tolist() == [len(r) - b for r, b in zip(kept, before, strict=True)]
         if i == 12:
-            for g in fleet:
-                g.restart()
-            state, written = t.begin(state, np.stack([g.obs for g in fleet]))
-            note(t, written)
+            state = all_begin_anew(t, fleet, state)
         expected = {}
         for e, g in enumerate(fleet):
             kept = [j for j, row in enumerate(g.rows) if not row.reset]
