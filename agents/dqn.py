@@ -151,12 +151,7 @@ class Agent(NamedTuple):
 
 
 class QNetwork(linen.Module):
-    """obs [B, ...] -> action values [B, A], or their distributions [B, A, Z].
-
-    An MLP; on images [H, W, C], or stacks of images [S, H, W] or [S, H, W, C], on top of convolutions: those of Mnih et
-    al. (2015), below 36 pixels the single one of Young & Tian (2019), below 3 none. An observation that is one of
-    `categories` is one-hot.
-    """
+    """obs [B, ...] -> action values [B, A], or their distributions [B, A, Z]: `nn.encode`, an MLP, a head."""
 
     num_actions: int
     hidden_sizes: tuple[int, ...]
@@ -169,18 +164,7 @@ class QNetwork(linen.Module):
 
     @linen.compact
     def __call__(self, obs: Array) -> Array:
-        if self.categories is not None:
-            obs = jax.nn.one_hot(obs, self.categories)
-        image = obs.ndim - self.stacked == 4 or (obs.ndim == 4 and obs.dtype == jnp.uint8)
-        if image and self.stacked:
-            obs = jnp.moveaxis(obs, 1, -1).reshape(obs.shape[0], *obs.shape[2:4], -1)
-        side = min(obs.shape[1:3]) if image else 0
-        if side >= 36:
-            x = nn.NatureConv()(obs)
-        elif side >= 3:
-            x = nn.NatureConv((16,), (3,), (1,))(obs)
-        else:
-            x = obs.reshape(obs.shape[0], -1).astype(jnp.float32)
+        x = nn.encode(obs, self.stacked, self.categories)
         x = nn.MLP(self.hidden_sizes, activation=self.activation, noisy=self.noisy)(x)
         return nn.QHead(self.num_actions, dueling=self.dueling, atoms=self.atoms, noisy=self.noisy)(x)
 

@@ -37,6 +37,9 @@ def replaced(config: Any, values: dict[str, Any]) -> Any:
 
 ALGORITHMS = {
     "dqn": Algorithm("agents.dqn", "agent", "deep Q-learning with replay, and the parts of Rainbow as options"),
+    "reinforce": Algorithm("agents.reinforce", "agent", "the score-function estimator with a choice of baselines"),
+    "actor_critic": Algorithm("agents.actor_critic", "agent", "advantage actor-critic, n-step or GAE"),
+    "ppo": Algorithm("agents.ppo", "agent", "proximal policy optimization"),
     "vae": Algorithm("generative.vae", "generative", "variational autoencoder, Gaussian posterior, Bernoulli pixels"),
 }
 

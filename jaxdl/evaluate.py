@@ -16,6 +16,7 @@ import numpy as np
 from jaxdl import envs
 from jaxdl.drive import START_OPTIONS
 from jaxdl.errors import EnvError
+from jaxdl.sources.episodes import renewed
 from jaxdl.types import Actor, Array, Key, PyTree
 
 _LANES = 10  # environments side by side, where each is a Python object or an emulator
@@ -141,7 +142,7 @@ def _programs(actor: Actor, env_id: str, lanes: int, settings: envs.Config) -> t
             carry, action, _ = actor.act(params, carry, obs, k_act, t)
             inner, out = env.step(inner, action, jax.random.split(k_env, (env.keys, lanes)))
             ended = out.terminated | out.truncated
-            return (inner, out.obs, _renewed(actor, carry, ended)), (out.reward, ended)
+            return (inner, out.obs, renewed(actor, carry, ended)), (out.reward, ended)
 
         state, (rewards, ends) = jax.lax.scan(step, state, t + jnp.arange(_CHUNK, dtype=jnp.int32))
         return state, rewards, ends
@@ -160,11 +161,6 @@ def program(actor: Actor) -> Callable:
 
     def act(params: PyTree, carry: PyTree, begins: Array, obs: Array, key: Array, t: Array) -> tuple[PyTree, Array]:
         carry, action, _ = actor.act(params, carry, obs, jax.random.fold_in(key, t), t)
-        return _renewed(actor, carry, begins), action
+        return renewed(actor, carry, begins), action
 
     return jax.jit(act)
-
-
-def _renewed(actor: Actor, carry: PyTree, begins: Array) -> PyTree:
-    return jax.tree.map(lambda new, old: jnp.where(begins.reshape(-1, *[1] * (old.ndim - 1)), new, old),
-                        actor.init(len(begins)), carry)

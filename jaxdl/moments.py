@@ -40,8 +40,11 @@ class Moments(NamedTuple):
         return Moments(both, self.mean + apart * (count / both),
                        self.deviations + deviations + jnp.square(apart) * (self.count * count / both))
 
+    def inverse_deviation(self) -> Array:
+        """1 / standard deviation, [...]; 1 before there were two examples."""
+        variance = jnp.where(self.count > 1, self.deviations / jnp.maximum(self.count, 1), 1)
+        return jax.lax.rsqrt(variance + 1e-8)
+
     def normalize(self, x: Array, limit: float = 10.0) -> Array:
         """`(x - mean) / standard deviation`, clipped to +- `limit`; x itself before there were two examples."""
-        known = self.count > 1
-        variance = jnp.where(known, self.deviations / jnp.maximum(self.count, 1), 1)
-        return jnp.clip((x - jnp.where(known, self.mean, 0)) * jax.lax.rsqrt(variance + 1e-8), -limit, limit)
+        return jnp.clip((x - jnp.where(self.count > 1, self.mean, 0)) * self.inverse_deviation(), -limit, limit)

@@ -129,17 +129,17 @@ class Transition(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """What a policy-gradient learner learns from: `T` consecutive steps of each environment by the current policy."""
+    """What a policy-gradient learner learns from: `T` consecutive steps of each of `B` environments by the current policy."""
 
     obs: Array  # [T, B, ...]
-    action: Array  # [T, B, ...]
+    choice: PyTree  # [T, B, ...] what the actor said of its action: the action before bounds, its log-probability
     reward: Array  # [T, B] float32
     next_obs: Array  # [T, B, ...] the true successor, also where an episode ended inside
     terminated: Array  # [T, B] bool: no value after it
     truncated: Array  # [T, B] bool: the value goes on, the recording does not
+    first: Array  # [T, B] bool: `obs` is the first of an episode, the recurrent state is new
     valid: Array  # [T, B] bool: false where a step only reset its environment
-    carry: PyTree  # [B, ...] the policy's recurrent state before the first step
-    extras: PyTree  # [T, B, ...] what the policy said beside its action (log-probabilities, values)
+    carry: PyTree  # [B, ...] the recurrent state before the first step
 
 
 class Aux(NamedTuple):
@@ -162,6 +162,7 @@ class Actor(NamedTuple):
 
     init: Callable[[int], PyTree]  # (N) -> recurrent carry, None where there is none
     act: Callable[..., tuple[PyTree, Array, PyTree]]  # (params, carry, obs [N, ...], key, t) -> (carry, action, extras)
+    # extras: for replay metrics by name, for rollouts what the learner needs of the action (`Trajectory.choice`)
 
 
 class Source(NamedTuple):

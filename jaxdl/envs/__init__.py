@@ -9,6 +9,8 @@ make_host(id, N, how)  -> HostEnvs   Gymnasium's own, checked and watched (`jaxd
 | `ALE/Pong-v5` ...   | Atari (`jaxdl.envs.atari`)                       | yes    | yes  |
 | `Breakout-MinAtar`  | gymnax's MinAtar (`jaxdl.envs.minatar`)          | yes    |      |
 | `module:Class`      | anyone's `FuncEnv` (`jaxdl.envs.custom`)         | yes    |      |
+
+Observations of several parts, `Dict` or `Tuple`, are vectors everywhere (`jaxdl.envs.parts`).
 """
 
 import importlib.util
@@ -17,9 +19,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import gymnasium
+import numpy as np
 from gymnasium.experimental.functional import FuncEnv
 
-from jaxdl.envs import atari, custom, functional, making, minatar
+from jaxdl.envs import atari, custom, functional, making, minatar, parts
 from jaxdl.envs.acrobot import Acrobot
 from jaxdl.envs.cartpole import CartPole
 from jaxdl.envs.making import Vectorization
@@ -144,16 +147,26 @@ def is_vectorized(env_id: str, settings: Config = DEFAULTS) -> bool:
     return settings.frame_stack == 1 and not is_atari(env_id) and making.has_native(env_id)
 
 
-def check_spaces(spec: EnvSpec, algorithm: str, *, actions: Sequence[type], observations: Sequence[type]) -> None:
+def check_spaces(spec: EnvSpec, algorithm: str, *, actions: Sequence[type], observations: Sequence[type],
+                 action_starts: bool = False) -> None:
     """Refuse an environment whose spaces an algorithm cannot serve.
 
+    Args:
+        spec: of the environment.
+        algorithm: its name.
+        actions: kinds of spaces that it serves.
+        observations: kinds of spaces that it serves.
+        action_starts: whether it adds the `start` of a `Discrete` or `MultiDiscrete` to its actions, which count from 0
+            otherwise.
+
     Raises:
-        EnvError: names the space and those that would do. A `Discrete` must count from 0.
+        EnvError: names the space and those that would do.
     """
     for what, space, served in (("action", spec.action_space, actions), ("observation", spec.observation_space, observations)):
         if not isinstance(space, tuple(served)):
             raise EnvError(f"{algorithm} needs {what}s of {' or '.join(s.__name__ for s in served)}, and {spec.id} has {space}")
-        if isinstance(space, gymnasium.spaces.Discrete) and space.start != 0:
+        counts = isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete)
+        if counts and np.any(space.start != 0) and not (what == "action" and action_starts):
             raise EnvError(f"{algorithm} needs {what}s that count from 0, and {spec.id} has {space}")
         if what == "observation" and isinstance(space, gymnasium.spaces.Box) and 0 in space.shape:
             raise EnvError(f"{algorithm} needs observations that are not empty, and {spec.id} has {space}")
@@ -184,4 +197,4 @@ def _spec(env_id: str, env: FuncEnv, settings: Config) -> EnvSpec:
     limit = settings.time_limit
     if limit is None:
         limit = gymnasium.spec(env_id).max_episode_steps if env_id in TWINS else getattr(env, "max_episode_steps", None)
-    return EnvSpec(env_id, env.observation_space, env.action_space, limit)
+    return EnvSpec(env_id, parts.flat_space(env_id, env.observation_space), env.action_space, limit)

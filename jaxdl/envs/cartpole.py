@@ -61,3 +61,19 @@ class CartPole(FuncEnv):
     def terminal(self, state: Array, rng: Key, params: None = None) -> Array:
         """The cart left the track, or the pole leans too far."""
         return (jnp.abs(state[0]) > X_LIMIT) | (jnp.abs(state[2]) > THETA_LIMIT)
+
+
+class CartPolePositions(CartPole):
+    """CartPole without its velocities, which a policy must keep in mind: observations (x, theta), episodes of 500 steps.
+
+    Wierstra, Foerster, Peters and Schmidhuber, "Solving deep memory POMDPs with recurrent policy gradients" (2007). How this
+    differs: their pole has other constants and goals, this is CartPole-v1. Its id is `jaxdl.envs.cartpole:CartPolePositions`.
+    """
+
+    _high = CartPole._high[::2]
+    observation_space = gymnasium.spaces.Box(-_high, _high, dtype=np.float32)
+    max_episode_steps = 500
+
+    def observation(self, state: Array, rng: Key, params: None = None) -> Array:
+        """Position and angle [2]."""
+        return state[::2]

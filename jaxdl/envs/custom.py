@@ -78,6 +78,8 @@ def check(env: Env) -> Env:
 
     try:
         (obs, out), states = jax.eval_shape(play, jax.random.key(0))
+    except EnvError:
+        raise
     except Exception as e:
         raise EnvError(f"{env.spec.id} cannot be traced by JAX: {_said(e)}") from e
     for name in ("reward", "terminated"):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from gymnasium.experimental.functional import FuncEnv
 from gymnasium.vector.utils import batch_space
 
+from jaxdl.envs import parts
 from jaxdl.types import Array, Env, EnvSpec, Key, PyTree, Stack, TimeStep
 
 
@@ -26,15 +27,26 @@ class FunctionalState(NamedTuple):
 def adapt(env: FuncEnv, spec: EnvSpec) -> Env:
     """N copies of `env`, whose episodes are truncated after `spec.max_episode_steps` (None: never).
 
-    A key that the environment does not use costs nothing: the compiler removes it.
+    Observations of several parts are vectors (`jaxdl.envs.parts`). A key that the environment does not use costs nothing: the
+    compiler removes it.
+
+    Raises:
+        EnvError: when traced: observations of several parts are not those of the environment's space.
     """
-    parameters = env.default_params
+    parameters, space = env.default_params, getattr(env, "observation_space", None)
 
     def initial(keys: Array) -> PyTree:
         return jax.vmap(lambda k: env.initial(k, parameters))(keys)
 
     def observe(state: PyTree, keys: Array) -> Array:
-        return jax.vmap(lambda s, k: env.observation(s, k, parameters))(state, keys)
+        def one(s: PyTree, k: Key) -> Array:
+            obs = env.observation(s, k, parameters)
+            if not parts.has_parts(space):
+                return obs
+            parts.check(spec.id, space, obs)
+            return parts.flatten(space, obs)
+
+        return jax.vmap(one)(state, keys)
 
     def reset(key: Key, n: int) -> tuple[FunctionalState, Array]:
         k_state, k_obs = jax.random.split(key, (2, n))

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import gymnasium
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
-from gymnasium.wrappers import FrameStackObservation, TimeLimit
+from gymnasium.wrappers import FlattenObservation, FrameStackObservation, TimeLimit
+from gymnasium.wrappers import vector as vectors
 
-from jaxdl.envs import custom, minatar
+from jaxdl.envs import custom, minatar, parts
 from jaxdl.envs.settings import Config
-from jaxdl.envs.vector import Checked, HostEnvs
+from jaxdl.envs.vector import Checked, CheckedVector, HostEnvs
 from jaxdl.errors import EnvError
 
 ATARI = "ALE/"  # what ids of Atari games begin with
@@ -23,17 +24,16 @@ Vectorization = Literal["auto", "sync", "async", "native"]
 
 
 def single(env_id: str, settings: Config, **options: Any) -> gymnasium.Env:
-    """One environment; `options` as in `gymnasium.make`.
+    """One environment; `options` as in `gymnasium.make`. Observations of several parts are vectors (`jaxdl.envs.parts`).
 
     Raises:
-        EnvError: there is none of this id, or it cannot be made; says what to install.
+        EnvError: there is none of this id, or it cannot be made; says what to install. Or observations cannot be vectors.
     """
     if settings.time_limit is not None:
         options = {"max_episode_steps": settings.time_limit} | options
 
     def make() -> gymnasium.Env:
-        env = gymnasium.make(registered(env_id), **options)
-        return env if settings.frame_stack == 1 else FrameStackObservation(env, settings.frame_stack, padding_type="reset")
+        return _arranged(env_id, gymnasium.make(registered(env_id), **options), settings)
 
     return made(env_id, make)
 
@@ -57,7 +57,7 @@ def several(env_id: str, num_envs: int, vectorization: Vectorization, settings: 
     def make() -> gymnasium.vector.VectorEnv:
         if vectorization == "native":
             limit = {} if settings.time_limit is None else {"max_episode_steps": settings.time_limit}
-            return gymnasium.make_vec(entry, num_envs, "vector_entry_point", **limit)
+            return _flattened(env_id, gymnasium.make_vec(entry, num_envs, "vector_entry_point", **limit))
         kind = SyncVectorEnv if vectorization == "sync" else AsyncVectorEnv
         return kind([functools.partial(_checked, entry, settings)] * num_envs)
 
@@ -115,12 +115,26 @@ def newest() -> list[str]:
 
 
 def _checked(entry: Any, settings: Config) -> gymnasium.Env:
-    """One of several: checked as it comes from the environment, and limited and stacked after that."""
+    """One of several: checked as it comes from the environment, and limited, flattened and stacked after that."""
     env = Checked(gymnasium.make(entry, max_episode_steps=-1, disable_env_checker=True), entry.id)
     limit = settings.time_limit or entry.max_episode_steps
     if limit is not None:
         env = TimeLimit(env, limit)
+    return _arranged(entry.id, env, settings)
+
+
+def _arranged(env_id: str, env: gymnasium.Env, settings: Config) -> gymnasium.Env:
+    """Its observations as algorithms see them: several parts as one vector, the last few in one."""
+    if parts.flat_space(env_id, env.observation_space) is not env.observation_space:
+        env = FlattenObservation(env)
     return env if settings.frame_stack == 1 else FrameStackObservation(env, settings.frame_stack, padding_type="reset")
+
+
+def _flattened(env_id: str, venv: gymnasium.vector.VectorEnv) -> gymnasium.vector.VectorEnv:
+    """Its observations' several parts as one vector."""
+    if parts.flat_space(env_id, venv.single_observation_space) is venv.single_observation_space:
+        return venv
+    return vectors.FlattenObservation(CheckedVector(venv, env_id))
 
 
 def _refusal(env_id: str, error: Exception) -> EnvError:

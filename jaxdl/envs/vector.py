@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from jaxdl.envs import parts
 from jaxdl.envs.watchdog import Watchdog
 from jaxdl.errors import EnvError
 from jaxdl.types import HostStep
@@ -35,7 +36,7 @@ class HostEnvs:
         self.venv, self.env_id, self.num_envs = venv, env_id, venv.num_envs
         self._episodes, self._before = episodes, np.zeros(self.num_envs)
         self._flags = np.zeros(self.num_envs, bool)
-        self._space = venv.observation_space
+        self._space, self._actions = venv.observation_space, venv.action_space
         self._watch = Watchdog(env_id, timeout)
 
     def reset(self, seed: int) -> np.ndarray:
@@ -51,10 +52,16 @@ class HostEnvs:
     def step(self, action: np.ndarray) -> HostStep:
         """Step all of them.
 
+        Args:
+            action: [N, ...] numbers that the action space holds, in its dtype or in another of their kind. Those of a `Box`
+                of float64 are clipped to its bounds, which a rounding to float32 may have moved outwards.
+
         Raises:
             EnvError: the environment failed, did not answer, or gave what its space does not hold, a reward that is not
                 a finite number, or flags that are none.
         """
+        if action.dtype != self._actions.dtype:
+            action = self._converted(action)
         try:
             with self._watch:
                 obs, reward, terminated, truncated, info = self.venv.step(action)
@@ -63,7 +70,7 @@ class HostEnvs:
         obs, reward = self._checked(obs), self._rewarded(reward)
         for name, flags in (("terminated", terminated), ("truncated", truncated)):
             if type(flags) is not np.ndarray or flags.dtype != bool or flags.shape != self._flags.shape:
-                raise EnvError(f"{self.env_id} gave {name} = {_brief(flags)}, expected bool[{self.num_envs}]")
+                raise EnvError(f"{self.env_id} gave {name} = {parts.brief(flags)}, expected bool[{self.num_envs}]")
         if self._episodes is None:
             reset, self._before = self._before, terminated | truncated
         else:
@@ -84,6 +91,12 @@ class HostEnvs:
                 self.venv.close()
         self._watch.close()
 
+    def _converted(self, action: np.ndarray) -> np.ndarray:
+        space = self._actions
+        if space.dtype == np.float64:
+            return np.clip(action, space.low, space.high)
+        return action if space.dtype is None else action.astype(space.dtype)
+
     def _asked(self, ask: Callable[[], Any]) -> Any:
         try:
             with self._watch:
@@ -100,14 +113,15 @@ class HostEnvs:
     def _checked(self, obs: Any) -> np.ndarray:
         space = self._space
         if type(obs) is not np.ndarray or obs.shape != space.shape or obs.dtype != space.dtype:
-            raise EnvError(f"{self.env_id} gave observations {_brief(obs)}, its space has {space.dtype}{list(space.shape)}")
+            raise EnvError(f"{self.env_id} gave observations {parts.brief(obs)}, its space has "
+                           f"{space.dtype}{list(space.shape)}")
         if obs.dtype.kind == "f" and not np.isfinite(obs).all():
             raise EnvError(f"{self.env_id} gave an observation that is not finite{self._where(obs)}")
         return obs
 
     def _rewarded(self, reward: Any) -> np.ndarray:
         if type(reward) is not np.ndarray or reward.shape != self._flags.shape or reward.dtype.kind not in "fiub":
-            raise EnvError(f"{self.env_id} gave rewards {_brief(reward)}, expected float[{self.num_envs}]")
+            raise EnvError(f"{self.env_id} gave rewards {parts.brief(reward)}, expected float[{self.num_envs}]")
         reward = reward.astype(np.float32)
         if not np.isfinite(reward).all():
             raise EnvError(f"{self.env_id} gave a reward that is not finite{self._where(reward)}")
@@ -128,14 +142,14 @@ class Checked(gymnasium.Wrapper):
 
     def __init__(self, env: gymnasium.Env, env_id: str):
         super().__init__(env)
-        space = env.observation_space
+        self._space = space = env.observation_space
         self._id, self._shape, self._dtype = env_id, space.shape, space.dtype
 
     def reset(self, **options: Any) -> tuple[Any, dict]:
         """Gymnasium's, checked."""
         answer = self.env.reset(**options)
         if not isinstance(answer, tuple) or len(answer) != 2:
-            raise EnvError(f"{self._id} gave {_brief(answer)} from reset, expected an observation and a dict")
+            raise EnvError(f"{self._id} gave {parts.brief(answer)} from reset, expected an observation and a dict")
         self._check(answer[0])
         return answer
 
@@ -143,37 +157,35 @@ class Checked(gymnasium.Wrapper):
         """Gymnasium's, checked."""
         answer = self.env.step(action)
         if type(answer) is not tuple or len(answer) != 5:
-            raise EnvError(f"{self._id} gave {_brief(answer)} from step, expected observation, reward, terminated, "
+            raise EnvError(f"{self._id} gave {parts.brief(answer)} from step, expected observation, reward, terminated, "
                            "truncated and a dict")
         obs, reward, terminated, truncated, _ = answer
         self._check(obs)
-        if not isinstance(reward, float) and (_array(reward).shape != () or _array(reward).dtype.kind not in "fiub"):
-            raise EnvError(f"{self._id} gave a reward {_brief(reward)}, expected a number")
+        if not isinstance(reward, float) and (parts.array(reward).shape != () or parts.array(reward).dtype.kind not in "fiub"):
+            raise EnvError(f"{self._id} gave a reward {parts.brief(reward)}, expected a number")
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
-            if type(flag) is not bool and (_array(flag).shape != () or _array(flag).dtype != bool):
-                raise EnvError(f"{self._id} gave {name} = {_brief(flag)}, expected a bool")
+            if type(flag) is not bool and (parts.array(flag).shape != () or parts.array(flag).dtype != bool):
+                raise EnvError(f"{self._id} gave {name} = {parts.brief(flag)}, expected a bool")
         return answer
 
     def _check(self, obs: Any) -> None:
         if type(obs) is np.ndarray and obs.dtype == self._dtype and obs.shape == self._shape:
             return
-        if self._shape is None:  # a space of several parts
-            return
-        found = _array(obs)
-        if found.shape != self._shape or not np.can_cast(found.dtype, self._dtype, "same_kind"):
-            raise EnvError(f"{self._id} gave an observation {_brief(obs)}, its space has {self._dtype}{list(self._shape)}")
+        parts.check(self._id, self._space, obs)
 
 
-def _array(value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except ValueError:  # rows of several lengths
-        return np.asarray(None)
+class CheckedVector(gymnasium.vector.VectorObservationWrapper):
+    """A vector environment whose observations of several parts are checked before they are flattened, which would say less."""
 
+    def __init__(self, venv: VectorEnv, env_id: str):
+        super().__init__(venv)
+        self._id = env_id
 
-def _brief(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype}{list(value.shape)}"
-    if isinstance(value, tuple):
-        return f"{len(value)} values"
-    return repr(value) if isinstance(value, bool | int | float | np.generic) else type(value).__name__
+    def observations(self, observations: Any) -> Any:
+        """They themselves.
+
+        Raises:
+            EnvError: they are not what their space holds.
+        """
+        parts.check(self._id, self.env.observation_space, observations)
+        return observations

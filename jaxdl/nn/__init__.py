@@ -10,7 +10,8 @@ from jaxdl.nn.convolution import Conv, conv
 from jaxdl.nn.heads import CategoricalHead, GaussianHead, QHead
 from jaxdl.nn.initializers import Uniform, glorot_uniform, he_uniform, init, lecun_uniform
 from jaxdl.nn.noisy import NoisyDense, noise
-from jaxdl.nn.torsos import MLP, NatureConv, activation
+from jaxdl.nn.recurrent import GRU, LSTM, zero_carry
+from jaxdl.nn.torsos import MLP, NatureConv, activation, encode
 
-__all__ = ["MLP", "CategoricalHead", "Conv", "GaussianHead", "NatureConv", "NoisyDense", "QHead", "Uniform", "activation",
-           "conv", "glorot_uniform", "he_uniform", "init", "lecun_uniform", "noise"]
+__all__ = ["GRU", "LSTM", "MLP", "CategoricalHead", "Conv", "GaussianHead", "NatureConv", "NoisyDense", "QHead", "Uniform",
+           "activation", "conv", "encode", "glorot_uniform", "he_uniform", "init", "lecun_uniform", "noise", "zero_carry"]

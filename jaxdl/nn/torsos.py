@@ -56,6 +56,25 @@ class MLP(linen.Module):
         return x
 
 
+def encode(obs: Array, stacked: bool, categories: int | None) -> Array:
+    """Observations [B, ...] -> features [B, F], called within a module that is `compact`.
+
+    Images [H, W, C], or stacks of images [S, H, W] or [S, H, W, C], go through convolutions: those of Mnih et al. (2015),
+    below 36 pixels the single one of Young & Tian (2019), below 3 none. One of `categories` is one-hot; all else is flat.
+    """
+    if categories is not None:
+        obs = jax.nn.one_hot(obs, categories)
+    image = obs.ndim - stacked == 4 or (obs.ndim == 4 and obs.dtype == jnp.uint8)
+    if image and stacked:
+        obs = jnp.moveaxis(obs, 1, -1).reshape(obs.shape[0], *obs.shape[2:4], -1)
+    side = min(obs.shape[1:3]) if image else 0
+    if side >= 36:
+        return NatureConv()(obs)
+    if side >= 3:
+        return NatureConv((16,), (3,), (1,))(obs)
+    return obs.reshape(obs.shape[0], -1).astype(jnp.float32)
+
+
 class NatureConv(linen.Module):
     """The convolutions of Mnih et al. (2015), unpadded, each with a ReLU: images [B, H, W, C] -> features [B, F].
 

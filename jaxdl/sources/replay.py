@@ -17,6 +17,7 @@ import numpy as np
 from jaxdl.errors import UserError
 from jaxdl.sources import drawing, storage
 from jaxdl.sources import memory as memories
+from jaxdl.sources.episodes import Episodes
 from jaxdl.types import (
     Actor,
     Array,
@@ -83,29 +84,6 @@ def memory_of(spec: EnvSpec, settings: Settings, resets: bool) -> drawing.Memory
     if store.draw is None:
         return drawing.prioritized(store, settings.batch_size, alpha=0.0, beta=lambda t: 0.0, learns=False)
     return drawing.uniform(store, settings.batch_size)
-
-
-class Episodes(NamedTuple):
-    """Running return and length of each environment's current episode, both [E] float32."""
-
-    total: Array
-    length: Array
-
-    @staticmethod
-    def init(num_envs: int) -> "Episodes":
-        """No episode has begun."""
-        return Episodes(jnp.zeros(num_envs), jnp.zeros(num_envs))
-
-    def add(self, ts: TimeStep | HostStep) -> tuple["Episodes", Metrics]:
-        """One step on; the metrics hold the episodes that ended with it, or, where resets are steps, with the one before."""
-        total, length = self.total + ts.reward, self.length + 1
-        if ts.reset is None:
-            ended = ts.terminated | ts.truncated
-            whole = total, length
-        else:  # a lost life may terminate what is learned, and the game goes on
-            ended, whole = ts.reset, self
-        metrics = {"episode_return": Mean.of(whole[0], ended), "episode_length": Mean.of(whole[1], ended)}
-        return Episodes(jnp.where(ended, 0, total), jnp.where(ended, 0, length)), metrics
 
 
 class ReplayState(NamedTuple):

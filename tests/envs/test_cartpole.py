@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdl import envs
+from jaxdl import envs, evaluate
 from jaxdl.envs import cartpole
+from jaxdl.types import Actor
 
 TWIN = cartpole.CartPole()
 ENV = envs.make_device("CartPole-v1")
@@ -200,3 +201,31 @@ def test_a_pole_that_is_kept_upright_is_truncated_after_500_steps_as_in_gymnasiu
         obs, _, terminated, truncated, _ = env.step(int(obs @ gains > 0))
         ends.append((terminated, truncated))
     assert ends == 499 * [(False, False)] + [(False, True)]
+
+
+POSITIONS = "jaxdl.envs.cartpole:CartPolePositions"
+
+
+def test_cartpole_of_positions_is_cartpole_without_its_velocities():
+    env, key = envs.make_device(POSITIONS), jax.random.key(0)
+    assert env.spec == envs.spec(POSITIONS)
+    assert (env.spec.max_episode_steps, env.spec.action_space) == (500, ENV.spec.action_space)
+    np.testing.assert_array_equal(env.spec.observation_space.high, ENV.spec.observation_space.high[[0, 2]])
+    (state, obs), (full, seen) = env.reset(key, 3), ENV.reset(key, 3)
+    np.testing.assert_array_equal(obs, seen[:, [0, 2]])
+    blind = jax.jit(lambda s, a, k: env.step(s, a, jax.random.split(k, (env.keys, 3))))
+    for t in range(12):  # two copies fall
+        action = np.int32([0, 1, t % 2])
+        state, out = blind(state, action, jax.random.fold_in(key, t))
+        full, whole = step(full, action, jax.random.fold_in(key, t))
+        for a, b in ((out.obs, whole.obs), (out.next_obs, whole.next_obs)):
+            np.testing.assert_allclose(a, b[:, [0, 2]], rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(out.terminated, whole.terminated)
+        np.testing.assert_array_equal(out.reward, 1)
+
+
+def test_a_policy_that_pushes_to_one_side_is_evaluated_in_cartpole_of_positions():
+    push = Actor(lambda n: None, lambda p, c, obs, key, t: (None, jnp.int32(obs[:, 0] < 9), None))
+    found = evaluate.evaluate(push, None, POSITIONS, episodes=20, seed=0)
+    assert ((found.returns >= 8) & (found.returns <= 11)).all()
+    np.testing.assert_array_equal(found.returns, found.lengths)

@@ -40,10 +40,7 @@ def test_an_environment_without_a_time_limit_has_none_and_is_closed_again(regist
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "FrozenLake-v1", "Blackjack-v1"])
 def test_the_settings_that_change_the_spec(env_id):
     plain, changed = envs.spec(env_id), envs.spec(env_id, envs.Config(frame_stack=3, time_limit=17))
-    if env_id == "Blackjack-v1":  # a tuple, which no algorithm serves, has no stack of arrays but a stack
-        assert changed.observation_space != plain.observation_space
-    else:
-        assert changed.observation_space == batch_space(plain.observation_space, 3)
+    assert changed.observation_space == batch_space(plain.observation_space, 3)
     assert (changed.max_episode_steps, changed.stack) == (17, Stack(3, "repeat"))
     assert changed.action_space == plain.action_space
     assert plain.stack is None
@@ -214,9 +211,9 @@ def test_an_environment_that_cannot_be_had_is_a_mistake_of_the_user():
 BOX, DISCRETE = spaces.Box(-1, 1, (3,)), spaces.Discrete(4)
 
 
-def checked(observation, action):
-    envs.check_spaces(EnvSpec("Some-v0", observation, action, None), "dqn", actions=(spaces.Discrete,),
-                      observations=(spaces.Box, spaces.Discrete))
+def checked(observation, action, actions=(spaces.Discrete,), **options):
+    envs.check_spaces(EnvSpec("Some-v0", observation, action, None), "dqn", actions=actions,
+                      observations=(spaces.Box, spaces.Discrete), **options)
 
 
 @pytest.mark.parametrize(("observation", "action", "said"), [
@@ -235,6 +232,18 @@ def test_spaces_that_cannot_be_served_are_refused_by_name(observation, action, s
 @pytest.mark.parametrize("observation", [BOX, DISCRETE, spaces.Box(-1, 1, ()), spaces.Box(0, 255, (2, 2, 1), np.uint8)])
 def test_spaces_that_can_be_served_are_let_through(observation):
     checked(observation, DISCRETE)
+
+
+def test_actions_may_count_from_another_number_where_the_algorithm_adds_it():
+    many = spaces.MultiDiscrete([2, 3], start=[0, 1])
+    kinds = spaces.Discrete, spaces.MultiDiscrete
+    for action in (spaces.Discrete(3, start=1), many):
+        checked(BOX, action, kinds, action_starts=True)
+        with pytest.raises(EnvError, match=r"dqn needs actions that count from 0, and Some-v0 has .*Discrete"):
+            checked(BOX, action, kinds)
+    checked(BOX, spaces.MultiDiscrete([2, 3]), kinds)
+    with pytest.raises(EnvError, match="dqn needs observations that count from 0"):
+        checked(spaces.Discrete(3, start=1), DISCRETE, action_starts=True)
 
 
 # What there is

@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from toys import FINE, Toy, ToyVector
 
@@ -146,6 +147,60 @@ def test_a_reset_in_the_middle_of_an_episode_is_followed_by_no_other(register):
     assert not out.reset.any()
     np.testing.assert_array_equal(out.reward, 10)
     venv.close()
+
+
+# Actions of every kind
+
+
+def exact(space, kind=Toy):
+    """A toy that takes what its action space holds and nothing else; its reward is the sum of the numbers in the action."""
+    class Exact(kind):
+        action_space = single_action_space = space
+
+        def step(self, action):
+            assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
+            obs, _, terminated, truncated, info = super().step(np.zeros(len(action)) if kind is ToyVector else 0)
+            axes = tuple(range(1, np.ndim(action))) if kind is ToyVector else None
+            return obs, np.sum(action, axes, dtype=np.float64), terminated, truncated, info
+
+    return Exact
+
+
+ACTIONS = [
+    (spaces.Discrete(3, start=-1), np.int32([-1, 1])), (spaces.Discrete(3, dtype=np.int8), np.int32([1, 2])),
+    (spaces.MultiDiscrete([2, 3], start=[0, 5]), np.int32([[0, 5], [1, 7]])),
+    (spaces.MultiDiscrete([2, 3], dtype=np.int32), np.int64([[0, 2], [1, 0]])),
+    (spaces.MultiBinary(3), np.int32([[0, 1, 1], [1, 0, 0]])),
+    (spaces.Box(-2, 2, (1,)), np.float32([[-2], [1.5]])), (spaces.Box(-2, 2, (2,), np.float16), np.float32([[-2, 1], [0, 2]])),
+    (spaces.Box(-0.1, 0.1, (1,), np.float64), np.float32([[-0.1], [0.1]]))]  # float32's 0.1 is above 0.1
+
+
+@pytest.mark.parametrize("mode", ["sync", "async", "native"])
+def test_an_environment_is_given_the_actions_of_its_space_in_the_dtype_of_its_space(register, mode):
+    for space, action in ACTIONS[2 if mode == "async" else 0 :: 3 if mode == "async" else 1]:
+        register("Exact-v0", exact(space), vector_entry_point=exact(space, ToyVector))
+        venv, given = envs.make_host("Exact-v0", 2, mode), action.copy()
+        venv.reset(0)
+        try:
+            out = venv.step(action)
+        finally:
+            venv.close()
+        np.testing.assert_allclose(out.reward, action.reshape(2, -1).sum(1), rtol=1e-6)
+        np.testing.assert_array_equal(action, given)
+
+
+@pytest.mark.parametrize(("env_id", "mode"), [
+    ("Pendulum-v1", "sync"), ("MountainCarContinuous-v0", "sync"), ("MountainCarContinuous-v0", "async")])
+def test_continuous_actions_move_each_copy_as_gymnasiums_environment(env_id, mode):
+    venv, pair = envs.make_host(env_id, 2, mode), [gymnasium.make(env_id) for _ in range(2)]
+    obs, rng = [venv.reset(3)], np.random.default_rng(0)
+    wanted = [[env.reset(seed=3 + i)[0] for i, env in enumerate(pair)]]
+    for _ in range(5):
+        action = rng.uniform(-1, 1, (2, 1)).astype(np.float32)
+        obs.append(venv.step(action).obs)
+        wanted.append([env.step(a)[0] for env, a in zip(pair, action, strict=True)])
+    venv.close()
+    np.testing.assert_array_equal(obs, wanted)
 
 
 # What an environment must not do
