@@ -88,8 +88,8 @@ class Config:
     """Divide rewards by the standard deviation of their discounted sums, which is learned along the way."""
     policy: PolicyConfig = PolicyConfig()
     """The policy and its value."""
-    optim: OptimConfig = OptimConfig(learning_rate=2e-3, schedule="linear", eps=1e-5, max_grad_norm=0.5)
-    """The optimizer."""
+    optim: OptimConfig = OptimConfig(learning_rate=4e-3, schedule="linear", eps=1e-5, max_grad_norm=0.5)
+    """The optimizer; a high rate that falls (chosen on CartPole over 30 seeds)."""
     env: env_settings.Config = env_settings.Config()
     """How the environment is made."""
 
