@@ -34,7 +34,7 @@ from jaxdl.optim import Config as OptimConfig
 from jaxdl.policy import Config as PolicyConfig
 from jaxdl.run import compose, compose_host
 from jaxdl.sources import rollout
-from jaxdl.types import Actor, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, Mean, PyTree, Run, Trajectory
+from jaxdl.types import Actor, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, PyTree, Run, Trajectory
 
 
 @configs.config
@@ -144,8 +144,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         of_policy = -model.actions.log_prob(dist, part.action) * part.advantage
         of_value, entropy = losses.squared(value - part.target), model.actions.entropy(dist)
         loss = of_policy + config.vf_coef * of_value - config.ent_coef * entropy
-        said = {"loss": loss, "policy_loss": of_policy, "value_loss": of_value, "entropy": entropy}
-        return (part.weight * loss).mean(), {name: Mean.of(x, part.weight > 0) for name, x in said.items()}
+        return (part.weight * loss).mean(), policy.means([loss, of_policy, of_value, entropy], part.weight)
 
     def update(state: State, trajectory: Trajectory, key: Key) -> tuple[State, Aux]:
         batch = policy.read(model, state.moments, trajectory, config.gamma, axis_name)
@@ -159,9 +158,10 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
             advantage = policy.standardized(advantage, batch.weight, axis_name)
         part = Part(batch.obs, trajectory.first, trajectory.choice.action, advantage, target, batch.weight, None)
         part = policy.sequences(part)._replace(carry=trajectory.carry)
-        grads, metrics = optim.gradients(loss_fn, state.params, part, key, config.optim.accumulate)
+        grads, said = optim.gradients(loss_fn, state.params, part, key, config.optim.accumulate)
         updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
+        metrics = policy.named(("loss", "policy_loss", "value_loss", "entropy"), said)
         metrics["explained_variance"] = policy.explained_variance(played.value, target, batch.weight, axis_name)
         return State(params, opt, policy.observed(state.moments, trajectory, axis_name)), Aux(metrics)
 

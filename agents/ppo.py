@@ -33,6 +33,7 @@ from jaxdl.optim import Config as OptimConfig
 from jaxdl.policy import Config as PolicyConfig
 from jaxdl.run import compose, compose_host
 from jaxdl.sources import rollout
+from jaxdl.sources.dataset import shuffled_index
 from jaxdl.types import Actor, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, Mean, PyTree, Run, Trajectory
 
 
@@ -82,6 +83,9 @@ class Config:
     """The optimizer (CleanRL's, at four times its rate: 2.5e-4 is late on CartPole)."""
     env: env_settings.Config = env_settings.Config()
     """How the environment is made."""
+
+
+METRICS = ("approx_kl", "loss", "policy_loss", "value_loss", "entropy", "clip_fraction")
 
 
 class State(NamedTuple):
@@ -178,10 +182,8 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         of_policy = -surrogate(ratio, part.advantage, config.clip_range)
         of_value = value_loss(value, part.value, part.target, config.clip_range_vf)
         loss = of_policy + config.vf_coef * of_value - config.ent_coef * entropy
-        said = {"loss": loss, "policy_loss": of_policy, "value_loss": of_value, "entropy": entropy,
-                "approx_kl": ratio - 1 - log_ratio, "clip_fraction": jnp.abs(ratio - 1) > config.clip_range}
-        metrics = {name: Mean.of(x, part.weight > 0) for name, x in said.items()}
-        return (part.weight * loss).mean(), metrics
+        said = [ratio - 1 - log_ratio, loss, of_policy, of_value, entropy, jnp.abs(ratio - 1) > config.clip_range]
+        return (part.weight * loss).mean(), policy.means(said, part.weight)
 
     def update(state: State, trajectory: Trajectory, key: Key) -> tuple[State, Aux]:
         batch = policy.read(model, state.moments, trajectory, config.gamma, axis_name)
@@ -190,31 +192,33 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         advantage = returns.gae(trajectory.reward, batch.discount, batch.continues, played.value, next_value,
                                 config.gae_lambda)
         target = advantage + played.value
-        whole = Part(batch.obs, trajectory.first, *trajectory.choice, played.value, advantage, target, batch.weight, None)
+        action, dist = trajectory.choice
+        log_prob = model.actions.log_prob(dist, action)
+        whole = Part(batch.obs, trajectory.first, action, log_prob, played.value, advantage, target, batch.weight, None)
         whole = policy.sequences(whole)._replace(carry=trajectory.carry) if recurrent else policy.steps(whole)
 
-        def minibatch(carry: tuple[PyTree, PyTree, Array], index: Array) -> tuple[tuple, dict[str, Mean]]:
+        def minibatch(carry: tuple[PyTree, PyTree, Array], index: Array) -> tuple[tuple, tuple[Mean, Array]]:
             params, opt, going = carry
             part = jax.tree.map(lambda x: x[index], whole)
             weight = policy.weights(part.weight > 0, axis_name)
             if config.normalize_advantage:
                 part = part._replace(advantage=policy.standardized(part.advantage, weight, axis_name))
-            grads, metrics = optim.gradients(loss_fn, params, part._replace(weight=weight), key, config.optim.accumulate)
+            grads, said = optim.gradients(loss_fn, params, part._replace(weight=weight), key, config.optim.accumulate)
             grads = parallel.mean_over(grads, axis_name)
             updates, new_opt = tx.update(grads, opt, params)
             new = jax.tree.map(jnp.add, params, updates), new_opt
             if config.target_kl is not None:
-                moved = parallel.sum_over(metrics["approx_kl"], axis_name)
+                moved = parallel.sum_over(Mean(said.total[0], said.count), axis_name)
                 going = going & (moved.total <= 1.5 * config.target_kl * moved.count)
                 new = jax.tree.map(lambda new, old: jnp.where(going, new, old), new, (params, opt))
-                metrics |= {"skipped_updates": Mean.of(~going)}
-            return (*new, going), metrics
+            return (*new, going), (said, going)
 
         size = trajectory.reward.shape[1] if recurrent else trajectory.reward.size
-        index = jnp.argsort(jax.random.bits(key, (config.num_epochs, size)), -1)  # an order of its own for each pass
+        passes = jnp.arange(config.num_epochs)  # each has an order of its own
+        index = jax.vmap(lambda epoch: shuffled_index(key, epoch, jnp.arange(size), size))(passes)
         index = index.reshape(config.num_epochs * config.num_minibatches, -1)
-        (params, opt, _), metrics = jax.lax.scan(minibatch, (state.params, state.opt, jnp.ones((), bool)), index)
-        metrics = jax.tree.map(lambda x: x.sum(0), metrics)
+        (params, opt, _), (said, going) = jax.lax.scan(minibatch, (state.params, state.opt, jnp.ones((), bool)), index)
+        metrics = policy.named(METRICS, said) | ({} if config.target_kl is None else {"skipped_updates": Mean.of(~going)})
         metrics["explained_variance"] = policy.explained_variance(played.value, target, batch.weight, axis_name)
         return State(params, opt, policy.observed(state.moments, trajectory, axis_name)), Aux(metrics)
 

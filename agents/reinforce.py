@@ -231,9 +231,8 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         of_policy, entropy = -model.actions.log_prob(dist, part.action) * part.advantage, model.actions.entropy(dist)
         of_value = losses.squared(value - part.target) if valued else jnp.zeros_like(value)
         loss = of_policy + part.weight * (config.vf_coef * of_value - config.ent_coef * entropy)
-        counts = part.weight > 0
-        metrics = {"loss": Mean.of(loss), "policy_loss": Mean.of(of_policy), "entropy": Mean.of(entropy, counts)}
-        return loss.mean(), metrics | ({"value_loss": Mean.of(of_value, counts)} if valued else {})
+        said = [of_policy, entropy, of_value] if valued else [of_policy, entropy]
+        return loss.mean(), policy.means(said, part.weight)
 
     def baseline(state: State, returns: Array, value: Array, first: Array, at: Episodic | None) -> Array:
         if config.baseline == "none":
@@ -268,12 +267,13 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
             advantage = jnp.where(whole, advantage, 0) / jnp.maximum(episodes, 1e-8)
         part = Part(batch.obs, trajectory.first, trajectory.choice.action, advantage, to_go, weight, None)
         part = policy.sequences(part)._replace(carry=trajectory.carry)
-        grads, metrics = optim.gradients(loss_fn, state.params, part, key, config.optim.accumulate)
+        grads, said = optim.gradients(loss_fn, state.params, part, key, config.optim.accumulate)
         updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
         params, average = jax.tree.map(jnp.add, state.params, updates), None
         if config.baseline == "constant":
             new = parallel.sum_over(Mean.of(returns, whole), axis_name)
             average = jax.tree.map(lambda old, new: config.baseline_decay * old + new, state.average, new)
+        metrics = policy.named(("policy_loss", "entropy", "value_loss")[: 2 + valued], said)
         if valued:
             metrics["explained_variance"] = policy.explained_variance(value, to_go, weight, axis_name)
         return State(params, opt, policy.observed(state.moments, trajectory, axis_name), average), Aux(metrics)

@@ -41,7 +41,8 @@ class Actions(NamedTuple):
 
     size: int  # numbers that the network computes for each observation
     free: int  # numbers more that are parameters of their own, the same for every observation: log standard deviations
-    sample: Callable[[Key, Array], Array]  # (key, params) -> action [..., *shape]: the policy's own, before bounds
+    noise: Callable[[Key, tuple[int, ...]], Array]  # (key, leading shape) -> noise: what chance decides of actions
+    sample: Callable[[Array, Array], Array]  # (noise, params) -> action [..., *shape]: the policy's own, before bounds
     log_prob: Callable[[Array, Array], Array]  # (params, action) -> [...], in nats
     entropy: Callable[[Array], Array]  # (params) -> [...], in nats
     mode: Callable[[Array], Array]  # (params) -> action [..., *shape] of the highest probability; squashed: the mean of u
@@ -104,18 +105,12 @@ def _categoricals(space: gymnasium.Space, env_id: str) -> Actions:
         """[..., M] -> [..., *shape]."""
         return action.astype(jnp.int32).reshape(*action.shape[:-1], *shape)
 
-    def sample(key: Key, params: Array) -> Array:
-        """The inverse of the distribution function at one uniform number a component, an A-th of what Gumbel's need.
+    def noise(key: Key, leading: tuple[int, ...]) -> Array:
+        return jax.random.gumbel(key, (*leading, *real.shape))
 
-        Such a number is one of 2**23: what is less probable than 1e-7 comes too often or never, as in
-        `jax.random.categorical`. What has no probability never comes: it has 0 in `below`, where the rounding of sums
-        could have made it differ from its neighbour, and u < 1 makes u * max(below) less than the largest of them.
-        """
-        logits = split(params)
-        p = jnp.exp(logits - logits.max(-1, keepdims=True))
-        below = jnp.where(p > 0, jnp.cumsum(p, -1), 0)
-        u = jax.random.uniform(key, logits.shape[:-1], logits.dtype)
-        return together((below > (u * below.max(-1))[..., None]).argmax(-1))
+    def sample(noise: Array, params: Array) -> Array:
+        """The largest of logits and Gumbel's noise (Maddison et al. 2014): one kernel, where noise is drawn ahead."""
+        return together((split(params) + noise).argmax(-1))
 
     def log_prob(params: Array, action: Array) -> Array:
         logits = split(params)
@@ -132,7 +127,7 @@ def _categoricals(space: gymnasium.Space, env_id: str) -> Actions:
     def to_env(action: Array) -> Array:
         return action.astype(dtype) + start
 
-    return Actions(total, 0, sample, log_prob, entropy, mode, to_env)
+    return Actions(total, 0, noise, sample, log_prob, entropy, mode, to_env)
 
 
 def _clipped(space: gymnasium.spaces.Box) -> Actions:
@@ -144,9 +139,12 @@ def _clipped(space: gymnasium.spaces.Box) -> Actions:
         """[..., D] -> [..., *shape]."""
         return action.reshape(*action.shape[:-1], *shape)
 
-    def sample(key: Key, params: Array) -> Array:
+    def noise(key: Key, leading: tuple[int, ...]) -> Array:
+        return jax.random.normal(key, (*leading, size))
+
+    def sample(noise: Array, params: Array) -> Array:
         mean, log_std = jnp.split(_wide(params), 2, -1)
-        return together(distributions.gaussian_sample(key, mean, 2 * log_std))
+        return together(mean + jnp.exp(log_std) * noise)
 
     def log_prob(params: Array, action: Array) -> Array:
         mean, log_std = jnp.split(_wide(params), 2, -1)
@@ -162,7 +160,7 @@ def _clipped(space: gymnasium.spaces.Box) -> Actions:
     def to_env(action: Array) -> Array:
         return jnp.clip(action.astype(low.dtype), low, high)
 
-    return Actions(size, size, sample, log_prob, entropy, mode, to_env)
+    return Actions(size, size, noise, sample, log_prob, entropy, mode, to_env)
 
 
 def _squashed(space: gymnasium.spaces.Box, env_id: str) -> Actions:
@@ -191,7 +189,7 @@ def _squashed(space: gymnasium.spaces.Box, env_id: str) -> Actions:
     def to_env(action: Array) -> Array:
         return gaussian.to_env(center.astype(action.dtype) + half.astype(action.dtype) * jnp.tanh(action))
 
-    return Actions(size, size, gaussian.sample, log_prob, entropy, gaussian.mode, to_env)
+    return Actions(size, size, gaussian.noise, gaussian.sample, log_prob, entropy, gaussian.mode, to_env)
 
 
 def _log_slope(u: Array) -> Array:

@@ -11,7 +11,7 @@ played, and brought up to date once an update.
 Shapes: `T` time, `B` sequences side by side, `P` parameters of the distribution of an action.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import gymnasium
@@ -24,7 +24,7 @@ from jaxdl.config import config as settings
 from jaxdl.config import require, require_positive
 from jaxdl.errors import UserError
 from jaxdl.moments import Moments
-from jaxdl.types import Actor, Array, EnvSpec, Key, Mean, PyTree, Trajectory
+from jaxdl.types import Actor, Array, EnvSpec, Key, Mean, Metrics, PyTree, Trajectory
 
 
 @settings
@@ -71,8 +71,8 @@ class Policy(NamedTuple):
 class Choice(NamedTuple):
     """What a policy says of its action."""
 
-    action: Array  # [..., A] before it is clipped to bounds or squashed into them
-    log_prob: Array  # [...]
+    action: Array  # [..., *shape] before it is clipped to bounds or squashed into them
+    dist: Array  # [..., P] parameters of the distribution it was drawn from
 
 
 class Unrolled(NamedTuple):
@@ -215,11 +215,11 @@ def make(config: Config, spec: EnvSpec, algorithm: str) -> Model:
         carry, dist, _ = network.apply(policy.network, carry, normalize(policy.moments, obs))
         return carry, dist
 
-    def explore(policy: Policy, carry: PyTree, obs: Array, key: Key, t: Array) -> tuple[PyTree, Array, Choice]:
+    def explore(policy: Policy, carry: PyTree, obs: Array, noise: Array, t: Array) -> tuple[PyTree, Array, Choice]:
         del t
         carry, dist = act(policy, carry, obs)
-        action = of_actions.sample(key, dist)
-        return carry, of_actions.to_env(action), Choice(action, of_actions.log_prob(dist, action))
+        action = of_actions.sample(noise, dist)
+        return carry, of_actions.to_env(action), Choice(action, dist)
 
     def greedy(policy: Policy, carry: PyTree, obs: Array, key: Key, t: Array) -> tuple[PyTree, Array, dict]:
         del key, t
@@ -227,7 +227,7 @@ def make(config: Config, spec: EnvSpec, algorithm: str) -> Model:
         return carry, of_actions.to_env(of_actions.mode(dist)), {}
 
     return Model(of_actions, init, Moments.init(space.shape) if config.normalize_obs else None, normalize, unroll,
-                 value_after, Actor(initial, explore), Actor(initial, greedy))
+                 value_after, Actor(initial, explore, lambda key, n: of_actions.noise(key, (n,))), Actor(initial, greedy))
 
 
 class Batch(NamedTuple):
@@ -281,6 +281,22 @@ def _moments(x: Array, weight: Array, axis_name: str | None) -> tuple[Array, Arr
         mean = jax.lax.pmean(mean, axis_name)
     variance = (weight * jnp.square(x - mean)).mean()
     return mean, variance if axis_name is None else jax.lax.pmean(variance, axis_name)
+
+
+def means(values: list[Array], weight: Array) -> Mean:
+    """Of several arrays of the shape of `weight` the means where it is not 0, as one `Mean` of totals [k].
+
+    One sum of them together: in a loop each number that is kept costs kernels.
+    """
+    counts = weight > 0
+    stacked = jnp.stack([jnp.where(counts, x, 0.0).reshape(-1) for x in values])
+    return Mean(stacked.sum(1), counts.sum(dtype=jnp.float32))
+
+
+def named(names: Sequence[str], means: Mean) -> Metrics:
+    """The means of `means` by their names, or of a stack of them [n, k] all together."""
+    total, count = means.total.reshape(-1, len(names)).sum(0), means.count.sum()
+    return {name: Mean(total[i], count) for i, name in enumerate(names)}
 
 
 def sequences(tree: PyTree) -> PyTree:

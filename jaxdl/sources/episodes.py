@@ -11,40 +11,38 @@ import jax.numpy as jnp
 from jaxdl.types import Actor, Array, HostStep, Mean, Metrics, PyTree, TimeStep
 
 
-class Whole(NamedTuple):
-    """Return and length of episodes, both [E] float32."""
-
-    episode_return: Array
-    episode_length: Array
-
-
 class Episodes(NamedTuple):
-    """Running return and length of each environment's current episode, both [E] float32."""
+    """Each environment's current episode."""
 
-    total: Array
-    length: Array
+    sums: Array  # [2, E] float32: its return and its length so far, as one array: each costs a kernel a step
 
     @staticmethod
     def init(num_envs: int) -> "Episodes":
         """No episode has begun."""
-        return Episodes(jnp.zeros(num_envs), jnp.zeros(num_envs))
+        return Episodes(jnp.zeros((2, num_envs)))
 
-    def step(self, ts: TimeStep | HostStep) -> tuple["Episodes", Whole, Array]:
-        """One step on; what is whole where an episode is over [E] with it, or, where resets are steps, with the one before.
+    def step(self, ts: TimeStep | HostStep) -> tuple["Episodes", Array, Array]:
+        """One step on: the episodes, their sums with it [2, E], and which are over with it, bool [E].
 
-        A lost life may terminate what is learned, and the game goes on: there it is not over before the reset.
+        Where resets are steps it is over with the reset, and the sums are those of the steps before: a lost life may terminate
+        what is learned, and the game goes on.
         """
-        total, length = self.total + ts.reward, self.length + 1
+        sums = self.sums + jnp.stack([ts.reward, jnp.ones_like(ts.reward)])
         if ts.reset is None:
-            over, whole = ts.terminated | ts.truncated, Whole(total, length)
+            over, whole = ts.terminated | ts.truncated, sums
         else:
-            over, whole = ts.reset, Whole(self.total, self.length)
-        return Episodes(jnp.where(over, 0, total), jnp.where(over, 0, length)), whole, over
+            over, whole = ts.reset, self.sums
+        return Episodes(jnp.where(over, 0, sums)), whole, over
 
     def add(self, ts: TimeStep | HostStep) -> tuple["Episodes", Metrics]:
         """One step on, and metrics of the episodes that are over."""
         episodes, whole, over = self.step(ts)
-        return episodes, {name: Mean.of(x, over) for name, x in whole._asdict().items()}
+        return episodes, of_whole(whole[0], whole[1], over)
+
+
+def of_whole(total: Array, length: Array, over: Array) -> Metrics:
+    """Metrics of the episodes that are `over`: three arrays of one shape, their returns, lengths and bool."""
+    return {"episode_return": Mean.of(total, over), "episode_length": Mean.of(length, over)}
 
 
 def renewed(actor: Actor, carry: PyTree, begins: Array) -> PyTree:

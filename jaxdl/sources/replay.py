@@ -120,8 +120,8 @@ def replay(env: Env, actor: Actor, settings: Settings) -> Source:
         def step(carry, x):
             env_state, obs, actor_carry, episodes = carry
             i, k = x
-            actor_carry, action, extras = actor.act(params, actor_carry, obs, k[0], t + i * num_envs)
-            env_state, ts = env.step(env_state, action, k[1:].reshape(env.keys, num_envs))
+            actor_carry, action, extras = actor.act(params, actor_carry, obs, actor.draw(k[0], num_envs), t + i * num_envs)
+            env_state, ts = env.step(env_state, action, env.draw(k[1:].reshape(env.keys, num_envs)))
             episodes, metrics = episodes.add(ts)
             metrics |= {name: Mean.of(x) for name, x in extras.items()}
             item = memory.item(obs, action, _clipped(ts) if settings.clip_reward else ts)
@@ -225,7 +225,7 @@ def host_replay(spec: EnvSpec, actor: Actor, settings: Settings) -> HostSource:
         return state._replace(obs=step.obs, episodes=episodes, memory=stored), metrics
 
     def act(state: HostReplayState, params: PyTree, key: Key, t: Array) -> tuple[HostReplayState, Array, Metrics]:
-        carry, action, extras = actor.act(params, state.carry, state.obs, key, t)
+        carry, action, extras = actor.act(params, state.carry, state.obs, actor.draw(key, num_envs), t)
         return state._replace(carry=carry, action=action), action, {name: Mean.of(x) for name, x in extras.items()}
 
     return HostSource(init, restart, observe, act, *_learning(memory))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from jaxdl.errors import UserError
 from jaxdl.moments import Moments
-from jaxdl.sources.episodes import Episodes, renewed
+from jaxdl.sources.episodes import Episodes, of_whole, renewed
 from jaxdl.types import (
     Actor,
     Array,
@@ -28,7 +28,6 @@ from jaxdl.types import (
     HostStep,
     Key,
     Learner,
-    Mean,
     Metrics,
     PyTree,
     Source,
@@ -124,23 +123,29 @@ def rollout(env: Env, actor: Actor, settings: Settings) -> Source:
         if settings.fresh:
             state, keys = restart(state, keys[0]), keys[1:]
 
-        def step(carry: tuple, x: tuple[Array, Key]) -> tuple[tuple, tuple]:
+        def step(carry: tuple, x: tuple[Array, PyTree, PyTree]) -> tuple[tuple, tuple]:
             env_state, obs, first, actor_carry, episodes = carry
-            i, k = x
+            i, of_actor, of_env = x
             actor_carry = renewed(actor, actor_carry, first)
-            actor_carry, action, choice = actor.act(params, actor_carry, obs, k[0], t + i * num_envs)
-            env_state, ts = env.step(env_state, action, k[1:].reshape(env.keys, num_envs))
+            actor_carry, action, choice = actor.act(params, actor_carry, obs, of_actor, t + i * num_envs)
+            env_state, ts = env.step(env_state, action, of_env)
             episodes, whole, over = episodes.step(ts)
-            row = Trajectory(obs, choice, ts.reward, ts.next_obs, ts.terminated, ts.truncated, first,
-                             jnp.ones_like(over) if ts.reset is None else ~ts.reset, None)
-            return (env_state, ts.obs, over, actor_carry, episodes), (row, whole, over)
+            # one array of what is one number an environment: each that is written costs a kernel
+            numbers = jnp.stack([ts.reward, ts.terminated, ts.truncated, over, *whole])
+            return (env_state, ts.obs, over, actor_carry, episodes), (obs, choice, ts.next_obs, numbers)
 
         carry = (state.env, state.obs, state.first, state.carry, state.episodes)
-        xs = jnp.arange(steps, dtype=jnp.int32), keys.reshape(steps, keys_a_step)
-        carry, (rows, whole, over) = jax.lax.scan(step, carry, xs)
+        keys = keys.reshape(steps, keys_a_step)  # what is drawn is drawn for all steps at once: a hash is a loop of kernels
+        xs = (jnp.arange(steps, dtype=jnp.int32), jax.vmap(lambda key: actor.draw(key, num_envs))(keys[:, 0]),
+              jax.vmap(env.draw)(keys[:, 1:].reshape(steps, env.keys, num_envs)))
+        carry, (obs, choice, next_obs, numbers) = jax.lax.scan(step, carry, xs)
+        reward, terminated, truncated, over, *whole = numbers.swapaxes(0, 1)
+        terminated, truncated, over = terminated > 0, truncated > 0, over > 0
+        first = jnp.concatenate([state.first[None], over[:-1]])
+        valid = ~over if env.external else jnp.ones_like(over)  # resets are steps of their own where games are external
+        rows = Trajectory(obs, choice, reward, next_obs, terminated, truncated, first, valid, state.carry)
         scale, rows = _scaled(rows, state.scale, settings)
-        new = RolloutState(*carry, scale, rows._replace(carry=state.carry))
-        return new, {name: Mean.of(x, over) for name, x in whole._asdict().items()}
+        return RolloutState(*carry, scale, rows), of_whole(*whole, over)
 
     def sample(state: RolloutState, key: Key, t: Array, data: PyTree = None) -> tuple[RolloutState, Trajectory]:
         del key, t, data
@@ -192,7 +197,7 @@ def host_rollout(spec: EnvSpec, learner: Learner, actor: Actor, settings: Settin
 
     def first_choice(obs: Array, key: Key) -> PyTree:
         params = learner.params(learner.init(key))
-        return actor.act(params, actor.init(num_envs), obs, key, jnp.zeros((), jnp.int32))[2]
+        return actor.act(params, actor.init(num_envs), obs, actor.draw(key, num_envs), jnp.zeros((), jnp.int32))[2]
 
     said = jax.eval_shape(first_choice, one, jax.random.key(0))
 
@@ -219,7 +224,8 @@ def host_rollout(spec: EnvSpec, learner: Learner, actor: Actor, settings: Settin
         return state._replace(obs=step.obs, first=step.reset, episodes=episodes, row=state.row + 1, rows=rows), metrics
 
     def act(state: HostRolloutState, params: PyTree, key: Key, t: Array) -> tuple[HostRolloutState, Array, Metrics]:
-        carry, action, choice = actor.act(params, renewed(actor, state.carry, state.first), state.obs, key, t)
+        carry, action, choice = actor.act(params, renewed(actor, state.carry, state.first), state.obs,
+                                          actor.draw(key, num_envs), t)
         return state._replace(carry=carry, choice=choice), action, {}
 
     def sample(state: HostRolloutState, key: Key, t: Array, data: PyTree = None) -> tuple[HostRolloutState, Trajectory]:
