@@ -2,7 +2,8 @@
 
 A step of Gymnasium is followed by one call of one program that stores what it answered, learns if it is time, and acts.
 What a call costs is mostly the number of buffers it is given, so the small leaves of the state travel as one vector per
-dtype (`Packing`); the replay memory stays what it is and is updated in place.
+dtype (`Packing`), and what only learning changes is not given back by acting; a large memory stays what it is and is updated in
+place.
 """
 
 import math
@@ -71,71 +72,118 @@ class Packing(NamedTuple):
                                        for x, impl in zip(flat, self.impls, strict=True)])
 
 
-class _Carry(NamedTuple):
-    """What goes from one vector step to the next."""
+def arrays(step: HostStep) -> tuple[np.ndarray, np.ndarray]:
+    """A step as the programs take it: observations, and all that is one number an environment as float32 [4, N]."""
+    return step.obs, np.array((step.reward, step.terminated, step.truncated, step.reset), np.float32)
+
+
+def _step(obs: jax.Array, numbers: jax.Array) -> HostStep:
+    """The step of `arrays`."""
+    return HostStep(obs, numbers[0], *(numbers[1:] > 0))
+
+
+class _Fixed(NamedTuple):
+    """What only learning changes."""
 
     config: Any
-    state: RunState
+    learner: PyTree
+
+
+class _Moving(NamedTuple):
+    """What goes from one vector step to the next."""
+
+    state: RunState  # without the learner
     report: Report
 
 
 class Programs(NamedTuple):
-    """The pure functions of the host path. `buffers` are a packed `_Carry`; `step` is a `HostStep`'s five arrays."""
+    """The pure functions of the host path; `step` are the two `arrays` of a `HostStep`.
 
-    packing: Packing
-    init: Callable  # (config, key, obs) -> (buffers, action)
-    restart: Callable  # (config, state, obs) -> (buffers, action): all environments begin anew
-    act: Callable  # (buffers, *step) -> (buffers, action): store, act
-    learn: Callable  # (buffers, *step) -> (buffers, action): store, learn, act
-    drain: Callable  # (buffers) -> (buffers, report): the report so far; a new one begins
-    shapes: tuple[Any, ...]  # of (config, key, state, buffers, step)
+    `fixed` and `moving` are packed: what only learning changes, so that acting reads the few buffers of it that it needs and
+    gives none back, and what every step changes.
+    """
+
+    fixed: Packing
+    moving: Packing
+    init: Callable  # (config, key, obs) -> (fixed, moving, action)
+    restart: Callable  # (config, state, obs) -> (fixed, moving, action): all environments begin anew
+    act: Callable  # (fixed, moving, *step) -> (moving, action): store, act
+    learn: Callable  # (fixed, moving, *step) -> (fixed, moving, action): store, learn, act
+    drain: Callable  # (moving) -> (moving, report): the report so far; a new one begins
+    shapes: tuple[Any, ...]  # of (config, key, state, fixed, moving, *step)
+
+    def state(self, fixed: list[jax.Array], moving: list[jax.Array]) -> RunState:
+        """The run's state as it lies in buffers; the small leaves are copied."""
+
+        def unpacked(packing: Packing, buffers: list[jax.Array]) -> PyTree:
+            small = len(packing.groups)
+            return packing.unpack([np.array(b) if i < small else b for i, b in enumerate(buffers)])
+
+        return unpacked(self.moving, moving).state._replace(learner=unpacked(self.fixed, fixed).learner)
 
 
 def programs(make_run: Callable[[Any], HostRun], config: Any, key: Key, step: HostStep) -> Programs:
     """The programs of a run; `config`, `key` and `step` are examples."""
     run = make_run(config)
     state = jax.eval_shape(run.init, key, step.obs)
-    def metrics_of(state, step):
+
+    def metrics_of(state, obs, numbers):
         state, k_act, k_learn = run.keys(state)
-        return run.observe(state, step)[1] | run.learn(state, k_learn)[1] | run.act(state, k_act)[2]
+        return run.observe(state, _step(obs, numbers))[1] | run.learn(state, k_learn)[1] | run.act(state, k_act)[2]
 
-    metrics = jax.eval_shape(metrics_of, state, step)
-    packing = Packing.of(jax.eval_shape(lambda c, s: _Carry(c, s, Report.empty(metrics)), config, state))
+    metrics = jax.eval_shape(metrics_of, state, *arrays(step))
 
-    def finish(carry: _Carry, new: Metrics, k_act: Key | None = None) -> tuple[list[jax.Array], jax.Array]:
-        run, state = make_run(carry.config), carry.state
-        if k_act is None:
-            state, k_act, _ = run.keys(state)
+    def split(config: Any, state: RunState, report: Report) -> tuple[_Fixed, _Moving]:
+        return _Fixed(config, state.learner), _Moving(state._replace(learner=None), report)
+
+    fixed, moving = (Packing.of(part) for part in jax.eval_shape(
+        lambda c, s: split(c, s, Report.empty(metrics)), config, state))
+
+    def unpack(fixed_buffers, moving_buffers) -> tuple[HostRun, Any, RunState, Report]:
+        config, learner = fixed.unpack(fixed_buffers)
+        state, report = moving.unpack(moving_buffers)
+        return make_run(config), config, state._replace(learner=learner), report
+
+    def finish(run: HostRun, config: Any, state: RunState, report: Report, new: Metrics, k_act: Key | None):
         state, action, acted = run.act(state, k_act)
         nothing = Mean(jnp.zeros(()), jnp.zeros(()))
         new = {name: (new | acted).get(name, nothing) for name in metrics}
-        return packing.pack(_Carry(carry.config, state, carry.report.add(new, state.t))), action
+        return *(p.pack(part) for p, part in zip((fixed, moving), split(config, state, report.add(new, state.t)), strict=True)
+                 ), action
+
+    def begin(run: HostRun, config: Any, state: RunState):
+        state, k_act, _ = run.keys(state)
+        return finish(run, config, state, Report.empty(metrics), {}, k_act)
 
     def init(config, key, obs):
-        return finish(_Carry(config, make_run(config).init(key, obs), Report.empty(metrics)), {})
+        run = make_run(config)
+        return begin(run, config, run.init(key, obs))
 
     def restart(config, state, obs):
-        return finish(_Carry(config, make_run(config).restart(state, obs), Report.empty(metrics)), {})
+        run = make_run(config)
+        return begin(run, config, run.restart(state, obs))
 
-    def act(buffers, *step):
-        carry = packing.unpack(buffers)
-        state, new = make_run(carry.config).observe(carry.state, HostStep(*step))
-        return finish(carry._replace(state=state), new)
+    def act(fixed_buffers, moving_buffers, *step):
+        run, config, state, report = unpack(fixed_buffers, moving_buffers)
+        state, new = run.observe(state, _step(*step))
+        k_act = None
+        if not run.ahead:
+            state, k_act, _ = run.keys(state)
+        return finish(run, config, state, report, new, k_act)[1:]
 
-    def learn(buffers, *step):
-        carry = packing.unpack(buffers)
-        run = make_run(carry.config)
-        state, new = run.observe(carry.state, HostStep(*step))
+    def learn(fixed_buffers, moving_buffers, *step):
+        run, config, state, report = unpack(fixed_buffers, moving_buffers)
+        state, new = run.observe(state, _step(*step))
         state, k_act, k_learn = run.keys(state)
         state, learned = run.learn(state, k_learn)
-        return finish(carry._replace(state=state), new | learned, k_act)
+        return finish(run, config, state, report, new | learned, k_act)
 
-    def drain(buffers):
-        carry = packing.unpack(buffers)
-        return packing.pack(carry._replace(report=Report.empty(metrics))), carry.report
+    def drain(moving_buffers):
+        state, report = moving.unpack(moving_buffers)
+        return moving.pack(_Moving(state, Report.empty(metrics))), report
 
-    buffers = jax.eval_shape(init, config, key, step.obs)[0]
-    return Programs(packing, init, restart, act, learn, drain, (config, key, state, buffers, step))
+    buffers = jax.eval_shape(init, config, key, step.obs)[:2]
+    return Programs(fixed, moving, init, restart, act, learn, drain, (config, key, state, *buffers, *arrays(step)))
 
 
 def host(make_run: Callable[[Any], HostRun], config: Any, venv: HostEnvs, seed: int) -> Driver:
@@ -155,44 +203,39 @@ def host(make_run: Callable[[Any], HostRun], config: Any, venv: HostEnvs, seed: 
     first_obs = venv.reset(seed)
     step = HostStep(first_obs, np.zeros(n, np.float32), np.zeros(n, bool), np.zeros(n, bool), np.zeros(n, bool))
     p = programs(make_run, config, key, step)
-    _, _, state_shape, buffers_shape, _ = p.shapes
+    _, _, state_shape, fixed_shape, moving_shape, *step_shape = p.shapes
     init, act, learn, drain = compile_all(
         (p.init, (config, key, first_obs), (), START_OPTIONS),
-        (p.act, (buffers_shape, *step), (0,), TRAIN_OPTIONS),
-        (p.learn, (buffers_shape, *step), (0,), TRAIN_OPTIONS),
-        (p.drain, (buffers_shape,), (0,), START_OPTIONS))
+        (p.act, (fixed_shape, moving_shape, *step_shape), (1,), TRAIN_OPTIONS),
+        (p.learn, (fixed_shape, moving_shape, *step_shape), (0, 1), TRAIN_OPTIONS),
+        (p.drain, (moving_shape,), (0,), START_OPTIONS))
 
     taken = 0  # environment steps
 
-    def vector_step(program, buffers, action):
+    def answer(action) -> tuple[np.ndarray, np.ndarray]:
         nonlocal taken
         taken += n
         try:
-            step = venv.step(np.asarray(action))
+            return arrays(venv.step(np.asarray(action)))
         except EnvError as e:
             raise EnvError(f"{e}, at environment step {taken:,}") from e
-        return program(buffers, *step)
 
     def start():
         nonlocal taken
         taken = 0
-        buffers, action = init(config, key, first_obs)
+        fixed, moving, action = init(config, key, first_obs)
         for _ in range(run.first_step // n):
-            buffers, action = vector_step(act, buffers, action)
-        return drain(buffers)[0], action
+            moving, action = act(fixed, moving, *answer(action))
+        return fixed, drain(moving)[0], action
 
     def chunk(state, iterations):
-        buffers, action = state
+        fixed, moving, action = state
         for _ in range(iterations):
             for _ in range(run.train_freq - 1):
-                buffers, action = vector_step(act, buffers, action)
-            buffers, action = vector_step(learn, buffers, action)
-        buffers, report = drain(buffers)
-        return (buffers, action), jax.device_get(report)
-
-    def run_state(state) -> RunState:
-        small = len(p.packing.groups)
-        return p.packing.unpack([np.array(b) if i < small else b for i, b in enumerate(state[0])]).state
+                moving, action = act(fixed, moving, *answer(action))
+            fixed, moving, action = learn(fixed, moving, *answer(action))
+        moving, report = drain(moving)
+        return (fixed, moving, action), jax.device_get(report)
 
     def restore(state):
         nonlocal taken
@@ -201,6 +244,6 @@ def host(make_run: Callable[[Any], HostRun], config: Any, venv: HostEnvs, seed: 
         return jax.jit(p.restart)(config, state, obs)
 
     return Driver(
-        start=start, chunk=chunk, snapshot=run_state, restore=restore, like=state_shape,
-        params=lambda s: run.params(run_state(s)), close=venv.close, first_step=run.first_step,
+        start=start, chunk=chunk, snapshot=lambda s: p.state(*s[:2]), restore=restore, like=state_shape,
+        params=lambda s: run.params(p.state(*s[:2])), close=venv.close, first_step=run.first_step,
         stride=n * run.train_freq, updates=run.updates, compile_s=time.perf_counter() - began, exact=False, members=1)

@@ -81,8 +81,11 @@ def compose_host(learner: Learner, source: HostSource, *, num_envs: int, train_f
         next_key, keys = step_keys(state.key, 1 + 2 * updates)
         return state._replace(key=next_key), keys[0], keys[1:].reshape(updates, 2)
 
-    def act(state: RunState, key: Key) -> tuple[RunState, Array, Metrics]:
-        source_state, action, metrics = source.act(state.source, learner.params(state.learner), key, state.t)
+    def act(state: RunState, key: Key | None) -> tuple[RunState, Array, Metrics]:
+        source_state = state.source
+        if source.prepare is not None and key is not None:
+            source_state, key = source.prepare(source_state, key), None
+        source_state, action, metrics = source.act(source_state, learner.params(state.learner), key, state.t)
         return state._replace(source=source_state), action, metrics
 
     def observe(state: RunState, step: HostStep) -> tuple[RunState, Metrics]:
@@ -94,7 +97,7 @@ def compose_host(learner: Learner, source: HostSource, *, num_envs: int, train_f
         return state._replace(learner=learner_state, source=source_state), metrics
 
     return HostRun(init, restart, keys, act, observe, learn_, num_envs, train_freq, first_step, updates,
-                   lambda state: learner.params(state.learner))
+                   lambda state: learner.params(state.learner), source.prepare is not None)
 
 
 def step_keys(key: Key, n: int, axis_name: str | None = None) -> tuple[Key, Key]:

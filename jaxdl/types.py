@@ -188,6 +188,7 @@ class HostSource(NamedTuple):
     act: Callable[..., tuple[PyTree, Array, Metrics]]  # (source state, params, key, t) -> (state, action, metrics)
     sample: Callable[..., tuple[PyTree, PyTree]]  # as in Source
     feedback: Callable[..., PyTree]  # as in Source
+    prepare: Callable[[PyTree, Key], PyTree] | None = None  # draws what acts need until the next sample; they get no key then
 
 
 class RunState(NamedTuple):
@@ -218,7 +219,7 @@ class HostRun(NamedTuple):
     init: Callable[[Key, Array], RunState]  # (key, obs [N, ...]) -> state
     restart: Callable[[RunState, Array], RunState]  # (state, obs) -> state: after a checkpoint was read
     keys: Callable[[RunState], tuple[RunState, Key, Key]]  # (state) -> (state, key to act with, [updates, 2] to learn with)
-    act: Callable[[RunState, Key], tuple[RunState, Array, Metrics]]  # (state, key) -> (state, action [N, ...], metrics)
+    act: Callable[[RunState, Key | None], tuple[RunState, Array, Metrics]]  # (state, key) -> (state, action [N, ...], metrics)
     observe: Callable[[RunState, HostStep], tuple[RunState, Metrics]]  # (state, step) -> (state, metrics)
     learn: Callable[[RunState, Key], tuple[RunState, Metrics]]  # (state, key) -> (state, metrics)
     num_envs: int
@@ -226,3 +227,4 @@ class HostRun(NamedTuple):
     first_step: int  # environment steps of the warm-up, in which nothing is learned
     updates: int  # updates in one round
     params: Callable[[RunState], PyTree]
+    ahead: bool = False  # acting needs a key only after learning: the source draws ahead

@@ -130,7 +130,8 @@ def _vector(env_id: str, settings: envs.Config, seed: int) -> Film:
 def _device(env_id: str, settings: envs.Config, seed: int) -> Film:
     """An environment on the device, as it is seen."""
     env = envs.make_device(env_id, settings)
-    step = evaluate.short_lived(lambda state, action, key: env.step(state, action, env.draw(jax.random.split(key, (env.keys, 1)))))
+    step = evaluate.short_lived(
+        lambda state, action, key: env.step(state, action, env.draw(jax.random.split(key, (env.keys, 1)))))
     k_begin, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2**31))  # the policy has the other keys
     state, obs = evaluate.short_lived(lambda key: env.reset(key, 1))(k_begin)
     over, t = False, 0

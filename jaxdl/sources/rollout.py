@@ -178,8 +178,9 @@ class HostRolloutState(NamedTuple):
     episodes: Episodes
     scale: Scale | None
     row: Array  # int32 (): rows of the rollout that are filled
+    noise: PyTree  # [T, ...] of its steps: hashes are many kernels, and a step on the host would need two
     begin: PyTree  # the carry before its first row
-    rows: Trajectory  # [T, E, ...], without next_obs, which are the obs of the next rows, and without carry
+    rows: tuple[Array, PyTree, Array]  # [T, ...] obs, choices, and numbers [T, 5, E]: reward and flags
 
 
 def host_rollout(spec: EnvSpec, learner: Learner, actor: Actor, settings: Settings) -> HostSource:
@@ -202,37 +203,46 @@ def host_rollout(spec: EnvSpec, learner: Learner, actor: Actor, settings: Settin
     said = jax.eval_shape(first_choice, one, jax.random.key(0))
 
     def begun(obs: Array) -> dict[str, Any]:
-        flags = jnp.zeros((steps, num_envs), bool)
-        empty = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), (one, said))
-        rows = Trajectory(*empty, jnp.zeros((steps, num_envs)), None, flags, flags, flags, flags, None)
+        rows = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype),
+                            (one, said, jax.ShapeDtypeStruct((5, num_envs), jnp.float32)))
         carry = actor.init(num_envs)
         return {"obs": obs, "first": jnp.ones(num_envs, bool), "carry": carry, "begin": carry,
                 "choice": jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), said), "episodes": Episodes.init(num_envs),
                 "row": jnp.zeros((), jnp.int32), "rows": rows}
 
+    def noise(key: Key) -> PyTree:
+        return jax.vmap(lambda key: actor.draw(key, num_envs))(jax.random.split(key, steps))
+
     def init(obs: Array) -> HostRolloutState:
-        return HostRolloutState(**begun(obs), scale=Scale.init(num_envs) if settings.normalize_reward else None)
+        empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(noise, jax.random.key(0)))
+        scale = Scale.init(num_envs) if settings.normalize_reward else None
+        return HostRolloutState(**begun(obs), noise=empty, scale=scale)
+
+    def prepare(state: HostRolloutState, key: Key) -> HostRolloutState:
+        return state._replace(noise=noise(key))
 
     def restart(state: HostRolloutState, obs: Array) -> HostRolloutState:
         return state._replace(**begun(obs))
 
     def observe(state: HostRolloutState, step: HostStep) -> tuple[HostRolloutState, Metrics]:
-        row = Trajectory(state.obs, state.choice, step.reward, None, step.terminated, step.truncated, state.first,
-                         ~step.reset, None)
-        rows = jax.tree.map(lambda all_, new: jax.lax.dynamic_update_index_in_dim(all_, new, state.row, 0), state.rows, row)
+        numbers = jnp.stack([step.reward, step.terminated, step.truncated, state.first, ~step.reset])
+        rows = jax.tree.map(lambda all_, new: jax.lax.dynamic_update_index_in_dim(all_, new, state.row, 0), state.rows,
+                            (state.obs, state.choice, numbers))
         episodes, metrics = state.episodes.add(step)
         return state._replace(obs=step.obs, first=step.reset, episodes=episodes, row=state.row + 1, rows=rows), metrics
 
-    def act(state: HostRolloutState, params: PyTree, key: Key, t: Array) -> tuple[HostRolloutState, Array, Metrics]:
-        carry, action, choice = actor.act(params, renewed(actor, state.carry, state.first), state.obs,
-                                          actor.draw(key, num_envs), t)
+    def act(state: HostRolloutState, params: PyTree, key: None, t: Array) -> tuple[HostRolloutState, Array, Metrics]:
+        del key
+        chance = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, state.row, keepdims=False), state.noise)
+        carry, action, choice = actor.act(params, renewed(actor, state.carry, state.first), state.obs, chance, t)
         return state._replace(carry=carry, choice=choice), action, {}
 
     def sample(state: HostRolloutState, key: Key, t: Array, data: PyTree = None) -> tuple[HostRolloutState, Trajectory]:
         del key, t, data
-        next_obs = jnp.concatenate([state.rows.obs[1:], state.obs[None]])  # a reset is a step of its own: never skipped over
-        rows = state.rows._replace(next_obs=next_obs, carry=state.begin)
+        obs, choice, numbers = state.rows
+        next_obs = jnp.concatenate([obs[1:], state.obs[None]])  # a reset is a step of its own: none is skipped over
+        rows = Trajectory(obs, choice, numbers[:, 0], next_obs, *(numbers[:, i] > 0 for i in range(1, 5)), state.begin)
         scale, trajectory = _scaled(rows, state.scale, settings)
         return state._replace(scale=scale, row=jnp.zeros((), jnp.int32), begin=state.carry), trajectory
 
-    return HostSource(init, restart, observe, act, sample, _nothing_told)
+    return HostSource(init, restart, observe, act, sample, _nothing_told, prepare)
