@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.members import Member, members
 from experiments.runs import Settings, open_run
 from jaxdl import checkpoint, drive, envs, evaluate, host
 from jaxdl import data as datasets
@@ -42,9 +43,9 @@ def open_job(settings: Settings) -> Job:
     return (_agent if settings.algorithm.kind == "agent" else _generative)(settings)
 
 
-def seeds(settings: Settings) -> list[int]:
-    """The seeds that the run trains."""
-    return [settings.train.seed + k for k in range(settings.train.num_seeds)]
+def population(settings: Settings) -> list[Member]:
+    """The members that the run trains; one where it is no population."""
+    return members(settings.config, settings.train)
 
 
 def _agent(settings: Settings) -> Job:
@@ -52,15 +53,17 @@ def _agent(settings: Settings) -> Job:
     backend = envs.resolve_backend(config.env_id, config.backend)
     spec = envs.spec(config.env_id, config.env)
     agent = module.make(config, spec)
-    if train.num_seeds > 1 and (backend == "host" or envs.is_atari(config.env_id)):
+    of_each = population(settings)
+    configs, seeds = [member.config(config) for member in of_each], [member.seed for member in of_each]
+    if len(of_each) > 1 and (backend == "host" or envs.is_atari(config.env_id)):
         where = "on the host" if backend == "host" else "outside of JAX"
-        raise UserError(f"num_seeds={train.num_seeds} needs an environment in JAX, and {config.env_id} runs {where}; train the "
-                        "seeds one after the other")
+        raise UserError(f"a population of {len(of_each)} (num_seeds, sweep) needs an environment in JAX, and {config.env_id} "
+                        f"runs {where}; train its members one after the other")
 
     def driver() -> drive.Driver:
         if backend == "device":
             env = envs.make_device(config.env_id, config.env, config.num_envs)
-            return drive.device(lambda c: module.make_run(c, env=env), config, None, seeds(settings))
+            return drive.device(lambda c: module.make_run(c, env=env), configs, None, seeds)
         venv = envs.make_host(config.env_id, config.num_envs, config.vectorization, config.env)
         return host.host(lambda c: module.make_host_run(c, spec), config, venv, train.seed)
 
@@ -80,9 +83,11 @@ def _generative(settings: Settings) -> Job:
         raise UserError(f"batch_size={config.batch_size} is above the {len(images)} training images of "
                         f"{config.dataset}; lower it")
     model = module.make(config, spec)
+    of_each = population(settings)
+    configs, seeds = [member.config(config) for member in of_each], [member.seed for member in of_each]
 
     def driver() -> drive.Driver:
-        return drive.device(lambda c: module.make_run(c, spec), config, jnp.asarray(images), seeds(settings))
+        return drive.device(lambda c: module.make_run(c, spec), configs, jnp.asarray(images), seeds)
 
     elbo, log_prob = jax.jit(model.elbo), jax.jit(model.log_prob, static_argnums=(3, 4))
 
@@ -108,8 +113,9 @@ def _batches(images: np.ndarray, seed: int, size: int = 100):
 
 def meta(settings: Settings) -> dict[str, Any]:
     """What a checkpoint must agree with to be continued: the settings that shape the state or steer the run."""
+    swept = {"sweep": list(settings.train.sweep)} if settings.train.sweep else {}
     return {"algo": settings.algo, "seed": settings.train.seed, "num_seeds": settings.train.num_seeds,
-            "config": to_dict(settings.config)}
+            "config": to_dict(settings.config)} | swept
 
 
 class Loaded(NamedTuple):
@@ -140,7 +146,8 @@ def load(folder: str | Path, *, best: bool = False, step: int | None = None, mem
     """
     folder = Path(folder)
     settings = open_run(folder)
-    count = settings.train.num_seeds
+    of_each = population(settings)
+    count = len(of_each)
     if member is not None and not 0 <= member < count:
         raise UserError(f"member must lie between 0 and {count - 1}, got {member}")
     job = open_job(settings if data_dir is None else _with_data_dir(settings, data_dir))
@@ -157,11 +164,13 @@ def load(folder: str | Path, *, best: bool = False, step: int | None = None, mem
         step, read = checkpoint.restore(folder / "checkpoints", like, step=step, meta=meta(settings), partial=True)
         params = learner.params(read.learner)
     if member is not None:
-        settings = settings._replace(train=replace(settings.train, num_seeds=1, seed=settings.train.seed + member))
+        chosen = of_each[member]
+        settings = settings._replace(config=chosen.config(settings.config),
+                                     train=replace(settings.train, num_seeds=1, sweep=(), seed=chosen.seed))
         params = jax.tree.map(lambda x: x[member], params) if count > 1 else params
-    if settings.train.num_seeds > 1:
+    if count > 1 and member is None:
         def choose(*args: Any) -> np.ndarray:
-            raise UserError(f"{folder} is a population of {count} seeds; load one of them with member=0 to {count - 1}")
+            raise UserError(f"{folder} is a population of {count}; load one of them with member=0 to {count - 1}")
 
         agent = settings.algorithm.kind == "agent"
         return Loaded(settings, params, step, choose if agent else None, None if agent else choose, job)

@@ -52,7 +52,7 @@ def evaluate(argv: Sequence[str]) -> dict[str, Any]:
         video.check_path(args.video)
     options = {name: getattr(args, name) for name in ("episodes", "seed", "importance_samples")}
     options = {name: value for name, value in options.items() if value is not None}
-    members = train.members_of(loaded.params, settings.train.num_seeds)
+    members = train.members_of(loaded.params, len(jobs.population(settings)))
     found = training.evaluated(settings, [loaded.job.evaluate(p, **options) for p in members])
     print(f"step {loaded.step:,}: {showing.line_of(settings, found)}")
     if args.video is not None:
@@ -91,7 +91,7 @@ def sample(argv: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"{args.run} is a run of {settings.algo}, which cannot draw images; 'jaxdl evaluate {args.run} "
                         "--video FILE.gif' films it")
     loaded = jobs.load(args.run)
-    params = train.members_of(loaded.params, settings.train.num_seeds)[0]
+    params = train.members_of(loaded.params, len(jobs.population(settings)))[0]
     showing.save_samples(loaded.job, params, args.seed, args.num, args.out)
     print(args.out)
     return {"num": args.num, "seed": args.seed, "out": str(args.out)}

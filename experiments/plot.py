@@ -6,6 +6,7 @@ bootstrap interval (`jaxdl.statistics`), over the steps that all of them have. E
 """
 
 import io
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.algorithms import PRESETS
+from experiments.sweep import parse
 from jaxdl import files
 from jaxdl.errors import UserError
 from jaxdl.logging import read_metrics
@@ -117,23 +119,94 @@ def _settings(runs: list[Path]) -> list[Setting]:
         config = {n: v for part in [config, *within] for n, v in part.items() if n != "data_dir"
                   and not isinstance(v, dict)}  # where data lies changes nothing
         unit = "environment steps" if what == "env_id" else "updates"
-        key = json.dumps([algo, config], sort_keys=True)
-        setting = found.setdefault(key, Setting(algo, str(config[what]), unit, config, {}))
-        for name, members in curves.items():
-            setting.curves.setdefault(name, []).extend(members)
+        for swept, members in _swept(values):
+            one = config | swept
+            key = json.dumps([algo, one], sort_keys=True)
+            setting = found.setdefault(key, Setting(algo, str(config[what]), unit, one, {}))
+            for name, of_member in curves.items():
+                setting.curves.setdefault(name, []).extend(c for m, c in of_member.items() if members is None or m in members)
     return list(found.values())
 
 
-def _curves(rows: list[dict[str, Any]]) -> dict[str, list[Curve]]:
-    """Each metric's curves, one a member; numbers that are not finite are left out."""
+def _swept(values: dict[str, Any]) -> Iterator[tuple[dict[str, float], range | None]]:
+    """The values of the swept fields, and which members of the run have them: None is all."""
+    driven = values.get("train") if isinstance(values.get("train"), dict) else {}
+    seeds, sweeps = driven.get("num_seeds", 1), parse(driven.get("sweep", ()))
+    if not sweeps:
+        yield {}, None
+        return
+    for i, combination in enumerate(itertools.product(*sweeps.values())):
+        yield dict(zip(sweeps, combination, strict=True)), range(i * seeds, (i + 1) * seeds)
+
+
+def _curves(rows: list[dict[str, Any]]) -> dict[str, dict[int, Curve]]:
+    """Each metric's curves, by member; numbers that are not finite are left out."""
     points: dict[str, dict[int, dict[int, float]]] = {}  # metric -> member -> step -> value
     for row in sorted(rows, key=lambda row: row["step"]):
         for name, value in row.items():
             for member, v in enumerate(value if isinstance(value, list) else [value]):
                 if math.isfinite(v):
                     points.setdefault(name, {}).setdefault(member, {})[row["step"]] = v
-    return {name: [Curve(np.array(list(p), float), np.array(list(p.values()), float)) for p in members.values()]
+    return {name: {m: Curve(np.array(list(p), float), np.array(list(p.values()), float)) for m, p in members.items()}
             for name, members in points.items()}
+
+
+def plot_sweep(run: str | Path, out: str | Path) -> None:
+    """Draw the score of a finished population against the values of its first swept field, a line for each of the others'.
+
+    A point is the interquartile mean over seeds with its 95 % bootstrap interval, beside it each seed.
+
+    Args:
+        run: the run's folder, with its summary.json.
+        out: as `plot_runs`.
+
+    Raises:
+        UserError: not a run, not one of a sweep, not finished, or the picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    run, out = Path(run), Path(out)
+    if out.suffix.lower() not in _SUFFIXES:
+        raise UserError(f"{out} must end in one of {', '.join(_SUFFIXES)}")
+    for name in ("config.json", "summary.json"):
+        if not (run / name).is_file():
+            raise UserError(f"{run} is no finished run: it has no {name}")
+    values, summary = (files.read_json(run / name, _MAX_CONFIG_BYTES) for name in ("config.json", "summary.json"))
+    swept = list(_swept(values))
+    found = (summary.get("eval") or {}).get("members")
+    if not swept[0][0] or not isinstance(found, list):
+        raise UserError(f"{run} is no run of a sweep that was evaluated")
+    score = next(name for name in ("return_mean", "elbo") if name in found[0])
+    field, *others = swept[0][0]
+    lines: dict[str, list[tuple[float, np.ndarray]]] = {}
+    for combination, members in swept:
+        label = ", ".join(f"{name}={combination[name]:g}" for name in others)
+        lines.setdefault(label, []).append((combination[field], np.array([found[m][score] for m in members], float)))
+    figure = Figure(figsize=(8, 5), dpi=100)
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
+    axes = figure.add_subplot()
+    for i, (label, points) in enumerate(lines.items()):
+        points, color = sorted(points, key=lambda point: point[0]), _COLORS[i % len(_COLORS)]
+        x, centre = [p[0] for p in points], [float(iqm(p[1])) for p in points]
+        for value, scores in points:
+            axes.plot([value] * len(scores), scores, "o", color=color, alpha=0.3, markersize=4, linewidth=0)
+        if len(points[0][1]) > 1:
+            low, high = np.transpose([bootstrap_interval(scores) for _, scores in points])
+            axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+        seeds = len(points[0][1])
+        name = f"interquartile mean and 95 % interval of {seeds} seeds" if seeds > 1 else "one seed"
+        axes.plot(x, centre, "-", color=color, linewidth=1.8, label=f"{label}: {name}" if label else name)
+    if min(x) > 0 and max(x) / min(x) > 8:
+        axes.set_xscale("log")
+    axes.set_title(f"{values['algo']} on {summary.get('env_id', summary.get('dataset'))}, {summary['steps']:,} steps")
+    axes.set_xlabel(field)
+    axes.set_ylabel("mean return of greedy episodes" if score == "return_mean" else "ELBO (nats per example)")
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=out.suffix[1:].lower())
+    files.write_bytes(out, buffer.getvalue())
 
 
 def _panels(settings: list[Setting]) -> Iterator[tuple[Measure, list[Setting]]]:

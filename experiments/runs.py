@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import algorithms
+from experiments.members import members
 from jaxdl import files, train
 from jaxdl.config import from_dict, to_dict
 from jaxdl.errors import UserError
 
 _MAX_CONFIG_BYTES = 1 << 20
-_OURS = ("config.json", "metrics.jsonl", "summary.json", "curve.png", "policy.gif", "samples.png", "reconstructions.png",
-         "tensorboard", "checkpoints", "best")
+_OURS = ("config.json", "metrics.jsonl", "summary.json", "curve.png", "sweep.png", "policy.gif", "samples.png",
+         "reconstructions.png", "tensorboard", "checkpoints", "best")
 
 
 class Settings(NamedTuple):
@@ -40,6 +41,8 @@ class Settings(NamedTuple):
         """Refuse settings that make no sense."""
         self.algorithm.load().validate(self.config)
         train.validate(self.train)
+        for member in members(self.config, self.train):
+            self.algorithm.load().validate(member.config(self.config))
 
 
 def write_config(folder: Path, settings: Settings) -> None:

@@ -14,7 +14,7 @@ from jaxdl.types import PyTree
 
 def leave_pictures(folder: Path, settings: runs.Settings, job: jobs.Job, params: PyTree) -> list[Path]:
     """Write the pictures of a run; one that cannot be made (no renderer, say) is left out with a word why."""
-    params = train.members_of(params, settings.train.num_seeds)[0]
+    params = train.members_of(params, len(jobs.population(settings)))[0]
 
     def curve(path: Path) -> None:
         plot.plot_runs([folder], path)
@@ -31,7 +31,10 @@ def leave_pictures(folder: Path, settings: runs.Settings, job: jobs.Job, params:
         again = jax.jit(job.model.reconstruct)(params, images, jax.random.key(settings.train.seed))
         pictures.save_png(path, pictures.pairs(images, np.asarray(again)))
 
-    wanted = {"curve.png": curve}
+    def sweep(path: Path) -> None:
+        plot.plot_sweep(folder, path)
+
+    wanted = {"curve.png": curve} | ({"sweep.png": sweep} if settings.train.sweep else {})
     wanted |= ({"policy.gif": policy} if settings.algorithm.kind == "agent" else
                {"samples.png": samples, "reconstructions.png": reconstructions})
     made = []
@@ -55,7 +58,7 @@ def line_of(settings: runs.Settings, found: dict[str, Any] | None) -> str:
     if found is None:
         return "not evaluated"
     if settings.algorithm.kind == "agent":
-        over = f", mean over {len(found['members'])} seeds" if "members" in found else ""
+        over = f", mean over {len(found['members'])} members" if "members" in found else ""
         whose = "Gymnasium's own " if envs.on_host(settings.config.env_id) else ""
         return (f"mean return over {found['episodes']} greedy episodes in {whose}{settings.config.env_id}: "
                 f"{found['return_mean']:.1f} +- {found['return_std']:.1f}{over}")

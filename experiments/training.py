@@ -158,8 +158,8 @@ def evaluated(settings: runs.Settings, found: list[dict[str, Any]] | None) -> di
     """What `evaluate --json` prints: of a population the mean over members, and each member's own numbers."""
     if found is None or len(found) == 1:
         return found and found[0]
-    seeds = jobs.seeds(settings)
-    members = [{"seed": seed} | numbers for seed, numbers in zip(seeds, found, strict=True)]
+    members = [{"seed": member.seed} | member.values | numbers
+               for member, numbers in zip(jobs.population(settings), found, strict=True)]
     counts = {name: found[0][name] for name in ("episodes", "num") if name in found[0]}
     return {name: sum(m[name] for m in found) / len(found) for name in found[0]} | counts | {"members": members}
 

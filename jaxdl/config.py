@@ -29,6 +29,11 @@ def config(cls: type[T]) -> type[T]:
     return jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=meta)
 
 
+def is_leaf(cls: type, field: str) -> bool:
+    """Whether a field of a config is a leaf: a number, or settings within."""
+    return _is_leaf(typing.get_type_hints(cls)[field])
+
+
 def _is_leaf(hint: Any) -> bool:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return any(o is float or dataclasses.is_dataclass(o) for o in options)

@@ -59,15 +59,17 @@ def compile_all(*programs: tuple[Callable, tuple, tuple[int, ...], dict]) -> lis
         return list(pool.map(build, programs))
 
 
-def _in_turn(f: Callable[[RunState], tuple[RunState, Report]], state: RunState) -> tuple[RunState, Report]:
-    """What `vmap` of `f` gives, one member after the other.
+def _in_turn(f: Callable[[Any, RunState], tuple[RunState, Report]], config: Any, state: RunState
+             ) -> tuple[RunState, Report]:
+    """What `vmap` of `f` over the members' settings and states gives, one member after the other.
 
     On a CPU's core wider arrays gain nothing, and one member fits its cache where 32 do not.
     """
 
     def body(carry: RunState, k: Array) -> tuple[RunState, Report]:
         own = carry._replace(t=None)  # the members share `t`
-        new, report = f(jax.tree.map(lambda x: x[k], own)._replace(t=state.t))
+        settings, mine = jax.tree.map(lambda x: jnp.asarray(x)[k], (config, own))
+        new, report = f(settings, mine._replace(t=state.t))
         own = jax.tree.map(lambda x, y: x.at[k].set(y), own, new._replace(t=None))
         return own._replace(t=new.t), report
 
@@ -84,29 +86,32 @@ def device(make_run: Callable[[Any], Run], config: Any, data: PyTree, seeds: Seq
 
     Args:
         make_run: config -> Run; called while tracing, with arrays as the leaves of the config.
-        config: the settings.
+        config: the settings; a list has those of each member, which differ in numbers alone.
         data: the dataset on the device, or None.
         seeds: one seed for a single run, several for a population: member k is the run of `seeds[k]`.
     """
     began = time.perf_counter()
-    config = leaves_as_arrays(config)
-    run = make_run(config)
     seeds = np.asarray(seeds, np.uint32)
     single = len(seeds) == 1
+    configs = [leaves_as_arrays(c) for c in (config if isinstance(config, list) else [config] * len(seeds))]
+    config = configs[0] if single else jax.tree.map(lambda *x: np.stack(x), *configs)
+    run = make_run(configs[0])
 
     def start(config, seeds, data):
-        run = make_run(config)
         if single:
-            return run.init(jax.random.key(seeds[0]), data)
-        return jax.vmap(lambda seed: run.init(jax.random.key(seed), data), out_axes=run.axes)(seeds)
+            return make_run(config).init(jax.random.key(seeds[0]), data)
+        return jax.vmap(lambda config, seed: make_run(config).init(jax.random.key(seed), data),
+                        out_axes=run.axes)(config, seeds)
 
     def chunk(config, state, data, n):
-        run = make_run(config)
+        def member(config: Any, state: RunState) -> tuple[RunState, Report]:
+            return advance(make_run(config), state, data, n)
+
         if single:
-            return advance(run, state, data, n)
+            return member(config, state)
         if jax.default_backend() == "cpu":
-            return _in_turn(lambda s: advance(run, s, data, n), state)
-        return jax.vmap(lambda s: advance(run, s, data, n), in_axes=(run.axes,), out_axes=(run.axes, 0))(state)
+            return _in_turn(member, config, state)
+        return jax.vmap(member, in_axes=(0, run.axes), out_axes=(run.axes, 0))(config, state)
 
     like = jax.eval_shape(start, config, seeds, data)
     start, chunk = compile_all(

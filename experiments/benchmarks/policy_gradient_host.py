@@ -1,8 +1,9 @@
 """Actor-critic and PPO on Gymnasium's CartPole-v1: environment steps per second beside Stable-Baselines3 and sbx.
 
 All: 8 environments stepped one after the other in one process (jaxdl: `sync`; `native` is Gymnasium's own vector CartPole,
-which the others cannot use), two networks of 64-64 with tanh. Actor-critic: the defaults of Stable-Baselines3's A2C, rollouts of
-5 steps, RMSProp 7e-4, no entropy bonus. PPO: rollouts of 128 steps, 4 passes of 4 minibatches, Adam 2.5e-4, entropy bonus 0.01.
+which the others cannot use), two networks of 64-64 with tanh. Actor-critic: the defaults of Stable-Baselines3's A2C: rollouts
+of 5 steps, RMSProp 7e-4, no entropy bonus. PPO: rollouts of 128 steps, 4 passes of 4 minibatches, Adam 2.5e-4, entropy bonus
+0.01.
 Steps per second are those of the second half of the run, so that compiling is left out.
 """
 
