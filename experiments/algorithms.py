@@ -62,7 +62,7 @@ PRESETS = {
     "ppo_continuous": Preset("ppo", {"total_steps": 500_000, "rollout_steps": 256, "num_minibatches": 32, "num_epochs": 10,
                                      "ent_coef": 0.0, "normalize_reward": True, "policy": {"normalize_obs": True},
                                      "optim": {"learning_rate": 3e-4}}, {},
-                             "ppo for continuous actions with the settings of CleanRL, 8 environments; --env-id HalfCheetah-v5"),
+                             "ppo for continuous actions with CleanRL's settings, 8 environments; --env-id HalfCheetah-v5"),
     "ppo_minatar": Preset("ppo", {"env_id": "Breakout-MinAtar", "num_envs": 64, "total_steps": 10_000_000,
                                   "num_minibatches": 8, "policy": {"activation": "relu"},
                                   "optim": {"learning_rate": 5e-3}}, {},

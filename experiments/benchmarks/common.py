@@ -10,6 +10,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -41,7 +42,7 @@ def main(script: str, sides: dict[str, tuple[str, Callable[[argparse.Namespace],
     rows: dict[str, list[dict]] = {name: [] for name in sides}
     for repeat in range(args.repeats):
         for name, (who, _) in sides.items():
-            row = _measure(script, name, sys.executable if who == "jaxdl" else args.peers, args.cores)
+            row = _measure(script, name, sys.executable if who == "jaxdl" else args.peers, args.cores, repeat)
             rows[name].append(row)
             print(f"{repeat + 1}/{args.repeats} {name}: {row}", file=sys.stderr, flush=True)
     medians = {name: {k: statistics.median(r[k] for r in runs) if isinstance(v, (int, float)) else v
@@ -51,7 +52,9 @@ def main(script: str, sides: dict[str, tuple[str, Callable[[argparse.Namespace],
     result = {"command": " ".join(["python", os.path.relpath(script), *(f"--repeats {args.repeats}".split())]),
               "machine": {"processor": _processor(), "cores": _count(args.cores), "python": platform.python_version()},
               "ratios": figures, "medians": medians,
-              "spread": {name: _spread(runs) for name, runs in rows.items()}}
+              "spread": {name: _spread(runs) for name, runs in rows.items()},
+              "runs": {name: {k: [r[k] for r in runs] for k in runs[0] if isinstance(runs[0][k], float)}
+                       for name, runs in rows.items()}}
     Path(script).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
 
@@ -76,14 +79,20 @@ def _count(cores: str) -> int:
     return sum(part[-1] - part[0] + 1 for part in ends)
 
 
-def _measure(script: str, side: str, python: str, cores: str) -> dict:
+def seed() -> int:
+    """Of this repeat: its number."""
+    return int(os.environ.get("BENCHMARK_SEED", 0))
+
+
+def _measure(script: str, side: str, python: str, cores: str, repeat: int) -> dict:
     env = dict(os.environ, OMP_NUM_THREADS=str(_count(cores)), JAX_PLATFORMS="cpu", XLA_FLAGS="",
-               JAX_ENABLE_COMPILATION_CACHE="false")
+               JAX_ENABLE_COMPILATION_CACHE="false", BENCHMARK_SEED=str(repeat))
+    began = time.perf_counter()
     done = subprocess.run(["taskset", "-c", cores, python, script, "--side", side, *_own(sys.argv[1:])],
                           env=env, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(done.stdout.strip().splitlines()[-1]) | {"wall_s": time.perf_counter() - began}  # of the whole process
 
 
 def _own(argv: list[str]) -> list[str]:
