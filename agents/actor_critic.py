@@ -51,8 +51,8 @@ class Config:
     """Environments stepped side by side."""
     total_steps: int = 300_000
     """Environment steps of the planned run, over all environments; schedules run over it."""
-    rollout_steps: int = 16
-    """Steps of each environment in one rollout, which makes one update."""
+    rollout_steps: int = 8
+    """Steps of each environment in one rollout, which makes one update (SB3 has 5; of 16, one CartPole seed in seven fails)."""
     gamma: float = 0.99
     """Discount per step (SB3)."""
     estimator: Literal["gae", "n_step"] = "gae"
@@ -74,7 +74,7 @@ class Config:
     policy: PolicyConfig = PolicyConfig()
     """The policy and its value."""
     optim: OptimConfig = OptimConfig(learning_rate=3e-3, schedule="linear", eps=1e-5, max_grad_norm=0.5)
-    """The optimizer: Adam in place of SB3's RMSProp, at a rate that falls (chosen on CartPole over 30 seeds)."""
+    """The optimizer: Adam in place of SB3's RMSProp, at a rate that falls (chosen on CartPole over 40 seeds)."""
     env: env_settings.Config = env_settings.Config()
     """How the environment is made."""
 

@@ -248,7 +248,12 @@ def _draw(axes: Any, measure: Measure, settings: list[Setting]) -> None:
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    lines, labels = axes.get_legend_handles_labels()
+    what = {label.rpartition(": ")[2] for label in labels}
+    if len(settings) > _SEVERAL and len(what) == 1:  # what all lines are is said once
+        axes.legend(lines, [label.rpartition(": ")[0] or label for label in labels], title=what.pop(), frameon=False)
+    else:
+        axes.legend(frameon=False)
 
 
 def _draw_seeds(axes: Any, curves: list[Curve], color: str, label: str, style: str) -> None:
