@@ -26,19 +26,22 @@ class Moments(NamedTuple):
         """Of nothing."""
         return Moments(jnp.zeros(()), jnp.zeros(shape), jnp.zeros(shape))
 
-    def add(self, x: Array, axis_name: str | None = None) -> "Moments":
-        """With a batch [B, ...] more; under a mapped axis with those of all its shards."""
+    def add(self, x: Array, axis_name: str | None = None, where: Array | None = None) -> "Moments":
+        """With a batch [B, ...] more, or those of it `where` bool [B] is true; under a mapped axis those of all its shards."""
         x = x.astype(jnp.float32)
-        count, total = jnp.asarray(x.shape[0], jnp.float32), x.sum(0)
+        counts = jnp.ones(x.shape[0]) if where is None else where.astype(jnp.float32)
+        counts = counts.reshape(-1, *[1] * (x.ndim - 1))
+        count, total = counts.sum(), (counts * x).sum(0)
         if axis_name is not None:
             count, total = jax.lax.psum((count, total), axis_name)
-        mean = total / count
-        deviations = jnp.square(x - mean).sum(0)
+        mean = total / jnp.maximum(count, 1)
+        deviations = (counts * jnp.square(x - mean)).sum(0)
         if axis_name is not None:
             deviations = jax.lax.psum(deviations, axis_name)
         both, apart = self.count + count, mean - self.mean
-        return Moments(both, self.mean + apart * (count / both),
-                       self.deviations + deviations + jnp.square(apart) * (self.count * count / both))
+        share = count / jnp.maximum(both, 1)
+        return Moments(both, self.mean + apart * share,
+                       self.deviations + deviations + jnp.square(apart) * (self.count * share))
 
     def inverse_deviation(self) -> Array:
         """1 / standard deviation, [...]; 1 before there were two examples."""

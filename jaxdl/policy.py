@@ -251,7 +251,9 @@ def read(model: Model, moments: Moments | None, trajectory: Trajectory, gamma: f
 
 def observed(moments: Moments | None, trajectory: Trajectory, axis_name: str | None) -> Moments | None:
     """The statistics with the observations of a trajectory more."""
-    return None if moments is None else moments.add(trajectory.obs.reshape(-1, *moments.mean.shape), axis_name)
+    if moments is None:
+        return None
+    return moments.add(trajectory.obs.reshape(-1, *moments.mean.shape), axis_name, trajectory.valid.reshape(-1))
 
 
 def weights(valid: Array, axis_name: str | None) -> Array:

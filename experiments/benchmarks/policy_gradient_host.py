@@ -61,7 +61,7 @@ def jaxdl(algo: str, vectorization: str) -> dict:
     shared = {"backend": "host", "num_envs": ENVS, "total_steps": total}
     if algo == "a2c":
         module, config = actor_critic, actor_critic.Config(
-            rollout_steps=5, gae_lambda=1.0, ent_coef=0.0, **shared,
+            rollout_steps=5, gae_lambda=1.0, ent_coef=0.0, normalize_reward=False, **shared,
             optim=OptimConfig(optimizer="rmsprop", learning_rate=7e-4, eps=1e-5, max_grad_norm=0.5))
     else:
         module, config = ppo, ppo.Config(

@@ -74,14 +74,14 @@ class Scale(NamedTuple):
         """Of nothing."""
         return Scale(jnp.zeros(num_envs), Moments.init(()))
 
-    def add(self, reward: Array, ends: Array, settings: Settings) -> tuple["Scale", Array]:
-        """With a rollout more, and its rewards divided: rewards [T, E] and ends of episodes bool [T, E]."""
+    def add(self, reward: Array, ends: Array, valid: Array, settings: Settings) -> tuple["Scale", Array]:
+        """With a rollout more, and its rewards divided: rewards [T, E], ends of episodes and what counts, bool [T, E]."""
         def step(total: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
             total = settings.gamma * total + x[0]
             return jnp.where(x[1], 0, total), total
 
         total, sums = jax.lax.scan(step, self.total, (reward, ends))
-        moments = self.moments.add(sums.reshape(-1), settings.axis_name)
+        moments = self.moments.add(sums.reshape(-1), settings.axis_name, valid.reshape(-1))
         return Scale(total, moments), jnp.clip(reward * moments.inverse_deviation(), -10, 10)
 
 
@@ -159,7 +159,7 @@ def _scaled(rows: Trajectory, scale: Scale | None, settings: Settings) -> tuple[
     """The rollout with the rewards that are learned from."""
     reward = jnp.clip(rows.reward, -1, 1) if settings.clip_reward else rows.reward
     if scale is not None:
-        scale, reward = scale.add(reward, rows.terminated | rows.truncated, settings)
+        scale, reward = scale.add(reward, rows.terminated | rows.truncated, rows.valid, settings)
     return scale, rows._replace(reward=reward)
 
 
