@@ -30,12 +30,18 @@ plain = functools.partial(actions.of, env_id="Some-v0")
 def of(space, squash=False):
     """Its functions, compiled."""
     made = plain(space, squash=squash)
-    return made._replace(**{name: jit(getattr(made, name)) for name in ("sample", "log_prob", "entropy", "mode", "to_env")})
+    return made._replace(**{name: jit(getattr(made, name)) for name in ("sample", "log_prob", "entropy", "mode", "to_env")},
+                         noise=jit(made.noise, static_argnums=1))
 
 
 MADE = {name: of(space) for name, space in DISCRETE.items()} | {"clipped": of(BOX), "squashed": of(BOX, squash=True)}
 SPACES = DISCRETE | {"clipped": BOX, "squashed": BOX}
 PLAIN = {name: plain(space, squash=name == "squashed") for name, space in SPACES.items()}  # to be transformed
+
+
+def draw(made, key, params):
+    """An action for each row of parameters."""
+    return made.sample(made.noise(key, params.shape[:-1]), params)
 
 
 def params_of(name, lead=(), seed=0, scale=1.0):
@@ -65,7 +71,7 @@ def log_probs(name, params):
 def draws(name, params, n=N, seed=1):
     """Draws [n, *shape] and their parameters [n, P]."""
     params = jnp.tile(params, (n, 1))
-    return MADE[name].sample(jax.random.key(seed), params), params
+    return draw(MADE[name], jax.random.key(seed), params), params
 
 
 # --- What there is.
@@ -81,7 +87,7 @@ def test_a_box_has_means_from_the_network_and_free_log_stds_and_the_others_have_
 def test_leading_axes_are_rows_and_half_precision_is_widened(name):
     made, shape = MADE[name], SPACES[name].shape
     params = params_of(name, (3, 2))
-    action = made.sample(jax.random.key(0), params)
+    action = draw(made, jax.random.key(0), params)
     best, log_prob, entropy = made.mode(params), made.log_prob(params, action), made.entropy(params)
     assert action.shape == best.shape == made.to_env(action).shape == (3, 2, *shape)
     assert log_prob.shape == entropy.shape == (3, 2)
@@ -93,7 +99,7 @@ def test_leading_axes_are_rows_and_half_precision_is_widened(name):
         np.testing.assert_allclose(got, row, rtol=1e-5, atol=1e-6)
     half = params.astype(jnp.bfloat16)
     wide = half.astype(jnp.float32)
-    np.testing.assert_array_equal(made.sample(jax.random.key(0), half), made.sample(jax.random.key(0), wide))
+    np.testing.assert_array_equal(draw(made, jax.random.key(0), half), draw(made, jax.random.key(0), wide))
     for got, there in ((made.log_prob(half, action), made.log_prob(wide, action)), (made.entropy(half), made.entropy(wide))):
         assert got.dtype == jnp.float32
         np.testing.assert_array_equal(got, there)
@@ -127,24 +133,22 @@ def test_discrete_draws_come_as_often_as_they_should(name):
 
 def test_many_classes_come_as_often_as_they_should():
     made, logits = of(Discrete(300)), jnp.linspace(-3.0, 1.0, 300)
-    drawn = made.sample(jax.random.key(0), jnp.tile(logits, (N, 1)))
+    drawn = draw(made, jax.random.key(0), jnp.tile(logits, (N, 1)))
     expected = N * special.softmax(np.float64(logits)).reshape(60, 5).sum(-1)
     assert stats.chisquare(np.bincount(drawn // 5, minlength=60), expected).pvalue > 1e-4
 
 
-def test_a_class_without_probability_never_comes_whatever_number_was_drawn(monkeypatch):
-    rng = np.random.default_rng(0)
-    rows, classes = 20_000, 13
-    out = rng.random((rows, classes)) < 0.5
-    out[np.arange(rows), rng.integers(0, classes, rows)] = False
-    logits = np.where(out, rng.choice([-np.inf, -1e4], (rows, classes)), rng.normal(size=(rows, classes))).astype(np.float32)
-    below = np.asarray(jnp.cumsum(jnp.exp(logits - logits.max(-1, keepdims=True)), -1))  # where rounding could matter
-    at = below[np.arange(rows), rng.integers(0, classes, rows)] / below[:, -1]
-    at = np.clip(at + rng.integers(-1, 2, rows) * 2.0**-24, 0, 1 - 2.0**-23).astype(np.float32)
-    for u in (np.zeros(rows, np.float32), np.full(rows, 1 - 2.0**-23, np.float32), at):
-        monkeypatch.setattr(jax.random, "uniform", lambda key, shape, dtype, u=u: jnp.asarray(u, dtype).reshape(shape))
-        drawn = np.asarray(plain(Discrete(classes)).sample(jax.random.key(0), logits))
-        assert not out[np.arange(rows), drawn].any()
+def test_a_class_without_probability_never_comes_whatever_noise_was_drawn():
+    rng, made = np.random.default_rng(0), of(Discrete(13))
+    noise = np.asarray(made.noise(jax.random.key(0), (N,)))
+    least, most = -4.5, 17.0  # -log(-log(u)) of the float32 numbers next to 0 and to 1
+    assert least < noise.min() < -2
+    assert 10 < noise.max() < most
+    out = rng.random((N, 13)) < 0.5
+    out[np.arange(N), rng.integers(0, 13, N)] = False
+    logits = np.where(out, rng.choice([-np.inf, -1e4], (N, 13)), rng.normal(size=(N, 13))).astype(np.float32)
+    for chance in (noise, np.where(out, most, least).astype(np.float32)[:, None]):
+        assert not out[np.arange(N), made.sample(chance, logits)].any()
 
 
 def test_a_class_that_is_ruled_out_leaves_all_to_the_others():
@@ -185,7 +189,7 @@ def test_gaussian_draws_are_normal_and_independent(name):
 
 def test_squashed_log_prob_is_that_of_distrax_for_what_the_environment_gets():
     made, params = MADE["squashed"], 0.5 * params_of("squashed", (50,))
-    action = made.sample(jax.random.key(0), params)
+    action = draw(made, jax.random.key(0), params)
     scale = (HIGH - LOW).reshape(-1) / 2
     theirs = distrax.Transformed(
         distrax.MultivariateNormalDiag(params[:, :4], jnp.exp(params[:, 4:])),
@@ -207,7 +211,7 @@ def test_the_squashed_density_integrates_to_1_and_gives_the_draws(mean, std):
     density = np.exp(made.log_prob(jnp.tile(params, (len(u), 1)), u[:, None].astype(np.float32)), dtype=np.float64)
     cdf = integrate.cumulative_trapezoid(density, a, initial=0)
     np.testing.assert_allclose(cdf[-1], 1, atol=1e-3)
-    drawn = made.to_env(made.sample(jax.random.key(3), jnp.tile(params, (N, 1))))[:, 0]
+    drawn = made.to_env(draw(made, jax.random.key(3), jnp.tile(params, (N, 1))))[:, 0]
     assert stats.kstest(drawn, lambda x: np.interp(x, a, cdf)).pvalue > 1e-4
 
 
@@ -246,7 +250,7 @@ def test_entropy_is_the_mean_of_minus_log_prob_and_the_score_has_mean_zero(name)
 @pytest.mark.parametrize("name", MADE)
 def test_gradients_are_those_of_finite_differences(name):
     made, params = PLAIN[name], params_of(name)
-    action = MADE[name].sample(jax.random.key(2), params)
+    action = draw(MADE[name], jax.random.key(2), params)
     step = 2e-2 * np.eye(len(params), dtype=np.float32)
     for f in (made.entropy, lambda p: made.log_prob(p, action)):
         grad, up, down = jit(lambda p, f=f: (jax.grad(f)(p), jax.vmap(f)(p + step), jax.vmap(f)(p - step)))(params)
@@ -271,8 +275,8 @@ def test_gradients_are_finite_at_extreme_parameters(name):
 
 def test_draws_of_a_box_are_reparameterized():
     made, key, params = PLAIN["squashed"], jax.random.key(0), params_of("squashed")
-    u = MADE["squashed"].sample(key, params).reshape(-1)
-    grad = jit(jax.jacobian(lambda p: made.sample(key, p).reshape(-1)))(params)
+    u = draw(MADE["squashed"], key, params).reshape(-1)
+    grad = jit(jax.jacobian(lambda p: draw(made, key, p).reshape(-1)))(params)
     np.testing.assert_allclose(grad, np.concatenate([np.eye(4), np.diag(u - params[:4])], -1), rtol=1e-4, atol=1e-6)
 
 
