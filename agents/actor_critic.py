@@ -70,8 +70,8 @@ class Config:
     clip_reward: bool = False
     """Learn from rewards clipped to [-1, 1]."""
     normalize_reward: bool = True
-    """Divide rewards by the standard deviation of their discounted sums, which is learned along the way: without it 1 to 3 of 60
-    seeds forget CartPole at the end."""
+    """Divide rewards by the standard deviation of their discounted sums, which is learned along the way: without it 1 to 3
+    of 60 seeds forget CartPole at the end."""
     policy: PolicyConfig = PolicyConfig()
     """The policy and its value."""
     optim: OptimConfig = OptimConfig(learning_rate=3e-3, schedule="linear", eps=1e-5, max_grad_norm=0.5)

@@ -1,0 +1,98 @@
+"""Sweeps: which members a population has, each the single run of its seed and values, and what is shown of them."""
+
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from agents import ppo
+from experiments import cli, jobs, plot
+from experiments.members import Member, members
+from experiments.sweep import parse
+from jaxdl import checkpoint, train
+from jaxdl.errors import UserError
+
+PPO = ["train", "ppo", "--total-steps", "512", "--num-envs", "2", "--rollout-steps", "32", "--num-minibatches", "2",
+       "--hidden-sizes", "4", "--eval-episodes", "2", "--schedule", "constant"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a population of 2 x 2 x 2, and the single run of its member 3."""
+    before, folder = os.getcwd(), tmp_path_factory.mktemp("sweep")
+    os.chdir(folder)
+    try:
+        assert cli.main([*PPO, "--num-seeds", "2", "--seed", "7", "--sweep", "learning-rate=1e-2,1e-3", "gamma=0.9,0.5",
+                         "--out", "many"]) == 0
+        assert cli.main([*PPO, "--seed", "8", "--learning-rate", "1e-2", "--gamma", "0.5", "--out", "one"]) == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
+def test_members_are_every_value_with_every_seed():
+    driven = train.Config(seed=3, num_seeds=2, sweep=("learning_rate=1,2", "gamma=0.5"))
+    found = members(ppo.Config(), driven)
+    assert found == [Member(3, {"learning_rate": 1.0, "gamma": 0.5}), Member(4, {"learning_rate": 1.0, "gamma": 0.5}),
+                     Member(3, {"learning_rate": 2.0, "gamma": 0.5}), Member(4, {"learning_rate": 2.0, "gamma": 0.5})]
+    config = found[2].config(ppo.Config())
+    assert (config.optim.learning_rate, config.gamma, config.optim.eps) == (2.0, 0.5, ppo.Config().optim.eps)
+    assert members(ppo.Config(), train.Config()) == [Member(0, {})]
+
+
+@pytest.mark.parametrize(("sweep", "said"), [
+    ("learning_rate", "sweep must be written FIELD=VALUE,VALUE,..., got 'learning_rate'"),
+    ("learning_rat=1", "and 'learning_rat' is none; did you mean 'learning_rate'"),
+    ("num_envs=1,2", "sweep takes fields that are numbers and no sizes, and 'num_envs' is none"),
+    ("target_kl=0.1,0.2", "and 'target_kl' is none"),  # None by default: another program
+    ("gamma=0.9,fast", "sweep needs numbers with commas between them, got 'gamma=0.9,fast'"),
+    ("gamma=0.9,0.9", "sweep needs finite numbers that differ"),
+    ("gamma=nan", "sweep needs finite numbers that differ"),
+    ("gamma=0.9,1.5", "gamma must be between 0 and 1, got 1.5")])
+def test_a_sweep_that_makes_no_sense_is_refused_in_a_sentence(sweep, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*PPO, "--sweep", sweep, "--out", "run"]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_field_is_swept_once():
+    with pytest.raises(UserError, match="sweep has 'gamma' twice"):
+        parse(["gamma=0.1", "gamma=0.2"])
+
+
+def test_a_member_is_the_single_run_of_its_seed_and_values(place):
+    many, one = jobs.load(place / "many", member=3), jobs.load(place / "one")
+    assert (many.settings.train.seed, many.settings.config) == (8, one.settings.config)
+    assert many.settings.train.sweep == ()
+    for a, b in zip(jax.tree.leaves(many.params), jax.tree.leaves(one.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    other = jobs.load(place / "many", member=1)
+    assert any(np.abs(np.asarray(a) - b).max() > 1e-3 for a, b in zip(
+        jax.tree.leaves(other.params), jax.tree.leaves(one.params), strict=True))
+
+
+def test_members_are_told_with_their_values(place):
+    summary = json.loads((place / "many" / "summary.json").read_text())
+    told = [(m["seed"], m["learning_rate"], m["gamma"]) for m in summary["eval"]["members"]]
+    assert told == [(s, rate, gamma) for rate in (0.01, 0.001) for gamma in (0.9, 0.5) for s in (7, 8)]
+    meta = checkpoint.read_meta(place / "many" / "checkpoints", summary["steps"])
+    assert meta["sweep"] == ["learning-rate=1e-2,1e-3", "gamma=0.9,0.5"]
+
+
+def test_a_sweep_leaves_a_picture_of_scores_against_values(place):
+    with Image.open(place / "many" / "sweep.png") as picture:
+        assert len(np.unique(np.asarray(picture).reshape(-1, 4), axis=0)) > 20
+    assert not (place / "one" / "sweep.png").exists()
+    with pytest.raises(UserError, match="is no run of a sweep"):
+        plot.plot_sweep(place / "one", place / "x.png")
+
+
+def test_each_value_is_a_curve_of_its_own(place):
+    settings = plot._settings([place / "many"])
+    assert [(s.config["learning_rate"], s.config["gamma"]) for s in settings] == [
+        (0.01, 0.9), (0.01, 0.5), (0.001, 0.9), (0.001, 0.5)]
+    assert all(len(s.curves["loss"]) == 2 for s in settings)
