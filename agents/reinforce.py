@@ -22,7 +22,9 @@ What the defaults change about the gradient: the factor gamma^t is left out (`di
 practice, since it would stop learning late in an episode; what is followed is then no gradient of any objective (Nota &
 Thomas 2020). An entropy bonus adds its own gradient. Averages over steps weigh long episodes more. Clipping the gradient,
 and Adam, change its length. A time limit that ends an episode is bootstrapped with the value baseline, and with the others
-the end of the return. Exact, and tested to be so, are complete episodes that terminate, gamma = 1 or `discount_states`, no
+the end of the return. Rollouts longer than the time limit, as they are if not given, hold a random number N of complete
+episodes: the sum of their gradients has the mean E[N] grad J, and division by N biases it by the order of 1/N. Exact, and
+tested to be so, are rollouts of one time limit on the device, whose episodes terminate, gamma = 1 or `discount_states`, no
 entropy bonus, no normalization.
 
 Shapes: `T` steps of a rollout, `B` environments, `H` the time limit of an episode.
@@ -214,6 +216,9 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     Raises:
         UserError: as `policy.make` and `rollout_steps`.
     """
+    if config.returns == "episode" and envs.is_atari(spec.id) and config.env.episodic_life:
+        raise UserError("returns=episode needs episodes that end with their returns, and a lost life of Atari ends these alone; "
+                        "use returns=to_go, or episodic_life=False")
     model = policy.make(config.policy, spec, "reinforce")
     tx = optim.make(config.optim, horizon=planned_updates(config, spec))
     valued, limit = config.baseline == "value", spec.max_episode_steps
