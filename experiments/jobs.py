@@ -18,6 +18,7 @@ from jaxdl import checkpoint, drive, envs, evaluate, host
 from jaxdl import data as datasets
 from jaxdl.config import to_dict
 from jaxdl.errors import UserError
+from jaxdl.sources.episodes import renewed
 from jaxdl.types import Actor, DataSpec, PyTree, RunState
 
 
@@ -119,12 +120,21 @@ def meta(settings: Settings) -> dict[str, Any]:
 
 
 class Loaded(NamedTuple):
-    """A trained run, read back."""
+    """A trained run, read back.
+
+    An agent acts by `act`; one that keeps something in mind (`recurrent`) by `begin` and `play`, which serve every agent:
+
+        carry = run.begin(len(obs))
+        action, carry = run.play(obs, carry)
+    """
 
     settings: Settings
     params: PyTree  # with a leading axis of members where the run is a population and none was chosen
     step: int
     act: Callable[[np.ndarray], np.ndarray] | None  # agents: obs [N, ...] -> greedy actions [N, ...]
+    begin: Callable[[int], PyTree] | None  # agents: N -> carry of N episodes that begin; None where nothing is kept in mind
+    play: Callable[..., tuple[np.ndarray, PyTree]] | None  # agents: (obs, carry, first) -> (actions, carry); where bool
+    # first [N] is given and true, an episode begins with this observation
     sample: Callable[[int, int], np.ndarray] | None  # generative models: (N, seed) -> images [N, H, W, C] in [0, 1]
     job: Job
 
@@ -137,7 +147,7 @@ def load(folder: str | Path, *, best: bool = False, step: int | None = None, mem
         folder: of the run.
         best: the parameters of the best evaluation, in place of the newest.
         step: those of the checkpoint of this step.
-        member: of a population, this one alone; `act` and `sample` of a population need one.
+        member: of a population, this one alone; what acts or draws needs one.
         data_dir: where the dataset lies, if not where it was at training.
 
     Raises:
@@ -173,17 +183,43 @@ def load(folder: str | Path, *, best: bool = False, step: int | None = None, mem
             raise UserError(f"{folder} is a population of {count}; load one of them with member=0 to {count - 1}")
 
         agent = settings.algorithm.kind == "agent"
-        return Loaded(settings, params, step, choose if agent else None, None if agent else choose, job)
+        acting = 3 * (choose if agent else None,)
+        return Loaded(settings, params, step, *acting, None if agent else choose, job)
     if settings.algorithm.kind == "agent":
-        return Loaded(settings, params, step, _act(job.model.greedy, params), None, job)
+        return Loaded(settings, params, step, *_acting(job.model.greedy, params, folder), None, job)
     draw = jax.jit(job.model.sample, static_argnums=2)
-    return Loaded(settings, params, step, None, lambda n, seed=0: np.asarray(draw(params, jax.random.key(seed), n)), job)
+
+    def sample(n: int, seed: int = 0) -> np.ndarray:
+        return np.asarray(draw(params, jax.random.key(seed), n))
+
+    return Loaded(settings, params, step, None, None, None, sample, job)
 
 
-def _act(actor: Actor, params: PyTree) -> Callable[[np.ndarray], np.ndarray]:
+def _acting(actor: Actor, params: PyTree, folder: Path) -> tuple[Callable, Callable, Callable]:
+    """`Loaded.act`, `begin` and `play`."""
     key, t = jax.random.key(0), jnp.zeros((), jnp.int32)
-    act = jax.jit(lambda params, obs: actor.act(params, actor.init(obs.shape[0]), obs, key, t)[1])
-    return lambda obs: np.asarray(act(params, jnp.asarray(obs)))
+    recurrent = bool(jax.tree.leaves(jax.eval_shape(lambda: actor.init(1))))
+
+    @jax.jit
+    def step(params: PyTree, obs: jax.Array, carry: PyTree, first: jax.Array) -> tuple[jax.Array, PyTree]:
+        carry, action, _ = actor.act(params, renewed(actor, carry, first), obs, key, t)
+        return action, carry
+
+    def play(obs: np.ndarray, carry: PyTree, first: np.ndarray | None = None) -> tuple[np.ndarray, PyTree]:
+        obs = jnp.asarray(obs)
+        if recurrent and carry is None:
+            raise UserError(f"the policy of {folder} is recurrent and needs what it has in mind: begin with carry = "
+                            f"run.begin({len(obs)})")
+        action, carry = step(params, obs, carry, jnp.zeros(len(obs), bool) if first is None else jnp.asarray(first, bool))
+        return np.asarray(action), carry
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        if recurrent:
+            raise UserError(f"the policy of {folder} is recurrent, and run.act would forget at every step what it has seen; "
+                            "use carry = run.begin(N), then action, carry = run.play(obs, carry)")
+        return play(obs, None)[0]
+
+    return act, actor.init, play
 
 
 def _with_data_dir(settings: Settings, data_dir: str | Path) -> Settings:

@@ -115,9 +115,7 @@ def _settings(runs: list[Path]) -> list[Setting]:
         if not any(measure.name in curves for measure in MEASURES):
             raise UserError(f"{run} has nothing to draw yet: its metrics hold no finite "
                             f"{', '.join(m.name for m in MEASURES[:-1])} or {MEASURES[-1].name}")
-        within = [v for v in config.values() if isinstance(v, dict)]  # settings within settings have flags of their own
-        config = {n: v for part in [config, *within] for n, v in part.items() if n != "data_dir"
-                  and not isinstance(v, dict)}  # where data lies changes nothing
+        config = {n: v for n, v in _flat(config).items() if n != "data_dir"}  # where data lies changes nothing
         unit = "environment steps" if what == "env_id" else "updates"
         for swept, members in _swept(values):
             one = config | swept
@@ -126,6 +124,12 @@ def _settings(runs: list[Path]) -> list[Setting]:
             for name, of_member in curves.items():
                 setting.curves.setdefault(name, []).extend(c for m, c in of_member.items() if members is None or m in members)
     return list(found.values())
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings with those within settings beside them: as flags they have names of their own too."""
+    within = [v for v in config.values() if isinstance(v, dict)]
+    return {name: v for part in [config, *within] for name, v in part.items() if not isinstance(v, dict)}
 
 
 def _swept(values: dict[str, Any]) -> Iterator[tuple[dict[str, float], range | None]]:
@@ -306,6 +310,7 @@ def _preset(setting: Setting) -> tuple[str, set[str]]:
     """
     presets = {name: preset.config for name, preset in PRESETS.items()
                if preset.algo == setting.algo and preset.config and "env_id" not in preset.config}
+    presets = {name: _flat(config) for name, config in presets.items()}
     fits = [name for name, config in presets.items() if all(setting.config.get(f) == v for f, v in config.items())]
     if not fits:
         return setting.algo, set()

@@ -1,9 +1,11 @@
 """A policy on film: one greedy episode, as an animated GIF.
 
-Gymnasium's environments draw themselves. Atari and MinAtar are filmed as the policy sees them: the newest frame, enlarged,
+Gymnasium's environments draw themselves, and so does a `FuncEnv` that has `render_image`; how many steps make a second is
+its `metadata["render_fps"]`, else 30. Atari and MinAtar are filmed as the policy sees them: the newest frame, enlarged,
 MinAtar's kinds of things in colours.
 """
 
+import functools
 import io
 import os
 from collections.abc import Iterator
@@ -15,10 +17,12 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gymnasium.experimental.functional import FuncEnv
 
 from jaxdl import envs, evaluate, files
+from jaxdl.envs import custom
 from jaxdl.errors import EnvError, UserError
-from jaxdl.types import Actor, EnvSpec, PyTree
+from jaxdl.types import Actor, Array, EnvSpec, PyTree
 
 _WIDTH = 300  # pixels
 _FPS = 25
@@ -50,12 +54,13 @@ def record(actor: Actor, params: PyTree, env_id: str, path: Path, *, seed: int,
     """
     check_path(path)
     settings = replace(settings, episodic_life=False)
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame without a screen
     if envs.is_atari(env_id):
         fps, film = _ATARI_FPS / settings.frame_skip, _vector(env_id, settings, seed)
     elif envs.on_host(env_id):
         fps, film = _rendered(env_id, settings, seed)
     else:
-        fps, film = _MINATAR_FPS, _device(env_id, settings, seed)
+        fps, film = _device(env_id, settings, seed)
     frames, fps = _play(actor, params, env_id, film, fps, seed)
     files.write_bytes(path, _gif(frames, fps))
 
@@ -91,15 +96,14 @@ def _play(actor: Actor, params: PyTree, env_id: str, film: Any, fps: float, seed
 
 def _rendered(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]:
     """Gymnasium's environment, which draws itself; and its steps in a second."""
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame without a screen
     env = envs.make_single(env_id, settings, render_mode="rgb_array")
 
     def film() -> Film:
         try:
             (obs, _), over = env.reset(seed=int(seed) % 2**31), False
             while True:
-                action = yield np.asarray(obs)[None], lambda: _frame(env), over
-                obs, _, terminated, truncated, _ = env.step(action[0])
+                action = yield np.asarray(obs)[None], lambda: _frame(env.render()), over
+                obs, _, terminated, truncated, _ = env.step(_taken(env.action_space, action)[0])
                 over = terminated or truncated
         finally:
             env.close()
@@ -107,8 +111,14 @@ def _rendered(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Fil
     return float(env.metadata.get("render_fps") or 30), film()
 
 
-def _frame(env: gymnasium.Env) -> np.ndarray:
-    frame = np.asarray(env.render())
+def _taken(space: gymnasium.Space, action: np.ndarray) -> np.ndarray:
+    """Actions [1, ...] as the space has them: JAX's integers and float64 are narrower, and a bound may have been rounded."""
+    action = action.astype(space.dtype)
+    return np.clip(action, space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else action
+
+
+def _frame(picture: Any) -> np.ndarray:
+    frame = np.asarray(picture)
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"its picture is {frame.dtype}{list(frame.shape)}, expected uint8[H, W, 3]")
     return frame
@@ -127,18 +137,40 @@ def _vector(env_id: str, settings: envs.Config, seed: int) -> Film:
         venv.close()
 
 
-def _device(env_id: str, settings: envs.Config, seed: int) -> Film:
-    """An environment on the device, as it is seen."""
+def _device(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]:
+    """An environment on the device, which draws itself or is shown as it is seen; and its steps in a second."""
     env = envs.make_device(env_id, settings)
     step = evaluate.short_lived(
         lambda state, action, key: env.step(state, action, env.draw(jax.random.split(key, (env.keys, 1)))))
     k_begin, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2**31))  # the policy has the other keys
     state, obs = evaluate.short_lived(lambda key: env.reset(key, 1))(k_begin)
-    over, t = False, 0
-    while True:
-        action = yield obs, lambda obs=obs: _drawn(env.spec, np.asarray(obs[0])), over
-        state, out = step(state, action, jax.random.fold_in(key, t))
-        obs, over, t = out.next_obs, bool(out.terminated[0] | out.truncated[0]), t + 1
+    world = custom.load(env_id) if custom.is_class(env_id) else None
+    draws_itself = world is not None and type(world).render_image is not FuncEnv.render_image
+
+    def film() -> Film:
+        canvas = world.render_init(world.default_params) if draws_itself else None
+
+        def picture(state: PyTree, obs: Array) -> np.ndarray:
+            nonlocal canvas
+            if not draws_itself:
+                return _drawn(env.spec, np.asarray(obs[0]))
+            inner = state.inner if settings.frame_stack == 1 else state.inner.inner
+            canvas, frame = world.render_image(jax.tree.map(lambda x: x[0], inner), canvas, world.default_params)
+            return _frame(frame)
+
+        now, seen, over, t = state, obs, False, 0
+        try:
+            while True:
+                action = yield seen, functools.partial(picture, now, seen), over
+                after, out = step(now, action, jax.random.fold_in(key, t))
+                seen, over, t = out.next_obs, bool(out.terminated[0] | out.truncated[0]), t + 1
+                now = now if over else after  # at the end the state is of a new episode: the picture is of the last before
+        finally:
+            if draws_itself:
+                world.render_close(canvas, world.default_params)
+
+    fps = getattr(world, "metadata", {}).get("render_fps") or 30 if draws_itself else _MINATAR_FPS
+    return float(fps), film()
 
 
 def _drawn(spec: EnvSpec, obs: np.ndarray) -> np.ndarray:

@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 
+import jax
+import numpy as np
 import pytest
 
-from jaxdl import checkpoint
+from agents import ppo, reinforce
+from jaxdl import checkpoint, drive, envs, policy, train
 
 RUNS = {
     "dqn": ("dqn --total-steps 60000 --num-envs 4 --buffer-size 4000 --batch-size 16 --learning-starts 100 --hidden-sizes 16 "
@@ -59,3 +62,59 @@ def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_that_was_not(n
     assert digests(killed) == digests(whole)
     rows = [json.loads(line)["step"] for line in (killed / "metrics.jsonl").read_text().splitlines()]
     assert rows == [json.loads(line)["step"] for line in (whole / "metrics.jsonl").read_text().splitlines()]
+
+
+# Rollouts: statistics of observations and rewards, what policies keep in mind, moving averages
+
+
+PPO = ppo.Config(num_envs=4, rollout_steps=8, total_steps=40 * 32, num_epochs=2, num_minibatches=2, normalize_reward=True,
+                 policy=policy.Config(hidden_sizes=(8,), recurrent="gru", recurrent_size=4, normalize_obs=True))
+REINFORCE = reinforce.Config(num_envs=4, rollout_steps=20, total_steps=40 * 80, baseline="constant", normalize_reward=True,
+                             policy=policy.Config(hidden_sizes=(8,)), env=envs.Config(time_limit=20))
+
+
+@pytest.fixture(scope="module")
+def driven():
+    """The driver of a PPO, compiled once."""
+    return drive.device(ppo.make_run, PPO, None, [3])
+
+
+def cut_run(driver, total_steps, folder):
+    """The states of a run that was not cut, and of one that was, at three places, each read back from its checkpoint."""
+    stride = driver.stride
+    whole = train.fit(driver, train.Config(log_every=stride), total_steps).state
+    for stop in (1, 9, 10, total_steps // stride):
+        settings = train.Config(stop_step=stop * stride, log_every=7 * stride)
+        result = train.fit(driver, settings, total_steps, folder=folder, resume=stop > 1)
+        assert result.step == stop * stride
+    return whole, result.state
+
+
+def same_bits(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), jax.tree_util.keystr(path)
+
+
+def test_a_recurrent_ppo_that_was_cut_has_the_bits_of_one_that_was_not(driven, tmp_path):
+    whole, cut = cut_run(driven, PPO.total_steps, tmp_path)
+    same_bits(whole, cut)
+    assert whole.learner.moments.count > 1000  # what might be lost is there
+    assert whole.source.scale.moments.count > 1000
+    assert all(np.abs(x).max() > 1e-3 for x in jax.tree.leaves(whole.source.carry))
+
+
+def test_a_reinforce_with_a_moving_average_that_was_cut_has_the_bits_of_one_that_was_not(tmp_path):
+    whole, cut = cut_run(drive.device(reinforce.make_run, REINFORCE, None, [3]), REINFORCE.total_steps, tmp_path)
+    same_bits(whole, cut)
+    assert whole.learner.average.count > 10
+
+
+def test_a_member_of_a_population_is_the_ppo_of_its_seed(driven):
+    together = drive.device(ppo.make_run, PPO, None, [2, 3])
+    both, alone = (d.chunk(d.start(), 2)[0].learner.params for d in (together, driven))
+    for x, y in zip(jax.tree.leaves(both), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(x[1], y, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(both.moments.mean[0], both.moments.mean[1], rtol=1e-3)

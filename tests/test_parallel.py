@@ -1,6 +1,7 @@
 """One result on one device and on many: updates and runs under vmap, pmap and shard_map."""
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import gymnasium
@@ -11,16 +12,17 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from agents import dqn
+from agents import actor_critic, dqn, ppo, reinforce
 from generative import vae
-from jaxdl import drive, parallel
+from jaxdl import drive, parallel, policy
 from jaxdl.optim import Config as OptimConfig
+from jaxdl.policy import Config as PolicyConfig
 from jaxdl.run import compose
 from jaxdl.sources import dataset
-from jaxdl.types import Aux, DataSpec, EnvSpec, Learner, Source, Transition
+from jaxdl.types import Aux, DataSpec, EnvSpec, Learner, Source, Trajectory, Transition
 
 AXIS = "devices"
-B = 16
+B, T = 16, 6
 RATE = 0.05
 jit = functools.partial(jax.jit, compiler_options=drive.START_OPTIONS)  # compiles in less time
 
@@ -39,13 +41,17 @@ def under_shard_map(f, n):
         return jax.tree.map(lambda x: x[None], f(jax.tree.map(lambda x: x[0], part), shared))
 
     mesh = Mesh(np.array(jax.devices()[:n]), (AXIS,))
-    return jax.jit(jax.shard_map(shard, mesh=mesh, in_specs=(P(AXIS), P()), out_specs=P(AXIS), check_vma=False))
+    return jit(jax.shard_map(shard, mesh=mesh, in_specs=(P(AXIS), P()), out_specs=P(AXIS), check_vma=False))
 
 
 MAPS = {"vmap": under_vmap, "pmap": under_pmap, "shard_map": under_shard_map}
 
 
 def split(tree, n):
+    """`n` parts of a batch; environments are the second axis of a trajectory, and the first of its carry."""
+    if isinstance(tree, Trajectory):
+        rows = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(len(x), n, -1, *x.shape[2:]), 1, 0), tree._replace(carry=None))
+        return rows._replace(carry=split(tree.carry, n))
     return jax.tree.map(lambda x: x.reshape(n, -1, *x.shape[1:]), tree)
 
 
@@ -93,6 +99,34 @@ def vae_learner(optim, axis_name):
     return vae.make(config, DataSpec("small", 100, (3, 3, 1)), axis_name).learner
 
 
+def policy_learner(module, **settings):
+    """Of `T` steps of `B` environments."""
+    def learner(optim, axis_name):
+        config = module.Config(**{
+            "num_envs": B, "rollout_steps": T, "total_steps": 10_000, "ent_coef": 0.05, "optim": optim,
+            "policy": PolicyConfig(hidden_sizes=(5,), normalize_obs=True)} | settings)
+        box = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+        return module.make(config, EnvSpec("two actions", box, gymnasium.spaces.Discrete(2), 2), axis_name).learner
+
+    return learner
+
+
+def trajectory(carry=None):
+    """Episodes of one step or two, as many in no shard as in another, and rows that count for nothing."""
+    rng = np.random.default_rng(0)
+    obs, next_obs = np.float32(rng.normal(size=(2, T, B, 3)))
+    done, first = np.zeros((2, T, B), bool)
+    first[0], done[-1] = True, True
+    for t in range(1, T):
+        done[t - 1] = ~first[t - 1] | (rng.random(B) < np.linspace(0, 1, B))
+        first[t] = done[t - 1]
+    terminated = done & (rng.random((T, B)) < 0.7)
+    valid = rng.random((T, B)) < np.linspace(1.2, 0.5, B)
+    choice = policy.Choice(np.int32(rng.integers(2, size=(T, B))), np.float32(0.2 * rng.normal(size=(T, B, 2))))
+    return Trajectory(obs, choice, np.float32(3 * rng.normal(size=(T, B))), next_obs, terminated, done & ~terminated, first,
+                      valid, carry)
+
+
 def transitions():
     k = jax.random.split(jax.random.key(0), 4)
     obs, next_obs = jax.random.normal(k[0], (2, B, 3))
@@ -103,6 +137,13 @@ def transitions():
 CASES = {
     "dqn": Case(dqn_learner, transitions(), noisy=False),
     "rainbow": Case(rainbow_learner, transitions()._replace(weight=jnp.linspace(0.5, 3.0, B)), noisy=False),
+    "ppo": Case(policy_learner(ppo, num_epochs=1, num_minibatches=1), trajectory(), noisy=False),
+    "actor_critic": Case(policy_learner(actor_critic, policy=PolicyConfig(hidden_sizes=(5,), recurrent="gru", recurrent_size=4),
+                                        normalize_advantage=True),
+                         trajectory(list(np.float32(np.random.default_rng(1).normal(size=(2, B, 4))))), noisy=False),
+    "reinforce": Case(policy_learner(reinforce), trajectory(), noisy=False),
+    "reinforce, left out": Case(policy_learner(reinforce, baseline="leave_one_out", episodes="complete"), trajectory(),
+                                noisy=False),
     "vae": Case(vae_learner, jax.random.randint(jax.random.key(0), (B, 3, 3, 1), 0, 256).astype(jnp.uint8), noisy=True),
 }
 
@@ -142,10 +183,15 @@ def mapped(name, optimizer, how, shards):
     return state, aux.metrics
 
 
-@pytest.mark.parametrize("shards", [2, 4])
-@pytest.mark.parametrize("how", MAPS)
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("name", CASES)
+FEWER = {  # of what learns from trajectories not all combinations are tried: a pmap takes its time to compile
+    name: {("sgd", "vmap", 2), ("adam", "vmap", 4)} for name, case in CASES.items() if isinstance(case.batch, Trajectory)}
+FEWER["ppo"] |= {("sgd", "pmap", 2), ("sgd", "shard_map", 2)}
+FEWER["actor_critic"] |= {("sgd", "shard_map", 4)}
+TRIED = [(name, *how) for name in CASES for how in itertools.product(("sgd", "adam"), MAPS, (2, 4))
+         if how in FEWER.get(name, {how})]
+
+
+@pytest.mark.parametrize(("name", "optimizer", "how", "shards"), TRIED)
 def test_an_update_over_shards_is_the_update_of_the_whole_batch(name, optimizer, how, shards):
     state, _ = mapped(name, optimizer, how, shards)
     assert_replicated(state)
@@ -160,16 +206,28 @@ def test_an_update_over_shards_is_the_update_of_the_whole_batch(name, optimizer,
         assert_near(one, whole)
 
 
-@pytest.mark.parametrize("shards", [2, 4])
-@pytest.mark.parametrize("name", CASES)
+def counted(name):
+    """Rows that are learned from."""
+    batch = CASES[name].batch
+    if name != "reinforce, left out":
+        return batch.valid.sum()
+    begin = np.maximum.accumulate(np.where(batch.first, np.arange(T)[:, None], -1))
+    return (batch.valid & (begin <= T - 2)).sum()
+
+
+@pytest.mark.parametrize(("name", "shards"), sorted({(name, n) for name, optimizer, _, n in TRIED if optimizer == "sgd"}))
 def test_shards_have_metrics_of_their_own_parts(name, shards):
     """They are sums and counts, reduced once for a whole step (`jaxdl.run`)."""
-    told = [mapped(name, "sgd", how, shards)[1] for how in MAPS]
+    told = [mapped(name, "sgd", how, shards)[1] for how in MAPS if (name, "sgd", how, shards) in TRIED]
     for metrics in told:
-        assert all((m.count == m.count[0]).all() and m.count.shape == (shards,) for m in metrics.values())
-        assert metrics["loss"].count.sum() == (shards if name == "vae" else B)
-        assert len(np.unique(metrics["loss"].total)) == shards
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), metrics, told[0])
+        assert all(m.count.shape == (shards,) for m in metrics.values())
+        loss = metrics.get("loss", metrics.get("policy_loss"))
+        assert len(np.unique(loss.total)) == shards
+        if isinstance(CASES[name].batch, Trajectory):
+            assert loss.count.sum() == counted(name)
+        else:
+            assert loss.count.sum() == (shards if name == "vae" else B)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), metrics, told[0])
 
 
 # --- Runs.
@@ -186,13 +244,20 @@ def dqn_run():
     return dqn.make_run(config, AXIS), None
 
 
+def ppo_run():
+    config = ppo.Config(num_envs=2, rollout_steps=8, num_epochs=2, num_minibatches=1, total_steps=200, normalize_reward=True,
+                        policy=PolicyConfig(hidden_sizes=(4,), normalize_obs=True),
+                        optim=OptimConfig(optimizer="sgd", learning_rate=0.01))
+    return ppo.make_run(config, AXIS), None
+
+
 def vae_run():
     data = jax.random.randint(jax.random.key(0), (20, 3, 3, 1), 0, 256).astype(jnp.uint8)
     learner = vae_learner(OptimConfig(), AXIS)
     return compose(learner, dataset.dataset(20, 4), stride=1, axis_name=AXIS), data
 
 
-@pytest.fixture(scope="module", params=[dqn_run, vae_run], ids=["dqn", "vae"])
+@pytest.fixture(scope="module", params=[dqn_run, ppo_run, vae_run], ids=["dqn", "ppo", "vae"])
 def runs(request):
     """The states before and after three steps of a run on two shards, and the metrics of each step, under two maps."""
     run, data = request.param()
@@ -225,6 +290,7 @@ def test_the_metrics_of_a_run_count_the_examples_of_all_shards(runs):
     for _, _, told in runs:
         counts = {name: float(m.count[0, -1]) for name, m in told.items()}
         expected = {"epsilon": 2, "loss": 2 * 2 * 8, "q_mean": 2 * 2 * 8 * 2} if "epsilon" in counts else {
+            "loss": 2 * 2 * 2 * 8, "explained_variance": 2} if "approx_kl" in counts else {
             "loss": 2, "elbo": 2 * 4, "reconstruction": 2 * 4, "kl": 2 * 4}
         assert expected.items() <= counts.items()
 

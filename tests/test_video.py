@@ -1,5 +1,8 @@
 """Films: as many frames as the episode has, as large and as fast as they should be."""
 
+import importlib
+import sys
+
 import gymnasium
 import jax.numpy as jnp
 import numpy as np
@@ -203,6 +206,106 @@ def test_minatar_is_filmed_in_colours(tmp_path):
     assert bricks.max() > 100
     paddle = frames[:, 285, 15::30].max(-1) > 200
     assert [int(np.argmax(p)) for p in paddle[:3]] == [4, 3, 2]  # the second action goes to the left
+
+
+class Taken(Lamp):
+    """Takes what its space holds, and nothing that is merely alike."""
+
+    def step(self, action):
+        assert self.action_space.contains(action), (action, getattr(action, "dtype", None))
+        self.t += 1
+        self.actions.append(action)
+        return np.array([self.t], np.float32), 0.0, self.t == self.period, False, {}
+
+
+@pytest.mark.parametrize(("space", "action"), [
+    (gymnasium.spaces.Discrete(100), np.int32(7)),
+    (gymnasium.spaces.MultiDiscrete([3, 5]), np.array([2, 4], np.int32)),
+    (gymnasium.spaces.MultiBinary(2), np.array([1, 0], np.int8)),
+    (gymnasium.spaces.Box(-0.1, 0.1, (2,), np.float64), np.array([-0.1, 0.1], np.float32)),  # which is further out
+    (gymnasium.spaces.Box(-1, 1, (2,), np.float32), np.array([-1, 0.5], np.float32)),
+], ids=str)
+def test_actions_are_what_the_space_holds_as_jax_knows_fewer_dtypes(lamp, tmp_path, monkeypatch, space, action):
+    lamp(action_space=space, step=Taken.step)
+    same = Actor(lambda n: None, lambda p, c, obs, key, t: (None, jnp.broadcast_to(action, (len(obs), *action.shape)), None))
+    video.record(same, None, "Lamp-v0", tmp_path / "a.gif", seed=3)
+    assert len(Lamp.actions) == 3
+    np.testing.assert_allclose(Lamp.actions[0], action, rtol=1e-6)
+    assert type(Lamp.actions[0]) is (np.int64 if action.ndim == 0 else np.ndarray)  # one that can be the key of a dict
+
+
+LANTERN = """
+import gymnasium
+import jax.numpy as jnp
+import numpy as np
+from gymnasium.experimental.functional import FuncEnv
+
+
+class Lantern(FuncEnv):
+    \"\"\"Counts the actions it got; draws the sum as grey, with the number of pictures so far in the corner.\"\"\"
+
+    metadata = {"render_fps": 5}
+    observation_space, action_space = gymnasium.spaces.Box(0, 200, (1,), "float32"), gymnasium.spaces.Discrete(100)
+    max_episode_steps, closed = 4, []
+
+    def initial(self, rng, params=None):
+        return {"sum": jnp.zeros(1)}
+
+    def transition(self, state, action, rng, params=None):
+        return {"sum": state["sum"] + action}
+
+    def observation(self, state, rng, params=None):
+        return state["sum"]
+
+    def reward(self, state, action, next_state, rng, params=None):
+        return 1.0
+
+    def terminal(self, state, rng, params=None):
+        return state["sum"][0] > 150
+
+    def render_init(self, params=None):
+        return 0
+
+    def render_image(self, state, pictures, params=None):
+        frame = np.full((30, 40, 3), int(state["sum"][0]), np.uint8)
+        frame[0, 0] = 20 * pictures
+        return pictures + 1, frame
+
+    def render_close(self, pictures, params=None):
+        self.closed.append(pictures)
+
+
+class Broken(Lantern):
+    def render_image(self, state, pictures, params=None):
+        raise RuntimeError("it is dark")
+"""
+
+
+@pytest.fixture
+def lantern(tmp_path, monkeypatch):
+    (tmp_path / "lanterns.py").write_text(LANTERN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("lanterns")
+    del sys.modules["lanterns"]
+
+
+@pytest.mark.parametrize("frame_stack", [1, 2])
+def test_an_environment_of_ones_own_that_draws_itself_is_filmed(lantern, tmp_path, frame_stack):
+    thirty = Actor(lambda n: jnp.full(n, 30), lambda p, carry, obs, key, t: (carry - 5, carry, None))
+    video.record(thirty, None, "lanterns:Lantern", tmp_path / "a.gif", seed=0, settings=envs.Config(frame_stack=frame_stack))
+    frames, milliseconds = frames_of(tmp_path / "a.gif")
+    assert frames.shape == (5, 30, 40, 3)
+    assert milliseconds == 5 * [200]
+    assert frames[:, 15, 15, 0].tolist() == [0, 30, 55, 75, 75]  # with its end the state is gone: once more the one before
+    assert frames[:, 0, 0, 0].tolist() == [0, 20, 40, 60, 80]  # what it draws on goes from picture to picture
+    assert lantern.Lantern.closed == [5]
+
+
+def test_an_environment_of_ones_own_that_cannot_draw_itself_is_named(lantern, tmp_path):
+    for name, said in (("lanterns:Broken", "RuntimeError: it is dark"), ("jaxdl.envs.cartpole:CartPole", "are no pictures")):
+        with pytest.raises(EnvError, match=f"{name} cannot be filmed: .*{said}"):
+            video.record(RIGHT, None, name, tmp_path / "a.gif", seed=0)
+    assert lantern.Lantern.closed == [0]
 
 
 def picture(obs, stack=None):

@@ -19,6 +19,9 @@ SMALL = {
     "dqn": "train dqn --total-steps 400 --learning-starts 100 --num-envs 2 --buffer-size 1000 --batch-size 8 "
            "--hidden-sizes 8 --eval-episodes 2",
     "vae": "train vae --hidden-sizes 8 --latent-size 2 --batch-size 32",
+    "reinforce": "train reinforce --total-steps 4000 --num-envs 2 --hidden-sizes 8 --time-limit 20",
+    "actor_critic": "train actor_critic --total-steps 400 --num-envs 2 --rollout-steps 16 --hidden-sizes 8",
+    "ppo": "train ppo --total-steps 400 --num-envs 2 --rollout-steps 16 --hidden-sizes 8",
 }
 
 
@@ -32,8 +35,12 @@ class Odd(gymnasium.Env):
 
 BOX = gymnasium.spaces.Box(0, 1, (2,))
 ODD = {
-    "OddDict-v0": (gymnasium.spaces.Dict({"a": BOX}), None),
-    "OddTuple-v0": (gymnasium.spaces.Tuple([BOX, BOX]), None),
+    "OddDict-v0": (gymnasium.spaces.Dict({"a": BOX, "b": gymnasium.spaces.Text(5)}), None),
+    "OddTuple-v0": (gymnasium.spaces.Tuple([BOX, gymnasium.spaces.Sequence(BOX)]), None),
+    "OddText-v0": (gymnasium.spaces.Text(5), None),
+    "OddParts-v0": (BOX, gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(2), BOX])),
+    "OddWhole-v0": (BOX, gymnasium.spaces.Box(0, 9, (2,), np.int64)),
+    "OddOpen-v0": (BOX, gymnasium.spaces.Box(-np.inf, np.inf, (2,))),
     "OddStart-v0": (BOX, gymnasium.spaces.Discrete(3, start=1)),
     "OddMany-v0": (BOX, gymnasium.spaces.MultiDiscrete([2, 2])),
 }
@@ -127,7 +134,14 @@ COMMANDS = [
     ("train", "algorithm or a preset", "dqn", "vae"),
     ("train dqm", "'dqm'", "did you mean 'dqn'"),
     ("train doubledqn", "'doubledqn'", "did you mean 'double_dqn'"),
-    ("train ppo2", "'ppo2'", "known are", "dqn"),
+    ("train ppo2", "'ppo2'", "did you mean 'ppo'"),
+    ("train actor-critic", "'actor-critic'", "did you mean 'actor_critic'"),
+    ("train sarsa", "'sarsa'", "known are", "actor_critic", "dqn", "ppo", "reinforce"),
+    ("train ppo --gae-lamda 0.9", "--gae-lamda", "did you mean --gae-lambda"),
+    ("train ppo --recurrent rnn", "--recurrent", "'rnn'", "'gru'", "'lstm'"),
+    ("train reinforce --baseline vlaue", "--baseline", "'vlaue'", "'leave_one_out'"),
+    ("train actor_critic --estimator td", "--estimator", "'td'", "'n_step'"),
+    ("train actor_critic --num-epochs 4", "--num-epochs"),
     ("train dqn --toal-steps 100", "--toal-steps", "did you mean --total-steps"),
     ("train vae --num-envs 8", "--num-envs"),
     ("train dqn --total-steps ten", "--total-steps", "'ten'"),
@@ -159,12 +173,13 @@ DQN = [
     ("--env-id Pendulum-v1", "dqn needs actions of Discrete", "Pendulum-v1", "Box(-2.0, 2.0, (1,), float32)"),
     ("--env-id OddMany-v0", "actions of Discrete", "OddMany-v0", "MultiDiscrete"),
     ("--env-id OddStart-v0", "count from 0", "OddStart-v0"),
-    ("--env-id OddDict-v0", "observations of Box", "OddDict-v0", "Dict("),
-    ("--env-id OddTuple-v0", "observations of Box", "OddTuple-v0", "Tuple("),
+    ("--env-id OddDict-v0", "OddDict-v0", "a part Text(", "cannot be flattened"),
+    ("--env-id OddTuple-v0", "OddTuple-v0", "a part Sequence(", "cannot be flattened"),
+    ("--env-id OddText-v0", "observations of Box", "OddText-v0", "Text("),
     ("--env-id FrozenLake-v1 --frame-stack 2", "observations of Box", "FrozenLake-v1", "MultiDiscrete([16 16])"),
     ("--env-id LunarLander-v3 --backend device", "LunarLander-v3", "device", "backend=host"),
-    ("--env-id LunarLander-v3 --num-seeds 2", "num_seeds=2", "LunarLander-v3"),
-    ("--backend host --num-seeds 3", "num_seeds=3", "host"),
+    ("--env-id LunarLander-v3 --num-seeds 2", "population of 2 (num_seeds, sweep)", "LunarLander-v3"),
+    ("--backend host --num-seeds 3", "population of 3 (num_seeds, sweep)", "host"),
     ("--gamma 1.5", "gamma must be between 0 and 1, got 1.5"),
     ("--gamma=-0.1", "gamma must be between 0 and 1, got -0.1"),
     ("--gamma nan", "gamma", "got nan"),
@@ -250,12 +265,76 @@ DQN = [
 ]
 
 GAMES = [
-    ("ale_py", "--env-id ALE/Pong-v5 --num-seeds 2", "num_seeds=2", "ALE/Pong-v5 runs outside of JAX"),
-    ("ale_py", "--env-id ALE/Pong-v5 --backend host --num-seeds 2", "num_seeds=2", "ALE/Pong-v5 runs on the host"),
-    ("ale_py", "--env-id ALE/Pong-v5 --frame-stack 2", "frame_stack=2 is not for Atari", "atari_stack"),
-    ("ale_py", "--env-id ALE/Pong-v5 --buffer-size 16", "buffer_size=16 leaves an environment 8 steps", "raise it to 18"),
-    ("ale_py", "--env-id ALE/Pong-v5 --normalize-obs", "normalize_obs", "ALE/Pong-v5", "uint8"),
-    ("gymnax", "--env-id Breakout-MinAtar --normalize-obs", "normalize_obs", "Breakout-MinAtar", "bool"),
+    ("ale_py", "dqn", "--env-id ALE/Pong-v5 --num-seeds 2", "population of 2", "ALE/Pong-v5 runs"),
+    ("ale_py", "dqn", "--env-id ALE/Pong-v5 --backend host --num-seeds 2", "population of 2", "ALE/Pong-v5 runs on the host"),
+    ("ale_py", "dqn", "--env-id ALE/Pong-v5 --frame-stack 2", "frame_stack=2 is not for Atari", "atari_stack"),
+    ("ale_py", "dqn", "--env-id ALE/Pong-v5 --buffer-size 16", "buffer_size=16 leaves an environment 8 steps", "it to 18"),
+    *(("ale_py", algo, "--env-id ALE/Pong-v5 --normalize-obs", "normalize_obs", "ALE/Pong-v5", "uint8") for algo in (
+        "dqn", "reinforce", "actor_critic", "ppo")),
+    *(("gymnax", algo, "--env-id Breakout-MinAtar --normalize-obs", "normalize_obs", "Breakout-MinAtar", "bool") for algo in (
+        "dqn", "ppo")),
+]
+
+POLICY_GRADIENTS = [
+    ("--gamma 1.5", "gamma must be between 0 and 1, got 1.5"),
+    ("--gamma nan", "gamma", "got nan"),
+    ("--ent-coef -1", "ent_coef must be 0 or above, got -1.0"),
+    ("--ent-coef nan", "ent_coef", "got nan"),
+    ("--vf-coef -0.1", "vf_coef must be 0 or above, got -0.1"),
+    ("--vf-coef inf", "vf_coef", "got inf"),
+    ("--log-std 21", "log_std must be between -20 and 20, got 21.0"),
+    ("--log-std nan", "log_std", "got nan"),
+    ("--hidden-sizes 8 0", "hidden_sizes must be widths above 0", "(8, 0)"),
+    ("--recurrent-size 0", "recurrent_size must be above 0, got 0"),
+    ("--recurrent-size 3000000000", "recurrent_size must be below 2**31"),
+    ("--activation tanj", "'tanj'", "did you mean 'tanh'"),
+    ("--total-steps 31", "num_envs=2", "total_steps=31"),
+    ("--total-steps 3000000000", "total_steps must be below 2**31"),
+    ("--accumulate 3", "accumulate=3 must divide the batch of"),
+    ("--learning-rate nan", "learning_rate", "got nan"),
+    ("--squash", "squash is for Box actions", "CartPole-v1", "Discrete(2)"),
+    ("--squash --env-id OddMany-v0", "squash is for Box actions", "OddMany-v0", "MultiDiscrete"),
+    ("--squash --env-id OddOpen-v0", "squash needs finite bounds", "OddOpen-v0"),
+    ("--normalize-obs --env-id FrozenLake-v1", "normalize_obs", "FrozenLake-v1", "Discrete(16)"),
+    ("--env-id OddWhole-v0", "Box of floating-point numbers", "OddWhole-v0", "int64"),
+    ("--env-id OddParts-v0", "actions of Discrete or MultiDiscrete or MultiBinary or Box", "OddParts-v0", "Tuple("),
+    ("--env-id OddText-v0", "observations of Box", "OddText-v0", "Text("),
+    ("--backend host --num-seeds 2", "population of 2", "CartPole-v1 runs on the host"),
+    ("--sweep num_envs=2,4", "'num_envs' is none"),
+    ("--sweep gamma=0.9,1.5", "gamma must be between 0 and 1, got 1.5"),
+    ("--config agent/config.json", "agent/config.json is of the algorithm 'dqn', not"),
+    *((f"--{name.replace('_', '-')} 0", f"{name} must be above 0, got 0") for name in ("num_envs", "total_steps",
+                                                                                     "rollout_steps", "accumulate")),
+]
+
+REINFORCE = [
+    *((f"--baseline {name} --episodes fragments", "episodes=fragments needs baseline=value", f"baseline={name}")
+      for name in ("none", "constant", "batch", "leave_one_out")),
+    ("--returns episode", "returns=episode needs whole episodes", "episodes=complete"),
+    ("--discount-states", "discount_states=True needs whole episodes", "episodes=complete"),
+    ("--baseline none --rollout-steps 19", "rollout_steps=19", "whose time limit is 20", "20 do"),
+    ("--baseline none --rollout-steps 39 --backend host", "rollout_steps=39", "whose time limit is 20", "40 do"),
+    ("--episodes complete --time-limit 2000", "4000 steps", "total_steps=4000"),  # twice the limit, of two environments
+    ("--baseline constant --baseline-decay 1.5", "baseline_decay must be between 0 and 1, got 1.5"),
+    ("--baseline-decay nan", "baseline_decay", "got nan"),
+]
+
+ACTOR_CRITIC = [
+    ("--gae-lambda 1.5", "gae_lambda must be between 0 and 1, got 1.5"),
+    ("--estimator n_step --n-steps 0", "n_steps must be above 0, got 0"),
+    ("--rollout-steps 201", "201 steps", "total_steps=400"),
+]
+
+PPO = [
+    ("--gae-lambda nan", "gae_lambda", "got nan"),
+    ("--num-minibatches 3", "num_minibatches=3 must divide the 32 steps"),
+    ("--num-minibatches 64", "num_minibatches=64 must divide the 32 steps"),
+    ("--recurrent gru", "num_minibatches=4 must divide the 2 environments"),
+    ("--recurrent lstm --num-minibatches 2 --accumulate 2", "accumulate=2 must divide the batch of 1"),
+    ("--num-minibatches 4 --accumulate 16", "accumulate=16 must divide the batch of 8"),
+    *((f"--{name.replace('_', '-')} {value}", f"{name} must be above 0, got {value}") for name, value in (
+        ("num_epochs", 0), ("num_minibatches", -1), ("clip_range", 0.0), ("clip_range", float("nan")), ("clip_range_vf", -1.0),
+        ("target_kl", 0.0), ("target_kl", float("inf")))),
 ]
 
 VAE = [
@@ -312,17 +391,24 @@ LOOKING = [
 
 @pytest.mark.parametrize(("argv", "words"), [
     *(pytest.param(argv, words, id=argv) for argv, *words in [*COMMANDS, *LOOKING]),
-    *(pytest.param(f"{SMALL[algo]} {flags}", words, id=f"{algo} {flags}") for algo, table in (("dqn", DQN), ("vae", VAE))
-      for flags, *words in table)])
+    *(pytest.param(f"{SMALL[algo]} {flags}", words, id=f"{algo} {flags}") for algo, table in (
+        ("dqn", DQN), ("vae", VAE), ("reinforce", POLICY_GRADIENTS + REINFORCE),
+        ("actor_critic", POLICY_GRADIENTS + ACTOR_CRITIC), ("ppo", POLICY_GRADIENTS + PPO)) for flags, *words in table)])
 def test_a_mistake_is_one_sentence_and_leaves_no_trace(here, capsys, argv, words):
     refused(capsys, argv, *words)
 
 
-@pytest.mark.parametrize(("package", "flags", "words"), [
-    pytest.param(package, flags, words, id=flags) for package, flags, *words in GAMES])
-def test_a_mistake_with_a_game_is_one_sentence_and_leaves_no_trace(here, capsys, package, flags, words):
+def test_complete_episodes_need_an_end(here, capsys):
+    limitless = SMALL["reinforce"].replace(" --time-limit 20", "")
+    refused(capsys, f"{limitless} --env-id OddOpen-v0 --episodes complete", "complete episodes of OddOpen-v0 need a time limit",
+            "give time_limit")
+
+
+@pytest.mark.parametrize(("package", "algo", "flags", "words"), [
+    pytest.param(package, algo, flags, words, id=f"{algo} {flags}") for package, algo, flags, *words in GAMES])
+def test_a_mistake_with_a_game_is_one_sentence_and_leaves_no_trace(here, capsys, package, algo, flags, words):
     pytest.importorskip(package)
-    refused(capsys, f"{SMALL['dqn']} {flags}", *words)
+    refused(capsys, f"{SMALL[algo]} {flags}", *words)
 
 
 @pytest.mark.parametrize("flags", ["--gamma 2", "--env-id Pendulum-v1", "--buffer-size 1001",

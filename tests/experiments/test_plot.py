@@ -162,6 +162,16 @@ def test_of_more_than_two_settings_only_what_is_not_common_is_named(axes_of, tmp
                       "dqn, gamma=0.9", "ppo"]
 
 
+def test_a_preset_is_known_by_its_settings_within_settings_too(axes_of, tmp_path):
+    rows = {1: {"eval/return_mean": 1.0}, 2: {"eval/return_mean": 2.0}}
+    of_preset = {"rollout_steps": 32, "total_steps": 100_000, "clip_range": 0.2}
+    (axes,) = axes_of(make(tmp_path / "a", rows, "ppo", **of_preset, optim={"learning_rate": 3e-3}),
+                      make(tmp_path / "b", rows, "ppo", **of_preset | {"clip_range": 0.1}, optim={"learning_rate": 3e-3}),
+                      make(tmp_path / "c", rows, "ppo", **of_preset, optim={"learning_rate": 1e-3}))
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["ppo_cartpole, clip_range=0.2", "ppo_cartpole, clip_range=0.1", "ppo"]
+
+
 def test_settings_of_a_task_share_a_measure_or_have_axes_of_their_own(axes_of, tmp_path):
     both = {s: {"eval/return_mean": 1.0, "episode_return": 2.0} for s in (1, 2)}
     episodes = {s: {"episode_return": 3.0} for s in (1, 2)}
