@@ -85,6 +85,11 @@ class Scale(NamedTuple):
         return Scale(total, moments), jnp.clip(reward * moments.inverse_deviation(), -10, 10)
 
 
+def _begun(scale: Scale | None) -> Scale | None:
+    """Where all environments begin anew."""
+    return None if scale is None else scale._replace(total=jnp.zeros_like(scale.total))
+
+
 class RolloutState(NamedTuple):
     """State of the rollout source."""
 
@@ -115,7 +120,7 @@ def rollout(env: Env, actor: Actor, settings: Settings) -> Source:
         return state
 
     def restart(state: RolloutState, key: Key) -> RolloutState:
-        return state._replace(**begun(key))
+        return state._replace(**begun(key), scale=_begun(state.scale))
 
     def collect(state: RolloutState, params: PyTree, keys: Key, t: Array, data: PyTree = None
                 ) -> tuple[RolloutState, Metrics]:
@@ -222,7 +227,7 @@ def host_rollout(spec: EnvSpec, learner: Learner, actor: Actor, settings: Settin
         return state._replace(noise=noise(key))
 
     def restart(state: HostRolloutState, obs: Array) -> HostRolloutState:
-        return state._replace(**begun(obs))
+        return state._replace(**begun(obs), scale=_begun(state.scale))
 
     def observe(state: HostRolloutState, step: HostStep) -> tuple[HostRolloutState, Metrics]:
         numbers = jnp.stack([step.reward, step.terminated, step.truncated, state.first, ~step.reset])

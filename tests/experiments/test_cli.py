@@ -12,16 +12,17 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from agents import dqn
+from agents import actor_critic, dqn, ppo, reinforce
 from experiments import algorithms, cli, looking, runs
 from experiments.jobs import load
 from generative import vae
-from jaxdl import checkpoint, optim, train
+from jaxdl import checkpoint, envs, optim, policy, train
 from jaxdl.errors import UserError
 from jaxdl.logging import read_metrics
 
@@ -198,8 +199,9 @@ def test_a_preset_replaces_defaults_and_flags_replace_it(name, monkeypatch, here
     plain, changed = seen
     within = {field: value for field, value in preset.config.items() if isinstance(value, dict)}
     assert plain.algo == preset.algo
-    assert plain.config == dataclasses.replace(dqn.Config(), **preset.config | {
-        field: dataclasses.replace(getattr(dqn.Config(), field), **values) for field, values in within.items()})
+    default = algorithms.ALGORITHMS[preset.algo].load().Config()
+    assert plain.config == dataclasses.replace(default, **preset.config | {
+        field: dataclasses.replace(getattr(default, field), **values) for field, values in within.items()})
     assert plain.train == train.Config(**preset.train)
     assert changed.config == dataclasses.replace(plain.config, gamma=0.5)
     assert changed.train.stop_at_return == (9.0 if name == "cartpole" else None)
@@ -326,6 +328,128 @@ def test_a_population_is_the_single_runs_of_its_seeds(here, call):
         load("population", member=2)
 
 
+# Policies that are drawn from, and what they keep in mind
+
+
+PPO = ["train", "ppo", "--total-steps", "640", "--num-envs", "4", "--rollout-steps", "32", "--num-minibatches", "2",
+       "--hidden-sizes", "8", "--recurrent", "gru", "--recurrent-size", "8", "--normalize-obs", "--eval-episodes", "2",
+       "--eval-every", "256", "--num-seeds", "2", "--learning-rate", "0.05"]
+
+
+class Many(gymnasium.Env):
+    """Two choices at once, episodes of ten steps; a number says whether the space holds what it gets."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (3,), np.float64), gymnasium.spaces.MultiDiscrete([2, 3])
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.np_random.uniform(-1, 1, 3), {}
+
+    def step(self, action):
+        self.t += 1
+        reward = 10.0 + action.sum() if self.action_space.contains(action) else np.nan
+        return self.np_random.uniform(-1, 1, 3), reward, False, self.t == 10, {}
+
+    def render(self):
+        return np.zeros((20, 20, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def recurrent(place):
+    """A population of two recurrent policies, and what training printed."""
+    before = os.getcwd()
+    os.chdir(place)
+    try:
+        assert cli.main([*PPO, "--out", "recurrent"]) == 0
+    finally:
+        os.chdir(before)
+    return "recurrent"
+
+
+def test_a_recurrent_population_is_evaluated_filmed_drawn_and_goes_on(call, recurrent):
+    summary = summary_of(recurrent)
+    assert set(summary) == SUMMARY | {"env_id"}
+    assert (summary["algo"], summary["steps"], summary["updates"], summary["ended"]) == ("ppo", 640, 5, "finished")
+    assert [member["seed"] for member in summary["eval"]["members"]] == [0, 1]
+    assert call("evaluate", recurrent)[0] == summary["eval"]
+    found, _ = call("evaluate", recurrent, "--best", "--episodes", "3", "--video", "recurrent.gif")
+    assert found["episodes"] == 3
+    assert Image.open("recurrent.gif").format == "GIF"
+    rows = read_metrics(Path(recurrent, "metrics.jsonl"))
+    assert [row["step"] for row in rows] == list(range(128, 641, 128))
+    assert set(ppo.METRICS) | {"explained_variance", "episode_return"} < rows[-1].keys()
+    call("plot", recurrent, "agent", "--out", "both.svg")
+    text = Path("both.svg").read_text()
+    assert "<!-- ppo: mean of 2 seeds -->" in text
+    assert "<!-- dqn -->" in text
+    shutil.copytree(recurrent, "further")
+    more, said = call("resume", "further", "--total-steps", "768")
+    assert (more["steps"], more["updates"]) == (768, 6)
+    assert "bit for bit" not in said
+
+
+def test_a_loaded_recurrent_policy_acts_on_all_that_it_has_seen(here, recurrent):
+    run = load(recurrent, member=1)
+    model = policy.make(run.settings.config.policy, envs.spec("CartPole-v1"), "ppo")
+    rng = np.random.default_rng(0)
+    obs, first = rng.normal(size=(30, 20, 4)).astype(np.float32), rng.random((30, 20)) < 0.1  # T, B
+    unrolled = model.unroll(run.params.network, model.greedy.init(20), model.normalize(run.params.moments, obs), first)
+    wanted, clear = unrolled.dist.argmax(-1), np.abs(np.diff(unrolled.dist)[..., 0]) > 1e-4
+    carry, actions, forgetful = run.begin(20), [], []
+    for x, begins in zip(obs, first, strict=True):
+        action, carry = run.play(x, carry, begins)
+        actions.append(action)
+        forgetful.append(run.play(x, run.begin(20))[0])
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(np.array(actions)[clear], wanted[clear])
+    assert np.mean(np.array(actions) != forgetful) > 0.02  # so that it matters
+    carry = run.begin(20)
+    for x in obs[:2]:
+        action, carry = run.play(x, carry)  # without `first` episodes go on
+    np.testing.assert_array_equal(action, run.play(obs[1], run.play(obs[0], run.begin(20))[1], np.zeros(20, bool))[0])
+    with pytest.raises(UserError, match=r"the policy of recurrent is recurrent, and run\.act would forget .*run\.begin\(N\)"):
+        run.act(obs[0])
+    with pytest.raises(UserError, match=r"the policy of recurrent is recurrent .* begin with carry = run\.begin\(20\)"):
+        run.play(obs[0], None)
+
+
+def test_what_serves_a_recurrent_policy_serves_every_agent_but_no_population(here, recurrent):
+    run, obs = load("agent"), np.random.default_rng(0).normal(size=(50, 4))
+    assert run.begin(50) is None
+    action, carry = run.play(obs, run.begin(50))
+    np.testing.assert_array_equal(action, run.act(obs))
+    assert carry is None
+    both = load(recurrent)
+    for use in (lambda: both.begin(3), lambda: both.act(obs), lambda: both.play(obs, None)):
+        with pytest.raises(UserError, match="recurrent is a population of 2; load one of them with member=0 to 1"):
+            use()
+    model = load("model")
+    assert (model.act, model.begin, model.play) == (None, None, None)
+
+
+def test_several_choices_at_once_on_the_host_are_learned_evaluated_and_filmed(call):
+    gymnasium.register("Many-v0", Many)
+    try:
+        summary, _ = call("train", "reinforce", "--env-id", "Many-v0", "--baseline", "batch", "--num-envs", "2", "--time-limit",
+                          "10", "--total-steps", "240", "--hidden-sizes", "8", "--eval-episodes", "3", "--out", "many")
+        assert (summary["steps"], summary["updates"]) == (240, 6)  # a rollout is twice the limit of two environments
+        assert 100 <= summary["eval"]["return_mean"] <= 130
+        assert Path("many", "policy.gif").exists()
+        assert call("evaluate", "many")[0] == summary["eval"]
+        act = load("many").act(np.zeros((5, 3)))
+        assert (act.shape, act.dtype.kind) == ((5, 2), "i")
+        more, said = call("resume", "many", "--total-steps", "320")
+        assert more["steps"] == 320
+        assert "environments on the host cannot be saved" in said
+    finally:
+        del gymnasium.registry["Many-v0"]
+
+
 # Looking
 
 
@@ -449,12 +573,15 @@ def test_every_command_explains_itself(command, helped):
     assert f"usage: jaxdl {command}" in helped(command)
 
 
-@pytest.mark.parametrize(("algo", "module"), [("dqn", dqn), ("vae", vae), ("cartpole", dqn)])
+@pytest.mark.parametrize(("algo", "module"), [("dqn", dqn), ("vae", vae), ("cartpole", dqn), ("reinforce", reinforce),
+                                              ("actor_critic", actor_critic), ("ppo", ppo)])
 def test_the_help_of_an_algorithm_shows_every_field_with_its_default(algo, module, helped):
     text = " ".join(helped("train", algo).replace("│", " ").split())
-    for config in (module.Config, optim.Config, train.Config):
+    within = [type(x) for x in vars(module.Config()).values() if dataclasses.is_dataclass(x)]
+    assert optim.Config in within
+    for config in (module.Config, train.Config, *within):
         for field in dataclasses.fields(config):
-            if field.name != "optim":
+            if not dataclasses.is_dataclass(getattr(config(), field.name)):
                 assert f"--{field.name.replace('_', '-')}" in text
     assert "--out" in text
     assert "--overwrite" in text

@@ -1,0 +1,504 @@
+"""PPO and actor-critic: their losses and gradients by hand, each the other where they must be, and what an epoch is."""
+
+import dataclasses
+import functools
+import itertools
+import math
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import rlax
+from jax.experimental import io_callback
+
+from agents import actor_critic, ppo, reinforce
+from jaxdl import drive, policy, returns
+from jaxdl.errors import UserError
+from jaxdl.moments import Moments
+from jaxdl.optim import Config as OptimConfig
+from jaxdl.policy import Config as PolicyConfig
+from jaxdl.types import EnvSpec, Trajectory
+
+jit = functools.partial(jax.jit, compiler_options=drive.START_OPTIONS)  # compiles in less time
+T, B, A = 6, 4, 3
+SPEC = EnvSpec("small", gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32), gymnasium.spaces.Discrete(A), None)
+SGD, ADAM = (OptimConfig(optimizer=name, learning_rate=0.1, eps=1e-3) for name in ("sgd", "adam"))
+SMALL = PolicyConfig(hidden_sizes=(5,), recurrent_size=4)
+COMMON = {"num_envs": B, "rollout_steps": T, "total_steps": 10_000, "policy": SMALL, "optim": SGD, "gamma": 0.9,
+          "gae_lambda": 0.8}
+
+
+def assert_close(a, b, rtol=1e-6, atol=1e-7):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
+
+
+def differ(a, b):
+    return any(not np.allclose(x, y, rtol=1e-4, atol=1e-5)
+               for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def ppo_config(**settings):
+    """One epoch of one minibatch, nothing normalized."""
+    return ppo.Config(**COMMON | {"num_epochs": 1, "num_minibatches": 1, "normalize_advantage": False} | settings)
+
+
+def critic_config(**settings):
+    return actor_critic.Config(**COMMON | settings)
+
+
+def recurrent(kind):
+    return {"policy": dataclasses.replace(SMALL, recurrent=kind)}
+
+
+@functools.cache
+def updating(algorithm):
+    """(config, state, trajectory, key) -> (state, metrics); a config of the same form is the same program."""
+    def update(config, state, batch, key):
+        state, aux = algorithm.make(config, SPEC).learner.update(state, batch, key)
+        return state, aux.metrics
+
+    return jit(update)
+
+
+def update(config, state, batch, seed=0):
+    algorithm = {"Config": None, ppo.Config: ppo, actor_critic.Config: actor_critic, reinforce.Config: reinforce}[type(config)]
+    return updating(algorithm)(config, state, batch, jax.random.key(seed))
+
+
+@functools.cache
+def params_of(kind):
+    """Parameters of a policy that has preferences: none of them is small."""
+    config, rng = dataclasses.replace(SMALL, recurrent=kind), np.random.default_rng(9)
+    params = jax.device_get(jit(policy.make(config, SPEC, "tester").init)(jax.random.key(0)))
+    return jax.tree.map(lambda x: np.float32(x + 0.4 * rng.normal(size=x.shape)), params)
+
+
+def state_of(algorithm, config):
+    """A state of the learner with those parameters; all else begins at zero."""
+    shapes = jax.eval_shape(algorithm.make(config, SPEC).learner.init, jax.random.key(0))
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)._replace(params=params_of(config.policy.recurrent))
+
+
+def flags():
+    """terminated, truncated, first, valid [T, B]: ends of all kinds, with rows that only reset and without."""
+    terminated, truncated, first = np.zeros((3, T, B), bool)
+    valid = np.ones((T, B), bool)
+    terminated[[2, 4, 0], [0, 2, 3]] = True
+    truncated[[1, 4], [1, 2]] = True
+    valid[[3, 2, 5], [0, 1, 2]] = False
+    first[[4, 3, 1, 0], [0, 1, 3, 1]] = True
+    return terminated, truncated, first, valid
+
+
+@functools.cache
+def batch_of(kind="none", drift=0.0):
+    """A rollout of the policy of `state_of`, or of one that is `drift` away from it."""
+    rng = np.random.default_rng(1)
+    obs, last_obs = np.float32(rng.normal(size=(2, T, B, 2)))
+    terminated, truncated, first, valid = flags()
+    goes_on = ~(terminated | truncated) & (np.arange(T) < T - 1)[:, None]
+    next_obs = np.where(goes_on[..., None], np.roll(obs, -1, 0), last_obs)
+    model = policy.make(dataclasses.replace(SMALL, recurrent=kind), SPEC, "tester")
+    carry = jax.tree.map(lambda h: np.float32(0.5 * rng.normal(size=h.shape)), model.explore.init(B))
+    dist = np.asarray(jit(model.unroll)(params_of(kind), carry, obs, first).dist + drift * rng.normal(size=(T, B, A)))
+    choice = policy.Choice(np.int32(rng.integers(A, size=(T, B))), np.float32(dist))
+    reward = np.float32(np.where(valid, rng.normal(size=(T, B)), 0))
+    return Trajectory(obs, choice, reward, next_obs, terminated, truncated, first, valid, carry)
+
+
+# --- The formulas.
+
+
+RATIO = np.float32([0.5, 0.5, 0.9, 1.0, 1.1, 1.5, 1.5])
+ADVANTAGE = np.float32([2.0, -2.0, 3.0, -1.0, 1.0, 2.0, -2.0])
+
+
+def test_the_surrogate_by_hand():
+    """A gain ends at 1 + eps, and at 1 - eps where the advantage is negative; losses are never cut."""
+    np.testing.assert_allclose(ppo.surrogate(RATIO, ADVANTAGE, 0.2), [1.0, -1.6, 2.7, -1.0, 1.1, 2.4, -3.0], rtol=1e-6)
+    slope = jax.vmap(jax.grad(ppo.surrogate), (0, 0, None))(RATIO, ADVANTAGE, 0.2)
+    np.testing.assert_allclose(slope, [2, 0, 3, -1, 1, 0, -2], rtol=1e-6)
+
+
+def test_the_surrogate_is_that_of_rlax():
+    ratio, advantage = np.float32(np.random.default_rng(0).normal(size=(2, 100)))
+    ratio = np.exp(0.5 * ratio)
+    theirs = rlax.clipped_surrogate_pg_loss(ratio, advantage, 0.3)
+    np.testing.assert_allclose(-ppo.surrogate(ratio, advantage, 0.3).mean(), theirs, rtol=1e-5)
+
+
+def test_the_values_loss_by_hand():
+    value, old, target = jnp.array([[1.0, 3.0, 3.0, -2.0], [0.5, 2.0, 2.0, -1.0], [2.0, 4.0, 2.0, 5.0]])
+    np.testing.assert_allclose(ppo.value_loss(value, old, target, None), [0.5, 0.5, 0.5, 24.5])
+    # the values may move to 0.5 +- 0.4, 2 +- 0.4 and -1 +- 0.4
+    np.testing.assert_allclose(ppo.value_loss(value, old, target, 0.4), [1.1**2 / 2, 1.6**2 / 2, 0.5, 24.5], rtol=1e-6)
+    slope = jax.vmap(jax.grad(ppo.value_loss), (0, 0, 0, None))(value, old, target, 0.4)
+    np.testing.assert_allclose(slope, [0, 0, 1, -7], rtol=1e-6)
+
+
+# --- Actor-critic by hand, of a table.
+
+
+TABLE = EnvSpec("rooms", gymnasium.spaces.Discrete(3), gymnasium.spaces.Discrete(2), None)
+
+
+def estimated(reward, terminated, truncated, value, next_value, gamma, lam=None, n=None):
+    """Targets of one environment by their definitions: the average of n-step returns, weighted, or one of them."""
+    def after(t, steps):
+        total, discount = 0.0, 1.0
+        for k in range(t, min(t + steps, len(reward))):
+            total, discount, last = total + discount * reward[k], discount * gamma, k
+            if terminated[k]:
+                return total
+            if truncated[k]:
+                break
+        return total + discount * next_value[last]
+
+    def limit(t):
+        ends = [k for k in range(t, len(reward)) if terminated[k] or truncated[k] or k == len(reward) - 1]
+        return ends[0] - t + 1
+
+    if n is not None:
+        return [after(t, n) for t in range(len(reward))]
+    return [sum((1 - lam) * lam ** (k - 1) * after(t, k) for k in range(1, limit(t))) + lam ** (limit(t) - 1) * after(t, T)
+            for t in range(len(reward))]
+
+
+@pytest.mark.parametrize("estimator", ["gae", "n_step"])
+def test_an_update_of_a_table_of_preferences_and_values_by_hand(estimator):
+    rate, ent_coef, vf_coef, gamma = 0.3, 0.05, 0.7, 0.9
+    config = critic_config(policy=PolicyConfig(hidden_sizes=()), ent_coef=ent_coef, vf_coef=vf_coef, estimator=estimator,
+                           n_steps=2, optim=OptimConfig(optimizer="sgd", learning_rate=rate))
+    learner, rng = actor_critic.make(config, TABLE).learner, np.random.default_rng(0)
+    state = jit(learner.init)(jax.random.key(0))
+    logits, values = rng.normal(size=(3, 2)), rng.normal(size=3)
+    state.params["params"]["policy"]["kernel"] = np.float32(logits)
+    state.params["params"]["value"]["kernel"] = np.float32(values[:, None])
+    obs, next_obs, action = rng.integers(3, size=(2, T, B)), rng.integers(3, size=(T, B)), rng.integers(2, size=(T, B))
+    obs, next_obs = obs[0], next_obs
+    terminated, truncated, first, valid = flags()
+    reward = rng.normal(size=(T, B)) * valid
+    batch = Trajectory(jnp.int32(obs), policy.Choice(jnp.int32(action), jnp.zeros((T, B, 2))), jnp.float32(reward),
+                       jnp.int32(next_obs), terminated, truncated, first, valid, None)
+
+    target = np.stack([estimated(*(x[:, b] for x in (reward, terminated, truncated, values[obs], values[next_obs])), gamma,
+                                 **({"lam": 0.8} if estimator == "gae" else {"n": 2})) for b in range(B)], 1)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    entropy = -(p * np.log(p)).sum(1)
+    of_logits, of_values, n = np.zeros((3, 2)), np.zeros(3), valid.sum()
+    for t, b in zip(*np.nonzero(valid), strict=True):
+        s, a, error = obs[t, b], action[t, b], target[t, b] - values[obs[t, b]]
+        of_logits[s] += (-error * (np.eye(2)[a] - p[s]) + ent_coef * p[s] * (np.log(p[s]) + entropy[s])) / n
+        of_values[s] -= vf_coef * error / n
+
+    new, aux = jit(learner.update)(state, batch, jax.random.key(0))
+    got = new.params["params"]
+    np.testing.assert_allclose(got["policy"]["kernel"], logits - rate * of_logits, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got["policy"]["bias"], -rate * of_logits.sum(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got["value"]["kernel"][:, 0], values - rate * of_values, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got["value"]["bias"], [-rate * of_values.sum()], rtol=1e-5, atol=1e-6)
+    error = (target - values[obs])[valid]
+    told = {name: float(m.total / m.count) for name, m in aux.metrics.items()}
+    assert told == pytest.approx({
+        "entropy": entropy[obs][valid].mean(), "value_loss": (error**2 / 2).mean(),
+        "policy_loss": (-np.log(p)[obs, action][valid] * error).mean(),
+        "explained_variance": 1 - error.var() / target[valid].var(),
+        "loss": (-np.log(p)[obs, action][valid] * error + vf_coef * error**2 / 2).mean()
+                - ent_coef * entropy[obs][valid].mean()}, rel=1e-4)
+    assert aux.metrics["loss"].count == n
+
+
+# --- PPO's update.
+
+
+def forward(params, obs):
+    """Logits and values of a network without memory."""
+    p = params["params"]
+
+    def torso(name, x):
+        layer = p[name]["MLP_0"]["Dense_0"]
+        return jnp.tanh(x @ layer["kernel"] + layer["bias"])
+
+    return (torso("torsos_0", obs) @ p["policy"]["kernel"] + p["policy"]["bias"],
+            (torso("torsos_1", obs) @ p["value"]["kernel"] + p["value"]["bias"])[..., 0])
+
+
+def test_an_update_descends_the_gradient_of_the_loss_written_by_hand():
+    """The policy that played is another one, so that ratios lie on both sides of the range. Values do so in later epochs."""
+    config = ppo_config(normalize_advantage=True, clip_range=0.3, clip_range_vf=0.05, ent_coef=0.1, vf_coef=0.6)
+    state, batch = state_of(ppo, config), batch_of(drift=0.7)
+    terminated, truncated, _, valid = flags()
+
+    @jit
+    def estimate(params):
+        (_, value), (_, next_value) = (forward(params, x) for x in (batch.obs, batch.next_obs))
+        return returns.gae(batch.reward, 0.9 * (1.0 - terminated), ~(terminated | truncated), value, next_value, 0.8), value
+
+    advantage, value = estimate(state.params)
+    rows = [np.asarray(x)[valid] for x in (batch.obs, *batch.choice, advantage, value)]
+    obs, action, dist, advantage, old = rows
+    target, i = advantage + old, np.arange(len(old))
+    standard = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    old_log_prob = dist[i, action] - np.log(np.exp(dist).sum(1))
+
+    def by_hand(params):
+        logits, value = forward(params, obs)
+        log_prob = jax.nn.log_softmax(logits)
+        ratio = jnp.exp(log_prob[i, action] - old_log_prob)
+        cut = jnp.where(standard > 0, jnp.minimum(ratio, 1.3), jnp.maximum(ratio, 0.7))
+        entropy = -(jnp.exp(log_prob) * log_prob).sum(1)
+        near = old + jnp.clip(value - old, -0.05, 0.05)
+        of_value = jnp.maximum((value - target) ** 2, (near - target) ** 2) / 2
+        parts = {"policy_loss": -(cut * standard).mean(), "value_loss": of_value.mean(), "entropy": entropy.mean(),
+                 "approx_kl": (ratio - 1 - jnp.log(ratio)).mean(), "clip_fraction": (abs(ratio - 1) > 0.3).mean()}
+        loss = parts["policy_loss"] + 0.6 * parts["value_loss"] - 0.1 * parts["entropy"]
+        return loss, parts | {"loss": loss, "explained_variance": 1 - advantage.var() / target.var()}
+
+    (_, parts), grads = jit(jax.value_and_grad(by_hand, has_aux=True))(state.params)
+    new, metrics = update(config, state, batch)
+    assert_close(new.params, jax.tree.map(lambda p, g: p - np.float32(0.1) * np.asarray(g), state.params, grads), rtol=1e-5,
+                 atol=1e-6)
+    told = {name: float(m.total / m.count) for name, m in metrics.items()}
+    assert told == pytest.approx(jax.tree.map(float, parts), rel=1e-4, abs=1e-6)
+    assert 0.2 < told["clip_fraction"] < 0.8
+    assert metrics["loss"].count == valid.sum()
+
+
+@pytest.mark.parametrize(("kind", "optim"), [("none", SGD), ("none", ADAM), ("lstm", ADAM)])
+def test_one_epoch_of_one_minibatch_is_an_update_of_actor_critic(kind, optim):
+    changed = {"optim": optim, "ent_coef": 0.05, "vf_coef": 0.7} | recurrent(kind)
+    mine, other, batch = ppo_config(**changed), critic_config(**changed), batch_of(kind)
+    state = state_of(ppo, mine)
+    (new, told), (expected, said) = (update(c, s, batch) for c, s in ((mine, state), (other, actor_critic.State(*state))))
+    assert_close(new.params, expected.params)
+    assert differ(new.params, state.params)
+    for name in ("entropy", "value_loss", "explained_variance"):
+        np.testing.assert_allclose(told[name], said[name], rtol=1e-5)
+    np.testing.assert_allclose([told["approx_kl"].total, told["clip_fraction"].total], 0, atol=1e-5)
+
+
+def test_values_are_kept_near_the_old_ones_in_later_epochs():
+    free, kept = (ppo_config(num_epochs=4, clip_range_vf=r, optim=dataclasses.replace(SGD, learning_rate=0.5))
+                  for r in (1e9, 1e-3))
+    state = state_of(ppo, free)
+    value, after, near = (forward(s.params, batch_of().obs)[1] for s in (
+        state, *(update(c, state, batch_of())[0] for c in (free, kept))))
+    assert np.abs(near - value).max() < 0.7 * np.abs(after - value).max()
+
+
+VARIANTS = {
+    "actor_critic": (actor_critic, critic_config()),
+    "actor_critic, n steps": (actor_critic, critic_config(estimator="n_step", normalize_advantage=True, **recurrent("gru"))),
+    "ppo": (ppo, ppo_config(num_epochs=2, num_minibatches=3, normalize_advantage=True, clip_range_vf=0.1)),
+    "ppo, recurrent": (ppo, ppo_config(num_epochs=2, num_minibatches=2, normalize_advantage=True, **recurrent("lstm"))),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_rows_that_only_reset_change_nothing(name):
+    algorithm, config = VARIANTS[name]
+    state, batch = state_of(algorithm, config), batch_of(config.policy.recurrent)
+    invalid = ~np.asarray(batch.valid)
+
+    def spoilt(x, by):
+        return np.where(invalid.reshape(*invalid.shape, *[1] * (x.ndim - 2)), by, x).astype(x.dtype)
+
+    garbage = batch._replace(obs=spoilt(batch.obs, 50), next_obs=spoilt(batch.next_obs, -30), reward=spoilt(batch.reward, 900),
+                             choice=policy.Choice(spoilt(batch.choice.action, 2), spoilt(batch.choice.dist, 5)))
+    (new, told), (other, said) = (update(config, state, x) for x in (batch, garbage))
+    assert_close(new.params, other.params, rtol=1e-5, atol=1e-6)
+    assert_close(told, said, rtol=1e-4, atol=1e-5)
+    assert float(told["loss"].count) == batch.valid.sum() * getattr(config, "num_epochs", 1)
+    counted = batch._replace(valid=np.ones_like(batch.valid))
+    assert differ(update(config, state, counted)[0].params, new.params)
+
+
+def recorded(config, state, batch, seed, monkeypatch):
+    """What the gradients of an update are taken of and at, minibatch by minibatch: parts and parameters."""
+    parts, plain = [], ppo.optim.gradients
+
+    def gradients(loss_fn, params, part, *rest):
+        io_callback(lambda x: parts.append(jax.tree.map(np.asarray, x)), None, (part, params), ordered=True)
+        return plain(loss_fn, params, part, *rest)
+
+    with monkeypatch.context() as m:
+        m.setattr(ppo.optim, "gradients", gradients)
+        jit(lambda *x: ppo.make(config, SPEC).learner.update(*x)[0].params)(state, batch, jax.random.key(seed))
+        jax.effects_barrier()
+    return zip(*parts, strict=True)
+
+
+@pytest.mark.parametrize("kind", ["none", "gru"])
+def test_each_epoch_goes_once_through_all_rows_in_an_order_of_its_own(kind, monkeypatch):
+    epochs, minibatches = 3, 2
+    config = ppo_config(num_epochs=epochs, num_minibatches=minibatches, **recurrent(kind))
+    state, batch = state_of(ppo, config), batch_of(kind)
+    parts, _ = recorded(config, state, batch, 5, monkeypatch)
+    assert len(parts) == epochs * minibatches
+
+    @jit
+    def told(params, batch):
+        model = policy.make(config.policy, SPEC, "tester")
+        out = model.unroll(params, batch.carry, batch.obs, batch.first)
+        next_value = model.value_after(params, out.carries, batch.next_obs)
+        advantage = returns.gae(batch.reward, 0.9 * (1.0 - batch.terminated), ~(batch.terminated | batch.truncated), out.value,
+                                next_value, 0.8)
+        log_prob = jnp.take_along_axis(jax.nn.log_softmax(batch.choice.dist), batch.choice.action[..., None], 2)[..., 0]
+        return log_prob, out.value, advantage, advantage + out.value
+
+    whole = (batch.obs, batch.first, batch.choice.action, *told(state.params, batch))
+    orders = []
+    for epoch in range(epochs):
+        together = jax.tree.map(lambda *x: np.concatenate(x), *parts[epoch * minibatches : (epoch + 1) * minibatches])
+        if kind == "none":
+            assert together.obs.shape == (T * B, 1, 2)
+            order = [int(np.flatnonzero((batch.obs.reshape(-1, 2) == x).all(1))[0]) for x in together.obs[:, 0]]
+            expected = [np.asarray(x).reshape(T * B, 1, *x.shape[2:])[order] for x in whole]
+            assert together.carry is None
+        else:
+            assert together.obs.shape == (B, T, 2)
+            order = [int(np.flatnonzero((batch.obs[0] == x).all(1))[0]) for x in together.obs[:, 0]]
+            expected = [np.asarray(x).swapaxes(0, 1)[order] for x in whole]
+            assert_close(together.carry, jax.tree.map(lambda h: h[np.array(order)], batch.carry))  # noqa: B023
+        assert sorted(order) == list(range(T * B if kind == "none" else B))
+        for x, y in zip(together, expected, strict=False):
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+        orders.append(tuple(order))
+        for part in parts[epoch * minibatches : (epoch + 1) * minibatches]:
+            assert part.obs.shape[0] * minibatches == len(order)
+            np.testing.assert_allclose(part.weight.mean(), 1, rtol=1e-5)
+    if kind == "none":
+        assert len(set(orders)) == epochs
+        assert orders[0] != tuple(range(T * B))
+
+
+def test_updates_end_where_the_policy_has_moved_too_far():
+    """Not the update that moves it too far is undone: it is noticed by the next, which is the first that is left out."""
+    slow = dataclasses.replace(SGD, learning_rate=0.05)
+    two, three = (ppo_config(num_epochs=n, optim=slow) for n in (2, 3))
+    state, batch = state_of(ppo, two), batch_of()
+    (after_two, told), (after_three, said) = (update(c, state, batch) for c in (two, three))
+    kl = [float(m["approx_kl"].total) / batch.valid.sum() for m in (told, said)]
+    second, third = kl[0], kl[1] - kl[0]  # of the policy with which the second and the third update begin
+    assert third > 2 * second > 0
+
+    def limited(kl):
+        new, metrics = update(ppo_config(num_epochs=3, optim=slow, target_kl=kl / 1.5), state, batch)
+        return new.params, metrics["skipped_updates"]
+
+    for limit, expected, skipped in ((1.5 * second, after_two, 1), (1.1 * third, after_three, 0)):
+        params, count = limited(limit)
+        assert_close(params, expected.params, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(count, [skipped, 3])
+    params, count = limited(0.5 * second)
+    np.testing.assert_array_equal(count, [2, 3])
+    assert_close(params, update(ppo_config(optim=slow), state, batch)[0].params, rtol=1e-5, atol=1e-6)
+    assert differ(params, after_two.params)
+
+
+def test_after_an_update_that_was_left_out_no_minibatch_is_learned_from(monkeypatch):
+    """In some of them the policy has moved less: what has ended has ended."""
+    config = ppo_config(num_epochs=4, num_minibatches=6, target_kl=0.01)
+    state, batch = state_of(ppo, config), batch_of()
+    _, params = recorded(config, state, batch, 0, monkeypatch)
+    moved = [differ_at_all(a, b) for a, b in itertools.pairwise(params)]
+    assert 2 < sum(moved) < 15
+    assert moved == sorted(moved, reverse=True)
+
+
+def differ_at_all(a, b):
+    return any(not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.mark.parametrize(("algorithm", "config"), [
+    (ppo, ppo_config(num_epochs=2, num_minibatches=3)), (actor_critic, critic_config())], ids=["ppo", "actor_critic"])
+def test_the_learning_rate_falls_to_zero_at_the_planned_end(algorithm, config):
+    falling = OptimConfig(optimizer="sgd", learning_rate=0.1, schedule="linear")
+    config = dataclasses.replace(config, total_steps=3 * T * B + 5, optim=falling)
+    assert algorithm.planned_updates(config) == 3
+    state, moved = state_of(algorithm, config), []
+    for _ in range(5):
+        new, _ = update(config, state, batch_of())
+        moved.append(sum(float(np.abs(np.asarray(x) - y).sum()) for x, y in zip(
+            *map(jax.tree.leaves, (new.params, state.params)), strict=True)))
+        state = new
+    assert moved[2] > 0
+    assert moved[3:] == [0, 0]
+    assert moved[0] > moved[1] > moved[2]
+
+
+@pytest.mark.parametrize("name", ["ppo", "ppo, recurrent", "actor_critic"])
+def test_microbatches_make_the_same_update(name):
+    algorithm, config = VARIANTS[name]
+    state, batch = state_of(algorithm, config), batch_of(config.policy.recurrent)
+    (new, told), (expected, said) = (update(dataclasses.replace(config, optim=dataclasses.replace(SGD, accumulate=n)), state,
+                                            batch) for n in (2, 1))
+    assert_close(new.params, expected.params, rtol=1e-5, atol=1e-6)
+    assert_close(told, said, rtol=1e-4, atol=1e-5)
+
+
+# --- Statistics of observations.
+
+
+NORMAL = {
+    "ppo": (ppo, ppo_config(num_epochs=2)),
+    "actor_critic": (actor_critic, critic_config()),
+    "reinforce": (reinforce, reinforce.Config(**{k: v for k, v in COMMON.items() if k != "gae_lambda"})),
+}
+
+
+@pytest.mark.parametrize("name", NORMAL)
+def test_an_update_sees_observations_by_the_statistics_of_before_and_brings_them_up_to_date_once(name):
+    algorithm, plain = NORMAL[name]
+    config = dataclasses.replace(plain, policy=dataclasses.replace(SMALL, normalize_obs=True))
+    state, batch = state_of(algorithm, config), batch_of()
+    assert state_of(algorithm, plain).moments is None
+    shift, spread = np.float32([0.5, -1.0]), np.float32([2.0, 0.5])
+    state = state._replace(moments=Moments(np.float32(50), shift, 50 * spread**2))
+    new, _ = update(config, state, batch)
+    seen = batch._replace(obs=(batch.obs - shift) / spread, next_obs=(batch.next_obs - shift) / spread)
+    expected, _ = update(plain, state._replace(moments=None), seen)
+    assert_close(new.params, expected.params, rtol=1e-5, atol=1e-6)
+    assert algorithm.make(config, SPEC).learner.params(new).moments is new.moments
+    obs = np.float64(batch.obs)[batch.valid]
+    count = 50 + len(obs)
+    mean = (50 * shift + obs.sum(0)) / count
+    deviations = 50 * (spread**2 + (shift - mean) ** 2) + ((obs - mean) ** 2).sum(0)
+    assert_close(new.moments, Moments(np.float32(count), np.float32(mean), np.float32(deviations)), rtol=1e-5)
+
+
+# --- Plans, and what is refused.
+
+
+def test_the_plans_by_hand():
+    assert ppo.planned_updates(ppo.Config(num_envs=4, rollout_steps=10, total_steps=1039)) == 25
+    assert actor_critic.planned_updates(actor_critic.Config(num_envs=4, rollout_steps=10, total_steps=1040)) == 26
+
+
+@pytest.mark.parametrize(("module", "settings", "message"), [
+    *[(module, {field: 0}, f"{field} must be above 0, got 0") for module, fields in (
+        (ppo, ("num_envs", "total_steps", "rollout_steps", "num_epochs", "num_minibatches", "clip_range", "clip_range_vf",
+               "target_kl")), (actor_critic, ("num_envs", "total_steps", "rollout_steps", "n_steps"))) for field in fields],
+    *[(module, {field: value}, f"{field} must be between 0 and 1, got {value}") for module in (ppo, actor_critic)
+      for field in ("gamma", "gae_lambda") for value in (-0.1, 1.1, math.nan)],
+    *[(module, {field: value}, f"{field} must be 0 or above, got {value}") for module in (ppo, actor_critic)
+      for field in ("ent_coef", "vf_coef") for value in (-0.1, math.inf, math.nan)],
+    (ppo, {"num_minibatches": 3}, r"num_minibatches=3 must divide the 1024 steps \(num_envs \* rollout_steps\) of a rollout"),
+    (ppo, {"num_minibatches": 16, "policy": PolicyConfig(recurrent="gru")},
+     r"num_minibatches=16 must divide the 8 environments \(num_envs\) of a rollout"),
+    (ppo, {"optim": OptimConfig(accumulate=3)}, "accumulate=3 must divide the batch of 256"),
+    (ppo, {"optim": OptimConfig(accumulate=4), "policy": PolicyConfig(recurrent="lstm")},
+     "accumulate=4 must divide the batch of 2"),
+    (actor_critic, {"optim": OptimConfig(accumulate=3)}, "accumulate=3 must divide the batch of 8"),
+    (ppo, {"total_steps": 1000}, "128 steps of each is longer than total_steps=1000"),
+    (actor_critic, {"total_steps": 100, "rollout_steps": 16}, "16 steps of each is longer than total_steps=100"),
+    (ppo, {"policy": PolicyConfig(activation="tanj")}, "did you mean 'tanh'"),
+    (actor_critic, {"policy": PolicyConfig(recurrent_size=0)}, "recurrent_size must be above 0"),
+])
+def test_settings_that_make_no_sense_are_refused(module, settings, message):
+    module.validate(module.Config())
+    with pytest.raises(UserError, match=message):
+        module.validate(module.Config(**settings))
