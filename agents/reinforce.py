@@ -217,8 +217,8 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         UserError: as `policy.make` and `rollout_steps`.
     """
     if config.returns == "episode" and envs.is_atari(spec.id) and config.env.episodic_life:
-        raise UserError("returns=episode needs episodes that end with their returns, and a lost life of Atari ends these alone; "
-                        "use returns=to_go, or episodic_life=False")
+        raise UserError("returns=episode needs episodes that end with their returns, and a lost life of Atari ends the returns "
+                        "alone; use returns=to_go, or episodic_life=False")
     model = policy.make(config.policy, spec, "reinforce")
     tx = optim.make(config.optim, horizon=planned_updates(config, spec))
     valued, limit = config.baseline == "value", spec.max_episode_steps
