@@ -20,7 +20,7 @@ Baselines); an episode that is cut by its time limit bootstraps from its last ob
 Shapes: `T` steps of a rollout, `B` environments.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ from jaxdl.optim import Config as OptimConfig
 from jaxdl.policy import Config as PolicyConfig
 from jaxdl.run import compose, compose_host
 from jaxdl.sources import rollout
-from jaxdl.types import Actor, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, PyTree, Run, Trajectory
+from jaxdl.types import Agent, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, PyTree, Run, Trajectory
 
 
 @configs.config
@@ -86,14 +86,6 @@ class State(NamedTuple):
     params: PyTree
     opt: PyTree
     moments: Moments | None  # of the observations, where they are normalized
-
-
-class Agent(NamedTuple):
-    """A learner with its two policies."""
-
-    learner: Learner
-    explore: Actor
-    greedy: Actor
 
 
 class Part(NamedTuple):
@@ -170,11 +162,6 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     return Agent(learner, model.explore, model.greedy)
 
 
-def doubt(config: Config, values: dict[str, Any]) -> str | None:
-    """What the user should know of a row of metrics: nothing so far."""
-    del config, values
-
-
 def planned_updates(config: Config) -> int:
     """Updates in a run of `total_steps`: the horizon of the learning rate's schedule."""
     return config.total_steps // (config.num_envs * config.rollout_steps)
@@ -182,7 +169,7 @@ def planned_updates(config: Config) -> int:
 
 def make_run(config: Config, axis_name: str | None = None, env: Env | None = None) -> Run:
     """Actor-critic on an environment that runs on the device; `env` is one that was made before."""
-    env = env or envs.make_device(config.env_id, config.env)
+    env = env or envs.make_device(config.env_id, config.env, config.num_envs)
     agent, source = make(config, env.spec, axis_name), _source(config, axis_name)
     return compose(agent.learner, rollout.rollout(env, agent.explore, source), stride=source.stride, axis_name=axis_name)
 

@@ -40,7 +40,7 @@ from jaxdl.moments import Moments
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.run import compose, compose_host
 from jaxdl.sources import replay
-from jaxdl.types import Actor, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, Mean, PyTree, Run, Transition
+from jaxdl.types import Actor, Agent, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, Mean, PyTree, Run, Transition
 
 
 @configs.config
@@ -140,14 +140,6 @@ class Policy(NamedTuple):
 
     network: PyTree
     moments: Moments | None
-
-
-class Agent(NamedTuple):
-    """A learner with its two policies."""
-
-    learner: Learner
-    explore: Actor
-    greedy: Actor
 
 
 class QNetwork(linen.Module):
@@ -381,7 +373,7 @@ def planned_updates(config: Config) -> int:
 
 def make_run(config: Config, axis_name: str | None = None, env: Env | None = None) -> Run:
     """DQN on an environment that runs on the device; `env` is one that was made before."""
-    env = env or envs.make_device(config.env_id, config.env)
+    env = env or envs.make_device(config.env_id, config.env, config.num_envs)
     agent = make(config, env.spec, axis_name)
     source = _source(config)
     return compose(agent.learner, replay.replay(env, agent.explore, source), stride=source.stride,

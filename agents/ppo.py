@@ -18,10 +18,11 @@ gradient is that of `agents.actor_critic`.
 Shapes: `T` steps of a rollout, `B` environments, `b` sequences of a minibatch.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxdl import config as configs
 from jaxdl import envs, losses, optim, parallel, policy, returns
@@ -34,7 +35,7 @@ from jaxdl.policy import Config as PolicyConfig
 from jaxdl.run import compose, compose_host
 from jaxdl.sources import rollout
 from jaxdl.sources.dataset import shuffled_index
-from jaxdl.types import Actor, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, Mean, PyTree, Run, Trajectory
+from jaxdl.types import Agent, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, Mean, PyTree, Run, Trajectory
 
 
 @configs.config
@@ -94,14 +95,6 @@ class State(NamedTuple):
     params: PyTree
     opt: PyTree
     moments: Moments | None  # of the observations, where they are normalized
-
-
-class Agent(NamedTuple):
-    """A learner with its two policies."""
-
-    learner: Learner
-    explore: Actor
-    greedy: Actor
 
 
 class Part(NamedTuple):
@@ -210,7 +203,9 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
             if config.target_kl is not None:
                 moved = parallel.sum_over(Mean(said.total[0], said.count), axis_name)
                 going = going & (moved.total <= 1.5 * config.target_kl * moved.count)
-                new = jax.tree.map(lambda new, old: jnp.where(going, new, old), new, (params, opt))
+                new = jax.tree.map(  # but the schedule of the learning rate goes on
+                    lambda new, old: new if isinstance(new, optax.ScaleByScheduleState) else jnp.where(going, new, old),
+                    new, (params, opt), is_leaf=lambda x: isinstance(x, optax.ScaleByScheduleState))
             return (*new, going), (said, going)
 
         size = trajectory.reward.shape[1] if recurrent else trajectory.reward.size
@@ -226,11 +221,6 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     return Agent(learner, model.explore, model.greedy)
 
 
-def doubt(config: Config, values: dict[str, Any]) -> str | None:
-    """What the user should know of a row of metrics: nothing so far."""
-    del config, values
-
-
 def planned_updates(config: Config) -> int:
     """Rollouts in a run of `total_steps`."""
     return config.total_steps // (config.num_envs * config.rollout_steps)
@@ -238,7 +228,7 @@ def planned_updates(config: Config) -> int:
 
 def make_run(config: Config, axis_name: str | None = None, env: Env | None = None) -> Run:
     """PPO on an environment that runs on the device; `env` is one that was made before."""
-    env = env or envs.make_device(config.env_id, config.env)
+    env = env or envs.make_device(config.env_id, config.env, config.num_envs)
     agent, source = make(config, env.spec, axis_name), _source(config, axis_name)
     return compose(agent.learner, rollout.rollout(env, agent.explore, source), stride=source.stride, axis_name=axis_name)
 

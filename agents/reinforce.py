@@ -30,7 +30,7 @@ entropy bonus, no normalization.
 Shapes: `T` steps of a rollout, `B` environments, `H` the time limit of an episode.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ from jaxdl.optim import Config as OptimConfig
 from jaxdl.policy import Config as PolicyConfig
 from jaxdl.run import compose, compose_host
 from jaxdl.sources import rollout
-from jaxdl.types import Actor, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, Mean, PyTree, Run, Trajectory
+from jaxdl.types import Agent, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, Mean, PyTree, Run, Trajectory
 
 
 @configs.config
@@ -103,14 +103,6 @@ class State(NamedTuple):
     opt: PyTree
     moments: Moments | None  # of the observations, where they are normalized
     average: Mean | None  # of earlier returns, where it is the baseline
-
-
-class Agent(NamedTuple):
-    """A learner with its two policies."""
-
-    learner: Learner
-    explore: Actor
-    greedy: Actor
 
 
 class Part(NamedTuple):
@@ -287,11 +279,6 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     return Agent(learner, model.explore, model.greedy)
 
 
-def doubt(config: Config, values: dict[str, Any]) -> str | None:
-    """What the user should know of a row of metrics: nothing so far."""
-    del config, values
-
-
 def planned_updates(config: Config, spec: EnvSpec) -> int:
     """Updates in a run of `total_steps`: the horizon of the learning rate's schedule."""
     return config.total_steps // (config.num_envs * rollout_steps(config, spec))
@@ -299,7 +286,7 @@ def planned_updates(config: Config, spec: EnvSpec) -> int:
 
 def make_run(config: Config, axis_name: str | None = None, env: Env | None = None) -> Run:
     """REINFORCE on an environment that runs on the device; `env` is one that was made before."""
-    env = env or envs.make_device(config.env_id, config.env)
+    env = env or envs.make_device(config.env_id, config.env, config.num_envs)
     agent, source = make(config, env.spec, axis_name), _source(config, env.spec, axis_name, fresh=not env.external)
     return compose(agent.learner, rollout.rollout(env, agent.explore, source), stride=source.stride, axis_name=axis_name)
 

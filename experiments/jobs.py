@@ -73,7 +73,7 @@ def _agent(settings: Settings) -> Job:
         return {"episodes": result.episodes, "return_mean": result.return_mean, "return_std": result.return_std}
 
     return Job({"env_id": config.env_id}, config.total_steps, driver, evaluation, "return_mean", agent, None,
-               lambda values: module.doubt(config, values))
+               lambda values: module.doubt(config, values) if hasattr(module, "doubt") else None)
 
 
 def _generative(settings: Settings) -> Job:

@@ -58,6 +58,8 @@ def _numbers(config: Any) -> dict[str, tuple[str, ...]]:
 def _paths(config: Any) -> Iterator[tuple[str, ...]]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if field.name == "env":  # is made once, for all members
+            continue
         if dataclasses.is_dataclass(value):
             yield from ((field.name, *path) for path in _paths(value))
         elif value is not None and is_leaf(type(config), field.name):

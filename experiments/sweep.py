@@ -24,6 +24,8 @@ def parse(sweep: Sequence[str]) -> dict[str, list[float]]:
             found[field] = [float(value) for value in values.split(",")]
         except ValueError:
             raise UserError(f"sweep needs numbers with commas between them, got '{text}'") from None
+        if len(found[field]) < 2:
+            raise UserError(f"sweep needs several values, got '{text}'; of one, set {field} itself")
         if not all(map(math.isfinite, found[field])) or len(set(found[field])) < len(found[field]):
             raise UserError(f"sweep needs finite numbers that differ, got '{text}'")
     return found

@@ -71,9 +71,9 @@ class Log:
         scalars = {}
         for name, value in values.items():
             value = np.asarray(value, np.float64)
-            scalars[name] = value.mean()
+            scalars[name] = np.nanmean(value)
             if value.ndim:
-                scalars |= {f"{name}_min": value.min(), f"{name}_max": value.max()}
+                scalars |= {f"{name}_min": np.nanmin(value), f"{name}_max": np.nanmax(value)}
         summary = Summary(value=[Summary.Value(tag=name, simple_value=float(x)) for name, x in scalars.items()])
         self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
         if time.monotonic() - self._flushed >= _FLUSH_S:
@@ -198,7 +198,7 @@ class Progress:
 
     def update(self, step: int, values: Values) -> None:
         """Show a step and what is known there; values of earlier steps stay until there are newer ones."""
-        self._latest |= {name: float(np.mean(value)) for name, value in values.items()}
+        self._latest |= {name: float(np.nanmean(value)) for name, value in values.items()}
         now = time.monotonic()
         self._first = self._first or (step, now)  # what came before compiled: not part of the speed
         rate = _rate(step - self._first[0], now - self._first[1], self._total - step)

@@ -49,5 +49,5 @@ class Moments(NamedTuple):
         return jax.lax.rsqrt(variance + 1e-8)
 
     def normalize(self, x: Array, limit: float = 10.0) -> Array:
-        """`(x - mean) / standard deviation`, clipped to +- `limit`; x itself before there were two examples."""
+        """`(x - mean) / standard deviation`, clipped to +- `limit`; before there were two examples x, clipped."""
         return jnp.clip((x - jnp.where(self.count > 1, self.mean, 0)) * self.inverse_deviation(), -limit, limit)

@@ -48,7 +48,7 @@ class Config:
     eval_episodes: int = 100
     """Episodes of one evaluation (agents)."""
     stop_at_return: float | None = None
-    """End as soon as an evaluation's mean return (agents) reaches this; needs eval_every."""
+    """End as soon as an evaluation's mean return (agents) reaches this, over all members; needs eval_every."""
     checkpoint_every: int | None = None
     """Steps between two checkpoints; a tenth of the run if not given."""
     keep_checkpoints: int = 3
@@ -203,8 +203,8 @@ def check_room(folder: Path, config: Config, driver: Driver) -> None:
     free = shutil.disk_usage(disk).free + there
     if each * number > free:
         raise UserError(f"{number} checkpoints of {each / 1e6:,.0f} MB do not fit the {free / 1e6:,.0f} MB that are "
-                        f"free for {checkpoints}; lower keep_checkpoints or buffer_size, or leave the replay "
-                        "memory out with checkpoint_memory=False")
+                        f"free for {checkpoints}; lower keep_checkpoints, or what a run keeps: buffer_size, or the "
+                        "replay memory with checkpoint_memory=False, rollout_steps on the host")
 
 
 def _kept(state: PyTree, config: Config) -> PyTree:
@@ -271,8 +271,9 @@ class _Shelf:
 
 
 def _means(totals: Metrics) -> dict[str, float | np.ndarray]:
-    """The mean of each metric; one that counted nothing (no episode ended) is left out."""
-    means = {name: m.total / np.maximum(m.count, 1) for name, m in totals.items() if np.all(m.count > 0)}
+    """The mean of each metric; one that counted nothing (no episode ended) is left out, or NaN where other members' did."""
+    means = {name: np.where(m.count > 0, m.total / np.maximum(m.count, 1), np.nan) for name, m in totals.items()
+             if np.any(m.count > 0)}
     return {name: float(v) if np.ndim(v) == 0 else v for name, v in means.items()}
 
 

@@ -133,7 +133,7 @@ class Trajectory(NamedTuple):
     """What a policy-gradient learner learns from: `T` consecutive steps of each of `B` environments by the current policy."""
 
     obs: Array  # [T, B, ...]
-    choice: PyTree  # [T, B, ...] what the actor said of its action: the action before bounds, its log-probability
+    choice: PyTree  # [T, B, ...] what the actor said of its action: itself before bounds, its distribution
     reward: Array  # [T, B] float32
     next_obs: Array  # [T, B, ...] the true successor, also where an episode ended inside
     terminated: Array  # [T, B] bool: no value after it
@@ -165,6 +165,14 @@ class Actor(NamedTuple):
     act: Callable[..., tuple[PyTree, Array, PyTree]]  # (params, carry, obs [N, ...], chance, t) -> (carry, action, extras)
     # extras: for replay metrics by name, for rollouts what the learner needs of the action (`Trajectory.choice`)
     draw: Callable[[Key, int], PyTree] = lambda key, n: key  # (key, N) -> chance: what needs no observation to be drawn
+
+
+class Agent(NamedTuple):
+    """A learner with its two policies."""
+
+    learner: Learner
+    explore: Actor
+    greedy: Actor
 
 
 class Source(NamedTuple):

@@ -14,7 +14,7 @@ from generative import vae
 from jaxdl import checkpoint, data, drive, envs, host, train
 from jaxdl.errors import EnvError, UserError
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.types import DataSpec
+from jaxdl.types import DataSpec, Mean
 
 IMAGES = data.load("digits").images
 SPEC = DataSpec("digits", len(IMAGES), IMAGES.shape[1:])
@@ -255,3 +255,12 @@ def test_an_environment_that_fails_in_an_evaluation_loses_nothing_of_the_trainin
     with pytest.raises(train.TrainingError, match=r"the motor broke; the last good checkpoint is step 1000 in .*"):
         train.fit(drivers["dqn"], train.Config(), 1_000, folder=tmp_path / "run", evaluate=evaluate)
     assert checkpoint.steps(tmp_path / "run" / "checkpoints")[-1] == 1_000
+
+
+def test_a_metric_that_only_some_members_counted_is_told_of_those():
+    some = Mean(np.array([6.0, 0.0]), np.array([3.0, 0.0]))
+    nothing = Mean(np.zeros(2), np.zeros(2))
+    means = train._means({"episode_return": some, "loss": Mean(np.ones(2), np.ones(2)), "none": nothing})
+    np.testing.assert_array_equal(means["episode_return"], [2.0, np.nan])
+    np.testing.assert_array_equal(means["loss"], [1.0, 1.0])
+    assert "none" not in means

@@ -5,8 +5,8 @@ time. Environments go on from one rollout to the next; where whole episodes are 
 anew with each.
 
 Rewards may be divided by the standard deviation of the discounted sums of rewards, running over all that was played
-(OpenAI Baselines' VecNormalize; Engstrom et al. 2020, "Implementation matters in deep policy gradients"). How this differs:
-a rollout is scaled as a whole by statistics with it in them.
+(OpenAI Baselines' VecNormalize; Engstrom et al. 2020, "Implementation matters in deep policy gradients"), and are clipped to
++- 10 then. How this differs: a rollout is scaled as a whole by statistics with it in them.
 
 Shapes: `E` environments, `T` vector steps.
 """

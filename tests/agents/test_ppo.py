@@ -9,6 +9,7 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import rlax
 from jax.experimental import io_callback
@@ -407,6 +408,19 @@ def test_after_an_update_that_was_left_out_no_minibatch_is_learned_from(monkeypa
     moved = [differ_at_all(a, b) for a, b in itertools.pairwise(params)]
     assert 2 < sum(moved) < 15
     assert moved == sorted(moved, reverse=True)
+
+
+def test_the_schedule_goes_on_past_updates_that_were_left_out():
+    falling = OptimConfig(learning_rate=0.05, schedule="linear")
+    config = ppo_config(num_epochs=4, num_minibatches=3, optim=falling, target_kl=1e-4)
+    new, metrics = update(config, state_of(ppo, config), batch_of())
+    assert 6 < metrics["skipped_updates"].total < 12
+    schedule, = (x for x in jax.tree.leaves(new.opt, is_leaf=lambda x: isinstance(x, optax.ScaleByScheduleState))
+                 if isinstance(x, optax.ScaleByScheduleState))
+    adam, = (x for x in jax.tree.leaves(new.opt, is_leaf=lambda x: isinstance(x, optax.ScaleByAdamState))
+             if isinstance(x, optax.ScaleByAdamState))
+    assert int(schedule.count) == 12
+    assert int(adam.count) == 12 - int(metrics["skipped_updates"].total)
 
 
 def differ_at_all(a, b):

@@ -34,23 +34,25 @@ def place(tmp_path_factory):
 
 
 def test_members_are_every_value_with_every_seed():
-    driven = train.Config(seed=3, num_seeds=2, sweep=("learning_rate=1,2", "gamma=0.5"))
+    driven = train.Config(seed=3, num_seeds=2, sweep=("learning_rate=1,2", "gamma=0.5,0.25"))
     found = members(ppo.Config(), driven)
-    assert found == [Member(3, {"learning_rate": 1.0, "gamma": 0.5}), Member(4, {"learning_rate": 1.0, "gamma": 0.5}),
-                     Member(3, {"learning_rate": 2.0, "gamma": 0.5}), Member(4, {"learning_rate": 2.0, "gamma": 0.5})]
-    config = found[2].config(ppo.Config())
+    assert found == [Member(seed, {"learning_rate": rate, "gamma": gamma})
+                     for rate in (1.0, 2.0) for gamma in (0.5, 0.25) for seed in (3, 4)]
+    config = found[4].config(ppo.Config())
     assert (config.optim.learning_rate, config.gamma, config.optim.eps) == (2.0, 0.5, ppo.Config().optim.eps)
     assert members(ppo.Config(), train.Config()) == [Member(0, {})]
 
 
 @pytest.mark.parametrize(("sweep", "said"), [
     ("learning_rate", "sweep must be written FIELD=VALUE,VALUE,..., got 'learning_rate'"),
-    ("learning_rat=1", "and 'learning_rat' is none; did you mean 'learning_rate'"),
+    ("learning_rat=1,2", "and 'learning_rat' is none; did you mean 'learning_rate'"),
     ("num_envs=1,2", "sweep takes fields that are numbers and no sizes, and 'num_envs' is none"),
     ("target_kl=0.1,0.2", "and 'target_kl' is none"),  # None by default: another program
     ("gamma=0.9,fast", "sweep needs numbers with commas between them, got 'gamma=0.9,fast'"),
     ("gamma=0.9,0.9", "sweep needs finite numbers that differ"),
-    ("gamma=nan", "sweep needs finite numbers that differ"),
+    ("gamma=nan,0.5", "sweep needs finite numbers that differ"),
+    ("gamma=0.5", "sweep needs several values, got 'gamma=0.5'; of one, set gamma itself"),
+    ("sticky_actions=0.1,0.2", "and 'sticky_actions' is none"),
     ("gamma=0.9,1.5", "gamma must be between 0 and 1, got 1.5")])
 def test_a_sweep_that_makes_no_sense_is_refused_in_a_sentence(sweep, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -61,7 +63,7 @@ def test_a_sweep_that_makes_no_sense_is_refused_in_a_sentence(sweep, said, capsy
 
 def test_a_field_is_swept_once():
     with pytest.raises(UserError, match="sweep has 'gamma' twice"):
-        parse(["gamma=0.1", "gamma=0.2"])
+        parse(["gamma=0.1,0.2", "gamma=0.3,0.4"])
 
 
 def test_a_member_is_the_single_run_of_its_seed_and_values(place):
