@@ -71,9 +71,10 @@ class Log:
         scalars = {}
         for name, value in values.items():
             value = np.asarray(value, np.float64)
-            scalars[name] = np.nanmean(value)
+            there = value if np.isnan(value).all() else value[~np.isnan(value)]  # of the members that have it
+            scalars[name] = there.mean()
             if value.ndim:
-                scalars |= {f"{name}_min": np.nanmin(value), f"{name}_max": np.nanmax(value)}
+                scalars |= {f"{name}_min": there.min(), f"{name}_max": there.max()}
         summary = Summary(value=[Summary.Value(tag=name, simple_value=float(x)) for name, x in scalars.items()])
         self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
         if time.monotonic() - self._flushed >= _FLUSH_S:
