@@ -64,9 +64,9 @@ def _agent(settings: Settings) -> Job:
     def driver() -> drive.Driver:
         if backend == "device":
             env = envs.make_device(config.env_id, config.env, config.num_envs)
-            return drive.device(lambda c: module.make_run(c, env=env), configs, None, seeds)
+            return drive.device(lambda c: module.make_run(c, env=env), configs, None, seeds, quick=train.quick_compile)
         venv = envs.make_host(config.env_id, config.num_envs, config.vectorization, config.env)
-        return host.host(lambda c: module.make_host_run(c, spec), config, venv, train.seed)
+        return host.host(lambda c: module.make_host_run(c, spec), config, venv, train.seed, quick=train.quick_compile)
 
     def evaluation(params: PyTree, *, episodes: int = train.eval_episodes, seed: int = train.seed) -> dict[str, Any]:
         result = evaluate.evaluate(agent.greedy, params, config.env_id, episodes=episodes, seed=seed, settings=config.env)
@@ -88,7 +88,7 @@ def _generative(settings: Settings) -> Job:
     configs, seeds = [member.config(config) for member in of_each], [member.seed for member in of_each]
 
     def driver() -> drive.Driver:
-        return drive.device(lambda c: module.make_run(c, spec), configs, jnp.asarray(images), seeds)
+        return drive.device(lambda c: module.make_run(c, spec), configs, jnp.asarray(images), seeds, quick=train.quick_compile)
 
     elbo, log_prob = jax.jit(model.elbo), jax.jit(model.log_prob, static_argnums=(3, 4))
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.config import leaves_as_arrays
-from jaxdl.drive import START_OPTIONS, TRAIN_OPTIONS, Driver, compile_all
+from jaxdl.drive import QUICK_OPTIONS, START_OPTIONS, TRAIN_OPTIONS, Driver, compile_all
 from jaxdl.envs import HostEnvs
 from jaxdl.errors import EnvError
 from jaxdl.run import Report
@@ -186,7 +186,7 @@ def programs(make_run: Callable[[Any], HostRun], config: Any, key: Key, step: Ho
     return Programs(fixed, moving, init, restart, act, learn, drain, (config, key, state, *buffers, *arrays(step)))
 
 
-def host(make_run: Callable[[Any], HostRun], config: Any, venv: HostEnvs, seed: int) -> Driver:
+def host(make_run: Callable[[Any], HostRun], config: Any, venv: HostEnvs, seed: int, *, quick: bool = False) -> Driver:
     """Drive a run on Gymnasium environments (`jaxdl.envs.make_host`); the driver's `close` closes them.
 
     Args:
@@ -194,6 +194,7 @@ def host(make_run: Callable[[Any], HostRun], config: Any, venv: HostEnvs, seed: 
         config: the settings.
         venv: the environments.
         seed: of the run and of the environments.
+        quick: as in `drive.device`.
     """
     began = time.perf_counter()
     config = leaves_as_arrays(config)
@@ -204,10 +205,11 @@ def host(make_run: Callable[[Any], HostRun], config: Any, venv: HostEnvs, seed: 
     step = HostStep(first_obs, np.zeros(n, np.float32), np.zeros(n, bool), np.zeros(n, bool), np.zeros(n, bool))
     p = programs(make_run, config, key, step)
     _, _, state_shape, fixed_shape, moving_shape, *step_shape = p.shapes
+    options = QUICK_OPTIONS if quick else TRAIN_OPTIONS
     init, act, learn, drain = compile_all(
         (p.init, (config, key, first_obs), (), START_OPTIONS),
-        (p.act, (fixed_shape, moving_shape, *step_shape), (1,), TRAIN_OPTIONS),
-        (p.learn, (fixed_shape, moving_shape, *step_shape), (0, 1), TRAIN_OPTIONS),
+        (p.act, (fixed_shape, moving_shape, *step_shape), (1,), options),
+        (p.learn, (fixed_shape, moving_shape, *step_shape), (0, 1), options),
         (p.drain, (moving_shape,), (0,), START_OPTIONS))
 
     taken = 0  # environment steps

@@ -201,7 +201,7 @@ def _gif(frames: list[np.ndarray], fps: float) -> bytes:
 
     height, width = frames[0].shape[:2]
     size = (min(width, _WIDTH), max(1, round(height * min(1.0, _WIDTH / width))))
-    images = [Image.fromarray(f).resize(size).quantize(_COLORS) for f in frames]
+    images = [Image.fromarray(f).resize(size, reducing_gap=1.0).quantize(_COLORS) for f in frames]
     buffer = io.BytesIO()
     images[0].save(buffer, format="gif", save_all=True, append_images=images[1:], loop=0,
                    duration=max(20, 10 * round(100 / fps)))  # hundredths of a second; below two browsers slow down

@@ -118,3 +118,10 @@ def test_a_member_of_a_population_is_the_ppo_of_its_seed(driven):
     for x, y in zip(jax.tree.leaves(both), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(x[1], y, rtol=1e-4, atol=1e-6)
     assert not np.allclose(both.moments.mean[0], both.moments.mean[1], rtol=1e-3)
+
+
+def test_what_is_compiled_quickly_learns_the_same(driven):
+    quick = drive.device(ppo.make_run, PPO, None, [3], quick=True)
+    a, b = (d.chunk(d.start(), 2)[0].learner._replace(opt=None) for d in (quick, driven))
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
