@@ -60,11 +60,19 @@ class DataSpec(NamedTuple):
     name: str
     num_examples: int  # in the training split
     shape: tuple[int, int, int]  # of one image: H, W, C
+    num_classes: int | None = None  # labels are below it; None where there are none
 
     @property
     def size(self) -> int:
         """Numbers in one image."""
         return math.prod(self.shape)
+
+
+class Examples(NamedTuple):
+    """Images and their labels: a dataset on the device, or a batch of one."""
+
+    images: Array  # [N, H, W, C] uint8
+    labels: Array | None = None  # [N] int32; None where there are none
 
 
 class TimeStep(NamedTuple):
@@ -173,6 +181,23 @@ class Agent(NamedTuple):
     learner: Learner
     explore: Actor
     greedy: Actor
+
+
+class Generative(NamedTuple):
+    """A learner on a dataset with what its model can do, None where it cannot. Images go out as floats in [0, 1].
+
+    `labels` [N] int32 are for a model that is conditional on them; one that is draws classes in turn without.
+    """
+
+    learner: Learner
+    measure: Callable[[PyTree, Examples, Key], Metrics]  # (params, examples, key) -> means over held-out examples
+    score: str  # the number of `measure` by which models are compared; with a minus in front lower is better
+    sample: Callable[..., Array] | None = None  # (params, key, N, labels=None) -> images [N, H, W, C]
+    log_prob: Callable[..., Array] | None = None  # (params, examples, key, num_samples, chunk) -> [N] nats
+    prior: Callable[[Key, int], Array] | None = None  # (key, N) -> latents z [N, ...]
+    encode: Callable[[PyTree, Examples, Key], Array] | None = None  # (params, examples, key) -> z [N, ...]
+    decode: Callable[..., Array] | None = None  # (params, z [N, ...], labels=None) -> images [N, H, W, C]
+    reconstruct: Callable[[PyTree, Examples, Key], Array] | None = None  # (params, examples, key) -> images [N, H, W, C]
 
 
 class Source(NamedTuple):
