@@ -3,7 +3,7 @@
 One function for each half: agents meet environments, generative models meet datasets.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from jaxdl import data as datasets
 from jaxdl.config import to_dict
 from jaxdl.errors import UserError
 from jaxdl.sources.episodes import renewed
-from jaxdl.types import Actor, DataSpec, PyTree, RunState
+from jaxdl.types import Actor, DataSpec, Examples, Key, PyTree, RunState
 
 
 class Job(NamedTuple):
@@ -31,7 +31,7 @@ class Job(NamedTuple):
     evaluate: Callable[..., dict[str, Any]]  # (params, **options) -> numbers
     score: str  # the number of `evaluate` that is better when higher
     model: Any  # the Agent, or the generative model
-    test: np.ndarray | None  # held-out images
+    test: datasets.Dataset | None  # held-out images
     doubt: Callable[[dict[str, Any]], str | None] = lambda values: None  # a row of metrics -> what the user should know of it
 
 
@@ -78,38 +78,40 @@ def _agent(settings: Settings) -> Job:
 
 def _generative(settings: Settings) -> Job:
     module, config, train = settings.algorithm.load(), settings.config, settings.train
-    images, test = (datasets.load(config.dataset, config.data_dir, split).images for split in ("train", "test"))
-    spec = DataSpec(config.dataset, len(images), images.shape[1:])
-    if config.batch_size > len(images):
-        raise UserError(f"batch_size={config.batch_size} is above the {len(images)} training images of "
+    train_data, test = (datasets.load(config.dataset, config.data_dir, split) for split in ("train", "test"))
+    spec = DataSpec.of(train_data)
+    if config.batch_size > spec.num_examples:
+        raise UserError(f"batch_size={config.batch_size} is above the {spec.num_examples} training images of "
                         f"{config.dataset}; lower it")
     model = module.make(config, spec)
     of_each = population(settings)
     configs, seeds = [member.config(config) for member in of_each], [member.seed for member in of_each]
 
     def driver() -> drive.Driver:
-        return drive.device(lambda c: module.make_run(c, spec), configs, jnp.asarray(images), seeds, quick=train.quick_compile)
+        return drive.device(lambda c: module.make_run(c, spec), configs, Examples.of(train_data), seeds,
+                            quick=train.quick_compile)
 
-    elbo, log_prob = jax.jit(model.elbo), jax.jit(model.log_prob, static_argnums=(3, 4))
+    measure, log_prob = jax.jit(model.measure), jax.jit(model.log_prob, static_argnums=(3, 4))
 
     def evaluation(params: PyTree, *, seed: int = train.seed, importance_samples: int | None = None) -> dict[str, Any]:
         totals: dict[str, list] = {}
         for key, batch in _batches(test, seed):
-            for name, mean in elbo(params, batch, key).items():
+            for name, mean in measure(params, batch, key).items():
                 totals.setdefault(name, []).append(mean)
             if importance_samples:
                 nll = -log_prob(params, batch, key, importance_samples, min(importance_samples, 50))
-                totals.setdefault("nll", []).append((nll.sum(), len(batch)))
-        return {"num": len(test)} | {
+                totals.setdefault("nll", []).append((nll.sum(), len(nll)))
+        return {"num": len(test.images)} | {
             name: float(sum(float(t) for t, _ in means) / sum(float(n) for _, n in means)) for name, means in totals.items()}
 
-    return Job({"dataset": config.dataset}, module.total_steps(config, spec), driver, evaluation, "elbo", model, test)
+    return Job({"dataset": config.dataset}, module.total_steps(config, spec), driver, evaluation, model.score, model, test)
 
 
-def _batches(images: np.ndarray, seed: int, size: int = 100):
+def _batches(data: datasets.Dataset, seed: int, size: int = 100) -> Iterator[tuple[Key, Examples]]:
     keys = jax.random.key(seed)
-    for i in range(0, len(images), size):
-        yield jax.random.fold_in(keys, i), images[i : i + size]
+    for i in range(0, len(data.images), size):
+        part = slice(i, i + size)
+        yield jax.random.fold_in(keys, i), Examples(data.images[part], None if data.labels is None else data.labels[part])
 
 
 def meta(settings: Settings) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from experiments import jobs, pictures, plot, runs
 from jaxdl import envs, train, video
 from jaxdl.errors import JaxdlError
-from jaxdl.types import PyTree
+from jaxdl.types import Examples, PyTree
 
 
 def leave_pictures(folder: Path, settings: runs.Settings, job: jobs.Job, params: PyTree) -> list[Path]:
@@ -27,8 +27,9 @@ def leave_pictures(folder: Path, settings: runs.Settings, job: jobs.Job, params:
         save_samples(job, params, settings.train.seed, 64, path)
 
     def reconstructions(path: Path) -> None:
-        images = job.test[:32]
-        again = jax.jit(job.model.reconstruct)(params, images, jax.random.key(settings.train.seed))
+        images, labels = job.test.images[:32], job.test.labels
+        examples = Examples(images, None if labels is None else labels[:32])
+        again = jax.jit(job.model.reconstruct)(params, examples, jax.random.key(settings.train.seed))
         pictures.save_png(path, pictures.pairs(images, np.asarray(again)))
 
     def sweep(path: Path) -> None:

@@ -67,12 +67,23 @@ class DataSpec(NamedTuple):
         """Numbers in one image."""
         return math.prod(self.shape)
 
+    @staticmethod
+    def of(data: Any) -> "DataSpec":
+        """The spec of a `jaxdl.data.Dataset`."""
+        classes = None if data.labels is None else int(data.labels.max()) + 1
+        return DataSpec(data.name, len(data.images), data.images.shape[1:], classes)
+
 
 class Examples(NamedTuple):
     """Images and their labels: a dataset on the device, or a batch of one."""
 
     images: Array  # [N, H, W, C] uint8
     labels: Array | None = None  # [N] int32; None where there are none
+
+    @staticmethod
+    def of(data: Any) -> "Examples":
+        """The arrays of a `jaxdl.data.Dataset`, on the device."""
+        return Examples(jnp.asarray(data.images), None if data.labels is None else jnp.asarray(data.labels))
 
 
 class TimeStep(NamedTuple):

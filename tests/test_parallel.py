@@ -19,7 +19,7 @@ from jaxdl.optim import Config as OptimConfig
 from jaxdl.policy import Config as PolicyConfig
 from jaxdl.run import compose
 from jaxdl.sources import dataset
-from jaxdl.types import Aux, DataSpec, EnvSpec, Learner, Source, Trajectory, Transition
+from jaxdl.types import Aux, DataSpec, EnvSpec, Examples, Learner, Source, Trajectory, Transition
 
 AXIS = "devices"
 B, T = 16, 6
@@ -144,7 +144,7 @@ CASES = {
     "reinforce": Case(policy_learner(reinforce), trajectory(), noisy=False),
     "reinforce, left out": Case(policy_learner(reinforce, baseline="leave_one_out", episodes="complete"), trajectory(),
                                 noisy=False),
-    "vae": Case(vae_learner, jax.random.randint(jax.random.key(0), (B, 3, 3, 1), 0, 256).astype(jnp.uint8), noisy=True),
+    "vae": Case(vae_learner, Examples(jax.random.randint(jax.random.key(0), (B, 3, 3, 1), 0, 256).astype(jnp.uint8)), noisy=True),
 }
 
 
@@ -254,7 +254,7 @@ def ppo_run():
 def vae_run():
     data = jax.random.randint(jax.random.key(0), (20, 3, 3, 1), 0, 256).astype(jnp.uint8)
     learner = vae_learner(OptimConfig(), AXIS)
-    return compose(learner, dataset.dataset(20, 4), stride=1, axis_name=AXIS), data
+    return compose(learner, dataset.dataset(20, 4), stride=1, axis_name=AXIS), Examples(data)
 
 
 @pytest.fixture(scope="module", params=[dqn_run, ppo_run, vae_run], ids=["dqn", "ppo", "vae"])

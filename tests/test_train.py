@@ -14,10 +14,10 @@ from generative import vae
 from jaxdl import checkpoint, data, drive, envs, host, train
 from jaxdl.errors import EnvError, UserError
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.types import DataSpec, Mean
+from jaxdl.types import DataSpec, Examples, Mean
 
-IMAGES = data.load("digits").images
-SPEC = DataSpec("digits", len(IMAGES), IMAGES.shape[1:])
+DIGITS = data.load("digits")
+SPEC = DataSpec.of(DIGITS)
 DQN = dqn.Config(num_envs=4, total_steps=1_000, buffer_size=800, batch_size=8, learning_starts=50, hidden_sizes=(8,))
 VAE = vae.Config(total_steps=60, hidden_sizes=(8,), latent_size=2, batch_size=32)
 
@@ -27,7 +27,7 @@ def agent(config=DQN, seeds=(0,)):
 
 
 def model(config=VAE, seeds=(0,)):
-    return drive.device(lambda c: vae.make_run(c, SPEC), config, jnp.asarray(IMAGES), seeds)
+    return drive.device(lambda c: vae.make_run(c, SPEC), config, Examples.of(DIGITS), seeds)
 
 
 @pytest.fixture(scope="module")

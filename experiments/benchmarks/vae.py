@@ -40,17 +40,16 @@ def _pixels(data_dir: str):
 def jaxdl(args) -> dict:
     """jaxdl, driven as `train.fit` drives it."""
     import jax
-    import jax.numpy as jnp
 
     from generative import vae
     from jaxdl import data, drive
-    from jaxdl.types import DataSpec
+    from jaxdl.types import DataSpec, Examples
 
-    images = data.load("mnist", args.data_dir).images
-    spec = DataSpec("mnist", len(images), images.shape[1:])
+    mnist = data.load("mnist", args.data_dir)
+    spec = DataSpec.of(mnist)
     config = vae.Config(dataset="mnist", batch_size=BATCH, latent_size=LATENT, hidden_sizes=(HIDDEN,))
-    driver = drive.device(lambda c: vae.make_run(c, spec), config, jnp.asarray(images), [0])
-    state, steps = driver.start(), len(images) // BATCH
+    driver = drive.device(lambda c: vae.make_run(c, spec), config, Examples.of(mnist), [0])
+    state, steps = driver.start(), spec.num_examples // BATCH
 
     def epoch() -> None:
         nonlocal state

@@ -14,18 +14,20 @@ Shapes: `N` examples, `B` batch.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxdl.config import require_positive
 from jaxdl.errors import UserError
-from jaxdl.types import Array, Key, PyTree, Source
+from jaxdl.types import Array, DataSpec, Key, PyTree, Source
 
 # Each changes one half. In 40,000 orders of n = 2 to 16 (the smallest sides mix worst) the places of single examples
 # are uniform by chi-square from 6 rounds on, those of pairs from 10 or 12. Where both sides are odd, even permutations
 # are more likely than odd ones, whatever the rounds: no batch shows it.
 ROUNDS = 12
+DEFAULT_EPOCHS = 10
 
 
 class DatasetState(NamedTuple):
@@ -39,6 +41,24 @@ class DatasetState(NamedTuple):
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     """Whole batches in an epoch, N // B; the rest is left out."""
     return num_examples // batch_size
+
+
+def validate(config: Any) -> None:
+    """Refuse a config whose `epochs`, `total_steps` and `batch_size` make no sense.
+
+    Raises:
+        UserError: names the field, what was given and what would do.
+    """
+    if config.epochs is not None and config.total_steps is not None:
+        raise UserError(f"epochs={config.epochs} and total_steps={config.total_steps} both say how long to train; give one")
+    require_positive(config, "epochs", "total_steps", "batch_size")
+
+
+def total_steps(config: Any, spec: DataSpec) -> int:
+    """Updates of the planned run: `config.total_steps`, or those of `config.epochs`, 10 if neither is given."""
+    if config.total_steps is not None:
+        return config.total_steps
+    return (config.epochs or DEFAULT_EPOCHS) * steps_per_epoch(spec.num_examples, config.batch_size)
 
 
 def dataset(num_examples: int, batch_size: int) -> Source:

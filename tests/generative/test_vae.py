@@ -14,13 +14,13 @@ from generative import vae as vaes
 from jaxdl import data, drive
 from jaxdl.errors import UserError
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.types import DataSpec
+from jaxdl.types import DataSpec, Examples
 
 P_VALUE = 1e-4  # seeds are fixed: the statistical tests hold or not, once and for all
 SPEC = DataSpec("tiny", 50, (2, 3, 1))  # 6 pixels: all 64 binary images can be listed
 CONFIG = vaes.Config(latent_size=2, hidden_sizes=(4,), activation="tanh", optim=OptimConfig(optimizer="sgd", learning_rate=0.5))
 BITS = np.array(list(itertools.product([0, 1], repeat=6)))  # [64, 6]
-IMAGES = jnp.asarray(255 * BITS.reshape(64, 2, 3, 1), jnp.uint8)  # binary already: binarizing them changes nothing
+IMAGES = Examples(jnp.asarray(255 * BITS.reshape(64, 2, 3, 1), jnp.uint8))  # binary already: binarizing them changes nothing
 jit = functools.partial(jax.jit, compiler_options=drive.START_OPTIONS)  # compiles in less time
 
 
@@ -32,7 +32,7 @@ def model():
     """
     vae = vaes.make(CONFIG, SPEC)
     params = jit(vae.learner.init)(jax.random.key(0)).params
-    noise = jax.random.normal(jax.random.key(1), (1000,))
+    noise = jax.random.normal(jax.random.key(5), (1000,))
     leaves, treedef = jax.tree.flatten(params)
     ends = np.cumsum([x.size for x in leaves])
     params = treedef.unflatten([1.5 * x + 0.5 * noise[end - x.size : end].reshape(x.shape)
@@ -40,7 +40,7 @@ def model():
     mean, log_var = (params["params"]["posterior"].pop(name) for name in ("mean", "log_var"))
     params["params"]["posterior"] = {"mean": jax.tree.map(lambda x: 0.5 * x, mean),
                                      "log_var": {"kernel": 0.1 * log_var["kernel"], "bias": jnp.array([0.2, 0.4])}}
-    return vae._replace(elbo=jit(vae.elbo), log_prob=jit(vae.log_prob, static_argnums=(3, 4))), params
+    return vae._replace(measure=jit(vae.measure), log_prob=jit(vae.log_prob, static_argnums=(3, 4))), params
 
 
 # The networks, written out.
@@ -116,7 +116,7 @@ def test_importance_sampling_agrees_with_quadrature(model):
 def test_one_sample_is_the_elbo_and_more_are_between_it_and_the_log_probability(model):
     vae, params = model
     exact, elbo = exact_log_prob(params), np.asarray(exact_elbo(params, BITS)[0])
-    many = jnp.repeat(IMAGES, 400, 0)
+    many = Examples(jnp.repeat(IMAGES.images, 400, 0))
     one, ten = (np.asarray(vae.log_prob(params, many, jax.random.key(1), k, 10)).reshape(64, 400).mean(1) for k in (1, 10))
     assert (elbo < exact).all()
     assert np.mean(exact - elbo) > 0.3  # a gap that one can see
@@ -128,7 +128,7 @@ def test_the_elbo_and_its_parts_agree_with_quadrature(model):
     vae, params = model
     for x in (BITS, BITS[13:14]):  # all images, and one alone
         images = jnp.repeat(jnp.asarray(255 * x.reshape(-1, 2, 3, 1), jnp.uint8), 64 * 500 // len(x), 0)
-        told = vae.elbo(params, images, jax.random.key(2))
+        told = vae.measure(params, Examples(images), jax.random.key(2))
         assert {float(m.count) for m in told.values()} == {len(images)}
         elbo, reconstruction, kl = (float(v.mean()) for v in exact_elbo(params, x))
         got = {name: float(m.total / m.count) for name, m in told.items()}
@@ -143,7 +143,7 @@ def test_without_variance_the_elbo_is_that_of_scipy(model):
     posterior = params["params"]["posterior"]
     silent = {"kernel": jnp.zeros((4, 2)), "bias": jnp.full(2, -50.0)}
     params = {"params": params["params"] | {"posterior": posterior | {"log_var": silent}}}
-    told = vae.elbo(params, IMAGES, jax.random.key(0))
+    told = vae.measure(params, IMAGES, jax.random.key(0))
     mean, _ = encode(params, BITS)
     reconstruction = stats.bernoulli.logpmf(BITS, special.expit(np.asarray(decode(params, mean), np.float64))).sum()
     entropy = 2 * stats.norm(scale=math.exp(-25)).entropy()
@@ -166,8 +166,8 @@ def test_the_size_of_the_chunks_changes_nothing(model):
 
 def test_an_update_by_sgd_descends_the_gradient_of_minus_the_elbo(model):
     vae, params = model
-    elbo = vaes.make(CONFIG, SPEC).elbo
-    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (10, 2, 3, 1)), jnp.uint8)
+    elbo = vaes.make(CONFIG, SPEC).measure
+    images = Examples(jnp.asarray(np.random.default_rng(0).integers(0, 256, (10, 2, 3, 1)), jnp.uint8))
     key = jax.random.key(5)
     state = jit(vae.learner.init)(jax.random.key(0))._replace(params=params)
     new, aux = jit(vae.learner.update)(state, images, key)
@@ -181,7 +181,7 @@ def test_an_update_by_sgd_descends_the_gradient_of_minus_the_elbo(model):
 def test_the_mean_update_descends_the_gradient_of_the_integral(model):
     vae, params = model
     x = BITS[[5, 20, 33, 62]]
-    images = jnp.asarray(255 * np.repeat(x, 5000, 0).reshape(-1, 2, 3, 1), jnp.uint8)
+    images = Examples(jnp.asarray(255 * np.repeat(x, 5000, 0).reshape(-1, 2, 3, 1), jnp.uint8))
     state = jit(vae.learner.init)(jax.random.key(0))._replace(params=params)
     new, _ = jit(vae.learner.update)(state, images, jax.random.key(6))
     expected = jit(jax.grad(lambda p: exact_elbo(p, x)[0].mean()))(params)
@@ -204,7 +204,7 @@ def copying():
                 for mode in ("dynamic", "threshold")}
 
     def binary(images, key, mode="dynamic"):
-        x = np.asarray(programs[mode](params, images, key)).reshape(len(images), size)
+        x = np.asarray(programs[mode](params, Examples(images), key)).reshape(len(images), size)
         assert set(np.unique(x.round(6))) <= {0.0, 1.0}
         return x.round()
 
@@ -303,17 +303,17 @@ def test_a_batch_above_the_dataset_is_refused_when_the_run_is_made():
 
 
 def test_it_learns_what_independent_pixels_cannot_say():
-    train, test = (data.load("digits", split=split).images for split in ("train", "test"))
-    spec = DataSpec("digits", len(train), train.shape[1:])
+    train, test = (data.load("digits", split=split) for split in ("train", "test"))
+    spec = DataSpec.of(train)
     config = vaes.Config(total_steps=1000, batch_size=64, latent_size=8, hidden_sizes=(64,),
                          optim=OptimConfig(learning_rate=3e-3))
-    driver = drive.device(lambda c: vaes.make_run(c, spec), config, jnp.asarray(train), [0])
+    driver = drive.device(lambda c: vaes.make_run(c, spec), config, Examples.of(train), [0])
     state, report = driver.chunk(driver.start(), 1000)
     assert report.bad_step == -1
     assert int(state.t) == 1000
-    told = jit(vaes.make(config, spec).elbo)(driver.params(state), jnp.asarray(test), jax.random.key(0))
+    told = jit(vaes.make(config, spec).measure)(driver.params(state), Examples.of(test), jax.random.key(0))
     elbo = float(told["elbo"].total / told["elbo"].count)
-    p = np.clip(train.reshape(len(train), -1).mean(0) / 255, 1e-3, 1 - 1e-3)
-    pixels = test.reshape(len(test), -1) / 255
+    p = np.clip(train.images.reshape(len(train.images), -1).mean(0) / 255, 1e-3, 1 - 1e-3)
+    pixels = test.images.reshape(len(test.images), -1) / 255
     independent = (pixels * np.log(p) + (1 - pixels) * np.log1p(-p)).sum(1).mean()  # no latent: the best is the means
     assert elbo > independent + 2
