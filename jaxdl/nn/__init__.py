@@ -6,12 +6,14 @@ begin uniform with variance 1 / fan_in (LeCun et al. 1998), biases at zero; `ini
 Shapes: `B` batch, `H W C` an image, `F` features.
 """
 
-from jaxdl.nn.convolution import Conv, conv
+from jaxdl.nn.convolution import Conv, ConvTranspose, conv, conv_transpose
 from jaxdl.nn.heads import CategoricalHead, GaussianHead, QHead
+from jaxdl.nn.images import ConvDecoder, ConvEncoder, smallest
 from jaxdl.nn.initializers import Uniform, glorot_uniform, he_uniform, init, lecun_uniform
 from jaxdl.nn.noisy import NoisyDense, noise
 from jaxdl.nn.recurrent import GRU, LSTM, zero_carry
 from jaxdl.nn.torsos import MLP, NatureConv, activation, encode
 
-__all__ = ["GRU", "LSTM", "MLP", "CategoricalHead", "Conv", "GaussianHead", "NatureConv", "NoisyDense", "QHead", "Uniform",
-           "activation", "conv", "encode", "glorot_uniform", "he_uniform", "init", "lecun_uniform", "noise", "zero_carry"]
+__all__ = ["GRU", "LSTM", "MLP", "CategoricalHead", "Conv", "ConvDecoder", "ConvEncoder", "ConvTranspose", "GaussianHead",
+           "NatureConv", "NoisyDense", "QHead", "Uniform", "activation", "conv", "conv_transpose", "encode", "glorot_uniform",
+           "he_uniform", "init", "lecun_uniform", "noise", "smallest", "zero_carry"]

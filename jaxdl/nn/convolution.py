@@ -69,6 +69,38 @@ def conv(x: Array, kernel: Array, strides: tuple[int, int] = (1, 1), padding: st
     return _forward(x, kernel, axes)
 
 
+def conv_transpose(x: Array, kernel: Array, strides: tuple[int, int] = (1, 1),
+                   padding: str | Sequence[tuple[int, int]] = "SAME", *, plain: bool = False) -> Array:
+    """Convolve images whose pixels are moved apart by the strides: [B, H, W, C], [h, w, C, O] -> [B, P, Q, O].
+
+    `lax.conv_transpose`, with its paddings: "SAME" gives P = H * stride, pairs are of the image moved apart. It is the X of a
+    convolution with the kernel turned round, so on a CPU it is one convolution of stride 1 to strides^2 * O channels.
+
+    Args:
+        strides: rows and columns from one pixel to the next.
+        padding: "VALID", "SAME", or zeros (before, after) the rows and the columns.
+        plain: lax's own convolution everywhere, as in `conv`.
+    """
+    if isinstance(padding, str):
+        padding = [_transposed_padding(window, stride, padding) for window, stride in zip(kernel.shape, strides, strict=False)]
+    if plain or jax.default_backend() != "cpu":
+        return lax.conv_transpose(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    axes = []
+    for size, window, stride, (before, after) in zip(x.shape[1:3], kernel.shape[:2], strides, padding, strict=True):
+        out, low = (size - 1) * stride + before + after - window + 2, window - 1 - before
+        axes.append(_Axis(out, window, stride, low, (size - 1) * stride + window - low - out))
+    return _to_images(x, kernel[::-1, ::-1].swapaxes(2, 3), tuple(axes))
+
+
+def _transposed_padding(window: int, stride: int, padding: str) -> tuple[int, int]:
+    """Zeros before and after an axis of pixels moved apart, as lax counts them."""
+    if padding == "VALID":
+        return window - 1, max(window, stride) - 1
+    total = window + stride - 2
+    before = window - 1 if stride > window - 1 else -(-total // 2)
+    return before, total - before
+
+
 class Conv(linen.Module):
     """`linen.Conv` by `conv`: the same parameters, "kernel" [h, w, C, O] and "bias" [O]; [..., H, W, C] -> [..., P, Q, O]."""
 
@@ -87,6 +119,28 @@ class Conv(linen.Module):
         bias = self.param("bias", linen.initializers.zeros, (self.features,)) if self.use_bias else None
         x, kernel, bias = linen.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = conv(x.reshape(-1, *x.shape[-3:]), kernel, self.strides, self.padding, plain=self.plain)
+        y = y.reshape(*x.shape[:-3], *y.shape[1:])
+        return y if bias is None else y + bias
+
+
+class ConvTranspose(linen.Module):
+    """`linen.ConvTranspose` by `conv_transpose`: the same parameters; [..., H, W, C] -> [..., P, Q, O]."""
+
+    features: int
+    kernel_size: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    padding: str | Sequence[tuple[int, int]] = "SAME"
+    use_bias: bool = True
+    dtype: Any = None
+    kernel_init: linen.initializers.Initializer = linen.initializers.lecun_normal()
+    plain: bool = False
+
+    @linen.compact
+    def __call__(self, x: Array) -> Array:
+        kernel = self.param("kernel", self.kernel_init, (*self.kernel_size, x.shape[-1], self.features))
+        bias = self.param("bias", linen.initializers.zeros, (self.features,)) if self.use_bias else None
+        x, kernel, bias = linen.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = conv_transpose(x.reshape(-1, *x.shape[-3:]), kernel, self.strides, self.padding, plain=self.plain)
         y = y.reshape(*x.shape[:-3], *y.shape[1:])
         return y if bias is None else y + bias
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from jaxdl.nn.convolution import Conv
+from jaxdl.nn.convolution import Conv, ConvTranspose
 from jaxdl.types import Array, Key, PyTree
 
 
@@ -47,16 +47,17 @@ def init(module: linen.Module, key: Key, *inputs: Any) -> PyTree:
     """`module.init(key, *inputs)`, compiled in a third of the time.
 
     flax derives a key and draws numbers for each kernel, and each of these hashes is a loop that XLA compiles anew.
-    Here the kernels of `linen.Dense`, `linen.Conv` and `Conv` that begin `Uniform` are slices of one draw: the distribution is
-    the same, the bits are not. All else is as flax makes it. Call it under jit, where what is replaced is dead code.
+    Here the kernels of `linen.Dense`, `linen.Conv`, `Conv` and `ConvTranspose` that begin `Uniform` are slices of one draw:
+    the distribution is the same, the bits are not. All else is as flax makes it. Call it under jit, where what is replaced is
+    dead code.
 
     Args:
         inputs: examples of what the module is called with, [B, ...].
     """
-    layers: dict[tuple[str, ...], linen.Dense | linen.Conv | Conv] = {}
+    layers: dict[tuple[str, ...], linen.Dense | linen.Conv | Conv | ConvTranspose] = {}
 
     def record(call: Callable, args: tuple, kwargs: dict, context: linen.module.InterceptorContext) -> Any:
-        if isinstance(context.module, linen.Dense | linen.Conv | Conv):
+        if isinstance(context.module, linen.Dense | linen.Conv | Conv | ConvTranspose):
             layers[context.module.path] = context.module
         return call(*args, **kwargs)
 
@@ -67,7 +68,7 @@ def init(module: linen.Module, key: Key, *inputs: Any) -> PyTree:
     def initializer(path: tuple, leaf: Array) -> Uniform | None:
         collection, *where, name = (getattr(part, "key", None) for part in path)  # no key: a box around a leaf
         layer = layers.get(tuple(where)) if (collection, name) == ("params", "kernel") else None
-        rank = 2 + (len(layer.kernel_size) if isinstance(layer, linen.Conv | Conv) else 0)
+        rank = 2 + (len(layer.kernel_size) if isinstance(layer, linen.Conv | Conv | ConvTranspose) else 0)
         # a lifted layer (linen.scan, linen.vmap) has one axis more, which is no part of a fan
         return layer.kernel_init if layer and isinstance(layer.kernel_init, Uniform) and leaf.ndim == rank else None
 

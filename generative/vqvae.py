@@ -1,0 +1,233 @@
+"""VQ-VAE: images as small maps of codes out of a codebook.
+
+    z = encode(x) [h, w, E],   c = argmin_k |z - e_k|^2,   loss = |x - decode(z + sg(e_c - z))|^2 / (2 v) + beta |z - sg(e_c)|^2
+
+van den Oord et al., "Neural discrete representation learning" (2017). The gradient goes straight through the choice of the
+code (sg: it stops there). The codebook has no gradient: each code is the running mean of the encodings that chose it (their
+appendix A.1), with n_k and m_k the running number and sum of those,
+
+    n_k <- d n_k + (1 - d) |{z: c(z) = k}|,   m_k <- d m_k + (1 - d) sum z,   e_k = m_k / n_k.
+
+A code that is hardly chosen any more would never be again: one whose n_k falls below a share of the even one begins anew
+at an encoding of the batch (Dhariwal et al., "Jukebox", 2020, section 3.1). Perplexity, exp of the entropy of the codes chosen
+in a batch, is how many are in use. `v` is the variance of a Gaussian likelihood, in units of the range of pixels squared.
+
+What is not here: the prior over codes, without which nothing can be sampled. `encode` gives the codes that it would learn,
+and `decode` makes images of those that it would draw.
+
+Shapes: `B` batch, `N` images, `H W C` an image, `h w` a map of codes, `E` width of a code, `K` codes.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+
+from jaxdl import nn, optim, parallel
+from jaxdl.config import config as settings
+from jaxdl.config import require, require_positive
+from jaxdl.optim import Config as OptimConfig
+from jaxdl.run import compose
+from jaxdl.sources import dataset
+from jaxdl.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run
+
+_DEAD = 0.1  # share of the even number of choices below which a code begins anew
+
+
+@settings
+class Config:
+    """Settings of the VQ-VAE."""
+
+    dataset: str = "digits"
+    """Name of the dataset (`jaxdl list`)."""
+    data_dir: str | None = None
+    """Folder with the dataset's files; without it a known dataset is fetched."""
+    epochs: int | None = None
+    """Passes over the training images (10 if neither this nor total_steps is given)."""
+    total_steps: int | None = None
+    """Updates of the planned run, in place of epochs; schedules run over it."""
+    batch_size: int = 128
+    """Images in one update."""
+    conv_channels: tuple[int, ...] = (32, 64)
+    """Channels of the encoder's convolutions, each of which halves the sides; the decoder has them in reverse."""
+    num_codes: int = 128
+    """Codes in the codebook, K."""
+    code_size: int = 16
+    """Width of a code, E."""
+    decay: float = 0.99
+    """Decay of the running means of the codebook, d (van den Oord et al.)."""
+    commitment: float = 0.25
+    """Weight of the encodings' distance to their codes, beta (van den Oord et al.)."""
+    variance: float = 0.05
+    """Variance of pixels that scales the squared error, in units of their range squared."""
+    optim: OptimConfig = OptimConfig()
+    """The optimizer of encoder and decoder."""
+
+
+class Codebook(NamedTuple):
+    """Running numbers and sums of the encodings that chose each code."""
+
+    count: Array  # [K]
+    total: Array  # [K, E]
+
+    @property
+    def codes(self) -> Array:
+        """e_k [K, E]."""
+        return self.total / self.count[:, None]
+
+
+class State(NamedTuple):
+    """State of the learner."""
+
+    params: PyTree
+    opt: PyTree
+    codebook: Codebook
+
+
+class Encoder(linen.Module):
+    """Images [B, H, W, C] in [0, 1] -> encodings [B, h, w, E]."""
+
+    channels: tuple[int, ...]
+    code_size: int
+
+    @linen.compact
+    def __call__(self, x: Array) -> Array:
+        x = nn.ConvEncoder(self.channels)(x)
+        x = jax.nn.relu(nn.Conv(self.channels[-1], (3, 3), kernel_init=nn.lecun_uniform)(x))
+        return nn.Conv(self.code_size, (1, 1), kernel_init=nn.lecun_uniform)(x)
+
+
+class Decoder(linen.Module):
+    """Codes [B, h, w, E] -> images [B, H, W, C], not bounded."""
+
+    channels: tuple[int, ...]
+    shape: tuple[int, int, int]
+
+    @linen.compact
+    def __call__(self, z: Array) -> Array:
+        x = jax.nn.relu(nn.Conv(self.channels[0], (3, 3), kernel_init=nn.lecun_uniform)(z))
+        for channels in self.channels[1:]:
+            x = jax.nn.relu(nn.ConvTranspose(channels, (4, 4), (2, 2), kernel_init=nn.lecun_uniform)(x))
+        x = nn.ConvTranspose(self.shape[2], (4, 4), (2, 2), kernel_init=nn.lecun_uniform)(x)
+        return x[:, : self.shape[0], : self.shape[1]]
+
+
+def validate(config: Config) -> None:
+    """Refuse settings that make no sense, whatever the dataset.
+
+    Raises:
+        UserError: names the field, what was given and what would do.
+    """
+    dataset.validate(config)
+    require_positive(config, "num_codes", "code_size", "variance")
+    require(config, "conv_channels", bool(config.conv_channels) and all(n > 0 for n in config.conv_channels),
+            "one or more widths above 0")
+    require(config, "decay", 0 < config.decay < 1, "above 0 and below 1")
+    require(config, "commitment", 0 <= config.commitment < float("inf"), "0 or above")
+    optim.validate(config.optim, config.batch_size)
+
+
+def total_steps(config: Config, spec: DataSpec) -> int:
+    """Updates of the planned run."""
+    return dataset.total_steps(config, spec)
+
+
+def nearest(z: Array, codes: Array) -> Array:
+    """The code nearest to each encoding: [..., E] and [K, E] -> int32 [...]."""
+    distance = jnp.square(codes).sum(-1) - 2 * z @ codes.T  # less |z|^2, which all codes share
+    return jnp.argmin(distance, -1).astype(jnp.int32)
+
+
+def moved(codebook: Codebook, z: Array, chosen: Array, key: Key, decay: float | Array, axis_name: str | None = None
+          ) -> tuple[Codebook, Array]:
+    """The codebook after encodings z [M, E] chose codes [M], and the share of all that each code was chosen [K].
+
+    Codes that are dead begin anew at encodings drawn from z (the first shard's, where there are several).
+    """
+    size = len(codebook.count)
+    one_hot = jax.nn.one_hot(chosen, size)
+    count, total = parallel.sum_over((one_hot.sum(0), one_hot.T @ z), axis_name)
+    new = Codebook(decay * codebook.count + (1 - decay) * count, decay * codebook.total + (1 - decay) * total)
+    anew = z[jax.random.randint(key, (size,), 0, len(z))]
+    if axis_name is not None:
+        anew = jax.lax.psum(jnp.where(jax.lax.axis_index(axis_name) == 0, anew, 0), axis_name)
+    even = count.sum() / size
+    dead = new.count < _DEAD * even
+    return Codebook(jnp.where(dead, even, new.count), jnp.where(dead[:, None], even * anew, new.total)), count / count.sum()
+
+
+def perplexity(share: Array) -> Array:
+    """Exp of the entropy of shares [..., K]: how many codes are in use, 1 to K."""
+    return jnp.exp(jax.scipy.special.entr(share).sum(-1))
+
+
+def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
+    """The learner and its model for images of a shape; codes int32 [N, h, w] are its latents."""
+    down, up = Encoder(config.conv_channels, config.code_size), Decoder(config.conv_channels[::-1], spec.shape)
+    tx = optim.make(config.optim, horizon=total_steps(config, spec))
+    sides = nn.smallest(spec.shape, len(config.conv_channels))
+
+    def pixels(images: Array) -> Array:
+        return images.astype(jnp.float32) / 255
+
+    def init(key: Key) -> State:
+        k_down, k_up, k_codes = jax.random.split(key, 3)
+        params = {"encoder": nn.init(down, k_down, jnp.zeros((1, *spec.shape))),
+                  "decoder": nn.init(up, k_up, jnp.zeros((1, *sides, config.code_size)))}
+        even = jnp.full(config.num_codes, config.batch_size * sides[0] * sides[1] / config.num_codes, jnp.float32)
+        codes = jax.random.normal(k_codes, (config.num_codes, config.code_size))
+        return State(params, tx.init(params), Codebook(even, even[:, None] * codes))
+
+    def losses(params: PyTree, codes: Array, images: Array) -> tuple[Array, tuple[dict[str, Mean], Array, Array]]:
+        x = pixels(images)
+        z = down.apply(params["encoder"], x)
+        chosen = nearest(jax.lax.stop_gradient(z), codes)
+        quantized = codes[chosen]
+        again = up.apply(params["decoder"], z + jax.lax.stop_gradient(quantized - z))
+        error = jnp.square(again - x).sum((1, 2, 3))
+        away = jnp.square(z - quantized).sum((1, 2, 3))
+        loss = error / (2 * config.variance) + config.commitment * away
+        metrics = {"loss": Mean.of(loss), "mse": Mean.of(error / spec.size), "commitment": Mean.of(away)}
+        return loss.mean(), (metrics, z, chosen)
+
+    def update(state: State, examples: Examples, key: Key) -> tuple[State, Aux]:
+        codes = state.codebook.codes
+        grads, (metrics, z, chosen) = optim.gradients(lambda params, images, _: losses(params, codes, images), state.params,
+                                                      examples.images, key, config.optim.accumulate)
+        updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
+        codebook, share = moved(state.codebook, z.reshape(-1, config.code_size), chosen.reshape(-1), key, config.decay,
+                                axis_name)
+        metrics["perplexity"] = Mean.of(perplexity(share))
+        return State(jax.tree.map(jnp.add, state.params, updates), opt, codebook), Aux(metrics)
+
+    def encode(params: PyTree, examples: Examples, key: Key | None = None) -> Array:
+        """Codes int32 [N, h, w]."""
+        del key
+        return nearest(down.apply(params["encoder"], pixels(examples.images)), params["codes"])
+
+    def decode(params: PyTree, z: Array, labels: Array | None = None) -> Array:
+        del labels
+        return jnp.clip(up.apply(params["decoder"], params["codes"][z]), 0, 1)
+
+    def reconstruct(params: PyTree, examples: Examples, key: Key | None = None) -> Array:
+        return decode(params, encode(params, examples, key))
+
+    def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
+        """Mean squared error a pixel, and the perplexity of the codes of these examples."""
+        codes = encode(params, examples, key)
+        error = jnp.square(up.apply(params["decoder"], params["codes"][codes]) - pixels(examples.images)).mean((1, 2, 3))
+        share = jnp.bincount(codes.reshape(-1), length=config.num_codes) / codes.size
+        return {"mse": Mean.of(error), "perplexity": Mean.of(perplexity(share))}
+
+    def params_of(state: State) -> PyTree:
+        return state.params | {"codes": state.codebook.codes}
+
+    return Generative(Learner(init, update, params_of), measure, "-mse", encode=encode, decode=decode,
+                      reconstruct=reconstruct)
+
+
+def make_run(config: Config, spec: DataSpec, axis_name: str | None = None) -> Run:
+    """A VQ-VAE on a dataset that lies on the device (`data`: `Examples`)."""
+    model = make(config, spec, axis_name)
+    return compose(model.learner, dataset.dataset(spec.num_examples, config.batch_size), stride=1, axis_name=axis_name)
