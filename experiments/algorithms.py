@@ -40,7 +40,10 @@ ALGORITHMS = {
     "reinforce": Algorithm("agents.reinforce", "agent", "the score-function estimator with a choice of baselines"),
     "actor_critic": Algorithm("agents.actor_critic", "agent", "advantage actor-critic, n-step or GAE"),
     "ppo": Algorithm("agents.ppo", "agent", "proximal policy optimization"),
-    "vae": Algorithm("generative.vae", "generative", "variational autoencoder, Gaussian posterior, Bernoulli pixels"),
+    "vae": Algorithm("generative.vae", "generative", "variational autoencoder; importance-weighted, two layers, conditional"),
+    "vqvae": Algorithm("generative.vqvae", "generative", "images as maps of codes out of a codebook"),
+    "autoencoder": Algorithm("generative.autoencoder", "generative", "autoencoder, plain or denoising"),
+    "gan": Algorithm("generative.gan", "generative", "generative adversarial network, five objectives"),
 }
 
 PRESETS = {

@@ -22,6 +22,10 @@ commands:
   resume RUN         continue a run from its newest checkpoint
   evaluate RUN       returns of greedy episodes (agents), bounds on held-out data (generative models)
   sample RUN         draw images from a generative model into a picture
+  interpolate RUN    pictures between images, through a generative model's latents
+  traverse RUN       one latent number at a time, from low to high
+  arithmetic RUN     differences of mean latents (ink, slant, class) added to latents
+  transfer RUN       an autoencoder's encoder under a classifier that has few labels
   plot RUN...        learning curves of one or several runs in one picture
   list               algorithms, presets, environments and datasets that can be used here
 
@@ -32,6 +36,10 @@ COMMANDS = {
     "resume": "experiments.training",
     "evaluate": "experiments.looking",
     "sample": "experiments.looking",
+    "interpolate": "experiments.latents",
+    "traverse": "experiments.latents",
+    "arithmetic": "experiments.latents",
+    "transfer": "experiments.transfer",
     "plot": "experiments.looking",
     "list": "experiments.looking",
 }

@@ -21,6 +21,9 @@ from jaxdl.errors import UserError
 from jaxdl.sources.episodes import renewed
 from jaxdl.types import Actor, DataSpec, Examples, Key, PyTree, RunState
 
+_JUDGED = 10_000  # samples that are compared with test images, where there are as many of those
+_AT_ONCE = 1_000  # of them drawn in one call
+
 
 class Job(NamedTuple):
     """What training and looking at a run needs. Nothing is compiled before `driver` is called."""
@@ -29,9 +32,10 @@ class Job(NamedTuple):
     total_steps: int  # of the planned run
     driver: Callable[[], drive.Driver]
     evaluate: Callable[..., dict[str, Any]]  # (params, **options) -> numbers
-    score: str  # the number of `evaluate` that is better when higher
+    score: str  # the number of `evaluate` that is better when higher; with a minus in front, when lower
     model: Any  # the Agent, or the generative model
-    test: datasets.Dataset | None  # held-out images
+    train: datasets.Dataset | None = None  # the images
+    test: datasets.Dataset | None = None  # held-out images
     doubt: Callable[[dict[str, Any]], str | None] = lambda values: None  # a row of metrics -> what the user should know of it
 
 
@@ -72,8 +76,8 @@ def _agent(settings: Settings) -> Job:
         result = evaluate.evaluate(agent.greedy, params, config.env_id, episodes=episodes, seed=seed, settings=config.env)
         return {"episodes": result.episodes, "return_mean": result.return_mean, "return_std": result.return_std}
 
-    return Job({"env_id": config.env_id}, config.total_steps, driver, evaluation, "return_mean", agent, None,
-               lambda values: module.doubt(config, values) if hasattr(module, "doubt") else None)
+    return Job({"env_id": config.env_id}, config.total_steps, driver, evaluation, "return_mean", agent,
+               doubt=lambda values: module.doubt(config, values) if hasattr(module, "doubt") else None)
 
 
 def _generative(settings: Settings) -> Job:
@@ -91,20 +95,42 @@ def _generative(settings: Settings) -> Job:
         return drive.device(lambda c: module.make_run(c, spec), configs, Examples.of(train_data), seeds,
                             quick=train.quick_compile)
 
-    measure, log_prob = jax.jit(model.measure), jax.jit(model.log_prob, static_argnums=(3, 4))
+    by_features = model.measure is None  # there is nothing else to tell it by
+    if by_features and spec.num_classes is None:
+        raise UserError(f"a {settings.algo} is evaluated by the features of a classifier, and the dataset {config.dataset} has "
+                        "no labels to train one")
+    measure = None if by_features else jax.jit(model.measure)
+    draw = None if model.sample is None else jax.jit(model.sample, static_argnums=2)
+    log_prob = None if model.log_prob is None else jax.jit(model.log_prob, static_argnums=(3, 4))
 
-    def evaluation(params: PyTree, *, seed: int = train.seed, importance_samples: int | None = None) -> dict[str, Any]:
+    def evaluation(params: PyTree, *, seed: int = train.seed, importance_samples: int | None = None,
+                   features: bool = by_features) -> dict[str, Any]:
+        if importance_samples and log_prob is None:
+            raise UserError(f"importance_samples is for models with a density, and this is a {settings.algo}")
+        if features and draw is None:
+            raise UserError(f"features judge what is sampled, and a {settings.algo} cannot sample")
         totals: dict[str, list] = {}
-        for key, batch in _batches(test, seed):
+        for key, batch in _batches(test, seed) if measure else ():
             for name, mean in measure(params, batch, key).items():
                 totals.setdefault(name, []).append(mean)
             if importance_samples:
                 nll = -log_prob(params, batch, key, importance_samples, min(importance_samples, 50))
                 totals.setdefault("nll", []).append((nll.sum(), len(nll)))
-        return {"num": len(test.images)} | {
+        found = {"num": len(test.images)} | {
             name: float(sum(float(t) for t, _ in means) / sum(float(n) for _, n in means)) for name, means in totals.items()}
+        if features:
+            from experiments import judging
 
-    return Job({"dataset": config.dataset}, module.total_steps(config, spec), driver, evaluation, model.score, model, test)
+            num = min(_JUDGED, len(test.images), spec.num_examples)
+            sizes = [min(_AT_ONCE, num - i) for i in range(0, num, _AT_ONCE)]
+            keys = jax.random.split(jax.random.key(seed), len(sizes))
+            images = np.concatenate([np.asarray(draw(params, key, size)) for key, size in zip(keys, sizes, strict=True)])
+            judges = {name: judging.judge(name, train_data, test) for name in judging.JUDGES}
+            found |= judging.figures(judging.as_bytes(images), train_data, test, judges)
+        return found
+
+    return Job({"dataset": config.dataset}, module.total_steps(config, spec), driver, evaluation, model.score, model,
+               train_data, test)
 
 
 def _batches(data: datasets.Dataset, seed: int, size: int = 100) -> Iterator[tuple[Key, Examples]]:
@@ -189,6 +215,8 @@ def load(folder: str | Path, *, best: bool = False, step: int | None = None, mem
         return Loaded(settings, params, step, *acting, None if agent else choose, job)
     if settings.algorithm.kind == "agent":
         return Loaded(settings, params, step, *_acting(job.model.greedy, params, folder), None, job)
+    if job.model.sample is None:
+        return Loaded(settings, params, step, None, None, None, None, job)
     draw = jax.jit(job.model.sample, static_argnums=2)
 
     def sample(n: int, seed: int = 0) -> np.ndarray:

@@ -28,6 +28,8 @@ def evaluate(argv: Sequence[str]) -> dict[str, Any]:
         """Folder with the dataset's files, where it is not the one that the run was trained from."""
         importance_samples: int | None = None
         """Samples an image of the importance-weighted bound on log p(x), reported as nll (generative models)."""
+        features: bool = False
+        """Also judge samples by the features of a classifier of the same dataset (generative models; a GAN always is)."""
         video: Path | None = None
         """Also film one episode into this .gif (agents)."""
 
@@ -50,8 +52,11 @@ def evaluate(argv: Sequence[str]) -> dict[str, Any]:
                             f"and {args.run} is a run of {settings.algo}")
     if args.video is not None:
         video.check_path(args.video)
+    if args.features and agent:
+        raise UserError(f"--features is for generative models, and {args.run} is a run of {settings.algo}")
     options = {name: getattr(args, name) for name in ("episodes", "seed", "importance_samples")}
     options = {name: value for name, value in options.items() if value is not None}
+    options |= {"features": True} if args.features else {}
     members = train.members_of(loaded.params, len(jobs.population(settings)))
     found = training.evaluated(settings, [loaded.job.evaluate(p, **options) for p in members])
     print(f"step {loaded.step:,}: {showing.line_of(settings, found)}")
@@ -75,6 +80,8 @@ def sample(argv: Sequence[str]) -> dict[str, Any]:
         """Images to draw."""
         seed: int = 0
         """Seed of the draws."""
+        data_dir: Path | None = None
+        """Folder with the dataset's files, where it is not the one that the run was trained from."""
 
     args = arguments.parse(Args, argv, "jaxdl sample", "Draw images from a generative model.")
     from experiments import jobs, runs, showing
@@ -90,7 +97,9 @@ def sample(argv: Sequence[str]) -> dict[str, Any]:
     if settings.algorithm.kind != "generative":
         raise UserError(f"{args.run} is a run of {settings.algo}, which cannot draw images; 'jaxdl evaluate {args.run} "
                         "--video FILE.gif' films it")
-    loaded = jobs.load(args.run)
+    loaded = jobs.load(args.run, data_dir=args.data_dir)
+    if loaded.job.model.sample is None:
+        raise UserError(f"{args.run} is a run of {settings.algo}, which has no prior to draw from")
     params = train.members_of(loaded.params, len(jobs.population(settings)))[0]
     showing.save_samples(loaded.job, params, args.seed, args.num, args.out)
     print(args.out)

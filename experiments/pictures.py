@@ -19,7 +19,7 @@ _LARGEST = 4096  # pixels: of a mosaic of enlarged images
 
 
 def grid(images: np.ndarray) -> np.ndarray:
-    """A mosaic of images, row by row, about as wide as it is high.
+    """A mosaic of images, row by row, about as wide as it is high (`table` says how wide).
 
     Args:
         images: [N, H, W, C] uint8, or floats in [0, 1]. Small ones are enlarged by a whole factor.
@@ -31,6 +31,11 @@ def grid(images: np.ndarray) -> np.ndarray:
         UserError: another shape, type or range.
     """
     return _mosaic(_bytes(images)[:, None])
+
+
+def table(images: np.ndarray, columns: int) -> np.ndarray:
+    """As `grid`, with so many images a row."""
+    return _mosaic(_bytes(images)[:, None], columns)
 
 
 def pairs(originals: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
@@ -83,10 +88,10 @@ def _bytes(images: np.ndarray) -> np.ndarray:
     return np.round(images * 255).astype(np.uint8)
 
 
-def _mosaic(cells: np.ndarray) -> np.ndarray:
+def _mosaic(cells: np.ndarray, columns: int | None = None) -> np.ndarray:
     """[N, P, H, W, C] -> [H', W', C]: cells of P images one below the other, wider gaps between rows of cells."""
     n, p, height, width, channels = cells.shape
-    columns = min(n, max(1, math.ceil(math.sqrt(n * p * height / width))))
+    columns = columns or min(n, max(1, math.ceil(math.sqrt(n * p * height / width))))
     rows = math.ceil(n / columns)
     factor = max(1, min(math.ceil(_SIDE / max(height, width)), _LARGEST // max(columns * width, rows * p * height)))
     cells = cells.repeat(factor, axis=2).repeat(factor, axis=3)

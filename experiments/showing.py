@@ -36,8 +36,11 @@ def leave_pictures(folder: Path, settings: runs.Settings, job: jobs.Job, params:
         plot.plot_sweep(folder, path)
 
     wanted = {"curve.png": curve} | ({"sweep.png": sweep} if settings.train.sweep else {})
-    wanted |= ({"policy.gif": policy} if settings.algorithm.kind == "agent" else
-               {"samples.png": samples, "reconstructions.png": reconstructions})
+    if settings.algorithm.kind == "agent":
+        wanted["policy.gif"] = policy
+    else:
+        wanted |= {"samples.png": samples} if job.model.sample else {}
+        wanted |= {"reconstructions.png": reconstructions} if job.model.reconstruct else {}
     made = []
     for name, draw in wanted.items():
         try:
@@ -63,6 +66,17 @@ def line_of(settings: runs.Settings, found: dict[str, Any] | None) -> str:
         whose = "Gymnasium's own " if envs.on_host(settings.config.env_id) else ""
         return (f"mean return over {found['episodes']} greedy episodes in {whose}{settings.config.env_id}: "
                 f"{found['return_mean']:.1f} +- {found['return_std']:.1f}{over}")
+    if "fid" in found:
+        judged = (f"in-domain features of {found['num']:,} samples (classifier of {100 * found['classifier_accuracy']:.1f} %): "
+                  f"fid {found['fid']:.2f} (floor {found['fid_floor']:.2f}), kid {found['kid']:.4f}, "
+                  f"precision {found['precision']:.3f}, recall {found['recall']:.3f}, {found['modes']} modes, "
+                  f"histogram kl {found['histogram_kl']:.4f}")
+        if "elbo" not in found:
+            return judged
+    if "elbo" not in found:
+        return f"test images of {settings.config.dataset}: " + ", ".join(
+            f"{name} {value:.4g}" for name, value in found.items() if isinstance(value, float))
     nll = f", nll {found['nll']:.2f}" if "nll" in found else ""
     return (f"test images of {settings.config.dataset}: elbo {found['elbo']:.2f} nats "
-            f"(reconstruction {found['reconstruction']:.2f}, kl {found['kl']:.2f}){nll}")
+            f"(reconstruction {found['reconstruction']:.2f}, kl {found['kl']:.2f}){nll}"
+            + (f"; {judged}" if "fid" in found else ""))

@@ -161,14 +161,15 @@ def evaluated(settings: runs.Settings, found: list[dict[str, Any]] | None) -> di
     members = [{"seed": member.seed} | member.values | numbers
                for member, numbers in zip(jobs.population(settings), found, strict=True)]
     counts = {name: found[0][name] for name in ("episodes", "num") if name in found[0]}
-    return {name: sum(m[name] for m in found) / len(found) for name in found[0]} | counts | {"members": members}
+    means = {name: sum(m[name] for m in found) / len(found) for name, value in found[0].items() if not isinstance(value, str)}
+    return means | counts | {"members": members}
 
 
 def _last_lines(folder: Path, settings: runs.Settings, summary: dict[str, Any], pictures: list[Path]) -> list[str]:
     lines = [f"{summary['steps']:,} steps in {summary['train_s']:.1f} s after {summary['compile_s']:.1f} s of compiling "
              f"({summary['steps_per_s']:,.0f} steps/s)", line_of(settings, summary["eval"])]
     lines += [f"  {path}" for path in [folder / "checkpoints", folder / "metrics.jsonl", *pictures]]
-    then = "sample" if settings.algorithm.kind == "generative" else "evaluate"
-    more = f"jaxdl sample {folder} --num 64 --out samples.png" if then == "sample" else f"jaxdl evaluate {folder}"
+    sampled = settings.algorithm.kind == "generative" and (folder / "samples.png").exists()
+    more = f"jaxdl sample {folder} --num 64 --out samples.png" if sampled else f"jaxdl evaluate {folder}"
     return [*lines, f"next: {more}", f"      tensorboard --logdir {folder}",
             f"      jaxdl train {settings.algo} --help"]

@@ -66,7 +66,7 @@ class State(NamedTuple):
 
 
 class Encoder(linen.Module):
-    """Images [B, H, W, C] in [0, 1] -> codes [B, Z]; its parameters begin a classifier as well."""
+    """Images [B, H, W, C] in [0, 1] -> codes [B, Z], or what the last hidden layer makes of them [B, F]."""
 
     network: str
     conv_channels: tuple[int, ...]
@@ -75,10 +75,12 @@ class Encoder(linen.Module):
     code_size: int
 
     @linen.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, hidden: bool = False) -> Array:
         if self.network == "conv":
             x = nn.ConvEncoder(self.conv_channels, self.activation)(x)
         x = nn.MLP(self.hidden_sizes, activation=self.activation)(x.reshape(len(x), -1))
+        if hidden:
+            return x
         return linen.Dense(self.code_size, kernel_init=nn.lecun_uniform)(x)
 
 

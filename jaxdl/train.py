@@ -114,7 +114,8 @@ def fit(
         total_steps: the planned end; no step is taken past it.
         folder: of the run: `metrics.jsonl`, `tensorboard/`, `checkpoints/` and `best/` go there. None keeps nothing.
         evaluate: `params -> numbers`, run every `eval_every` steps and at the end.
-        score: the number of `evaluate` that is better when higher; the best one's parameters are kept in `best/`.
+        score: the number of `evaluate` that is better when higher, or with a minus in front when lower; the best one's
+            parameters are kept in `best/`.
         meta: written into checkpoints; one with other values is refused on resume.
         resume: continue from the newest checkpoint in `folder`.
         ready: called before the first chunk, when the checkpoint is read and nothing stands in the way.
@@ -169,8 +170,10 @@ def fit(
             if evaluate and ("eval" in due or step == last):
                 with shelf.named(lambda: shelf.write(step, driver.snapshot(state))):  # noqa: B023
                     evaluation = [evaluate(p) for p in members_of(driver.params(state), driver.members)]
-                values |= {f"eval/{name}": _column(evaluation, name) for name in evaluation[0]}
-                mean = float(np.mean(_column(evaluation, score)))
+                values |= {f"eval/{name}": _column(evaluation, name) for name, value in evaluation[0].items()
+                           if not isinstance(value, str)}
+                sign, name = (-1, score[1:]) if score.startswith("-") else (1, score)
+                mean = sign * float(np.mean(_column(evaluation, name)))
                 if config.eval_every:
                     shelf.keep_best(step, driver.params(state), mean)
                 if config.stop_at_return is not None and mean >= config.stop_at_return:

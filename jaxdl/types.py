@@ -201,8 +201,8 @@ class Generative(NamedTuple):
     """
 
     learner: Learner
-    measure: Callable[[PyTree, Examples, Key], Metrics]  # (params, examples, key) -> means over held-out examples
-    score: str  # the number of `measure` by which models are compared; with a minus in front lower is better
+    measure: Callable[[PyTree, Examples, Key], Metrics] | None  # (params, examples, key) -> means over held-out examples
+    score: str  # the number, of `measure` or of features, by which models are compared; with a minus in front lower is better
     sample: Callable[..., Array] | None = None  # (params, key, N, labels=None) -> images [N, H, W, C]
     log_prob: Callable[..., Array] | None = None  # (params, examples, key, num_samples, chunk) -> [N] nats
     prior: Callable[[Key, int], Array] | None = None  # (key, N) -> latents z [N, ...]
