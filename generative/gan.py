@@ -11,6 +11,7 @@ How this differs from DCGAN and SNGAN: networks as small as the images need, ini
 Shapes: `B` batch, `N` images, `H W C` an image, `Z` latent, `Y` classes, `n` steps of the discriminator.
 """
 
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import jax
@@ -65,10 +66,10 @@ class Config:
     """Normalization within the discriminator; batch for a dcgan without a penalty or spectral norm, else none, if not given."""
     ema_decay: float = 0.999
     """Decay of the running mean of the generator that is sampled; over its first updates it is shorter, (1 + t) / (10 + t)."""
+    discriminator_learning_rate: float | None = None
+    """Size of the discriminator's steps (Heusel et al. 2017 have other than the generator's); as the generator's if not given."""
     optim: OptimConfig = OptimConfig(learning_rate=2e-4, beta1=0.5)
-    """The generator's optimizer (DCGAN's Adam)."""
-    discriminator_optim: OptimConfig = OptimConfig(learning_rate=2e-4, beta1=0.5)
-    """The discriminator's optimizer."""
+    """The optimizer of each of the two (DCGAN's Adam)."""
 
 
 class State(NamedTuple):
@@ -90,17 +91,15 @@ def validate(config: Config) -> None:
         UserError: names the field, what was given and what would do.
     """
     dataset.validate(config)
-    require_positive(config, "latent_size", "width", "n_critic", "gradient_penalty")
+    require_positive(config, "latent_size", "width", "n_critic", "gradient_penalty", "discriminator_learning_rate")
     require(config, "ema_decay", 0 <= config.ema_decay < 1, "at least 0 and below 1")
     if config.discriminator_norm == "batch" and penalty_of(config) is not None:
         raise UserError("discriminator_norm=batch ties the images of a batch together, and the gradient penalty is of each by "
                         "itself; use discriminator_norm=none")
-    for field in ("optim", "discriminator_optim"):
-        chosen = getattr(config, field)
-        optim.validate(chosen, config.batch_size)
-        if chosen.accumulate != 1:
-            raise UserError(f"{field}.accumulate={chosen.accumulate} would cut a batch whose statistics are taken as a whole; "
-                            "lower batch_size")
+    optim.validate(config.optim, config.batch_size)
+    if config.optim.accumulate != 1:
+        raise UserError(f"accumulate={config.optim.accumulate} would cut a batch whose statistics are taken as a whole; lower "
+                        "batch_size")
 
 
 def critic_steps(config: Config) -> int:
@@ -138,7 +137,9 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     generator = nn.Generator(spec.shape, config.network, config.width, axis_name)
     discriminator = nn.Discriminator(config.network, config.width, norm == "batch", config.conditional, axis_name)
     horizon = total_steps(config, spec)
-    tx_g, tx_d = optim.make(config.optim, horizon), optim.make(config.discriminator_optim, horizon * steps)
+    rate = config.discriminator_learning_rate
+    optim_d = config.optim if rate is None else replace(config.optim, learning_rate=rate)
+    tx_g, tx_d = optim.make(config.optim, horizon), optim.make(optim_d, horizon * steps)
 
     def classes(labels: Array | None) -> Array | None:
         return None if config.conditional == "none" else jax.nn.one_hot(labels, spec.num_classes)

@@ -17,6 +17,7 @@ DESCRIPTIONS = {
     "digits": "8x8 handwritten digits of scikit-learn, 1,437 to train and 360 to test; needs no download",
     "mnist": "28x28 handwritten digits, 60,000 to train and 10,000 to test; IDX files",
     "fashion_mnist": "28x28 pictures of clothes, 60,000 to train and 10,000 to test; IDX files",
+    "cifar10": "32x32 colour pictures of ten things, 50,000 to train and 10,000 to test; its binary files in --data-dir",
 }
 SPLITS = ("train", "test")
 
@@ -39,7 +40,8 @@ def load(name: str, data_dir: str | Path | None = None, split: str = "train") ->
 
     Args:
         name: one of `names()`.
-        data_dir: the folder with the files; None fetches them into the user's cache. `digits` has no files.
+        data_dir: the folder with the files; None fetches them into the user's cache. `digits` has no files, and `cifar10`
+            needs a folder.
         split: "train" or "test".
 
     Raises:
@@ -58,6 +60,14 @@ def load(name: str, data_dir: str | Path | None = None, split: str = "train") ->
             raise DataError(f"the dataset 'digits' comes with scikit-learn and reads no folder, got {data_dir}; "
                             "leave --data-dir out, or name the dataset that lies there")
         return Dataset(*digits.read(split), name)
+
+    if name == "cifar10":
+        from jaxdl.data import cifar
+
+        if data_dir is None:
+            raise DataError("the dataset 'cifar10' is read from a folder: unpack "
+                            f"{cifar.SOURCE} and pass --data-dir (data_dir)")
+        return Dataset(*cifar.read_split(Path(data_dir), split), name)
 
     from jaxdl.data import fetch, idx
 

@@ -2,25 +2,19 @@
 
     00 00 08 ndim | ndim sizes, big-endian uint32 | the items, one unsigned byte each, last axis fastest
 
-(LeCun, Cortes and Burges, "The MNIST database of handwritten digits".) Raw and gzip files are told apart by their first
-bytes, not by their names. The header is read first and what it promises is held against what can be there; then at most
-one byte more than promised is read, so neither a lying header nor a gzip bomb takes memory.
+(LeCun, Cortes and Burges, "The MNIST database of handwritten digits".) The header is read first and what it promises is held
+against what can be there; then at most one byte more than promised is read, so neither a lying header nor a gzip bomb takes
+memory.
 """
 
-import contextlib
-import gzip
 import math
-import os
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from jaxdl.data.packed import MAX_DEFLATE_RATIO, MAX_UNPACKED, opened
 from jaxdl.errors import DataError
 
-GZIP_MAGIC = b"\x1f\x8b"
-MAX_DEFLATE_RATIO = 1032  # zlib's limit: 258 bytes from 2 bits ("zlib technical details")
-MAX_UNPACKED = 2**31  # bytes that a compressed file may promise: 45 times MNIST
 PREFIX = {"train": "train", "test": "t10k"}
 NUM_CLASSES = 10
 
@@ -64,22 +58,11 @@ def read(path: Path, ndim: int) -> np.ndarray:
     Raises:
         DataError: not such a file, shorter or longer than its header says, damaged or unreadable; it names the file.
     """
-    try:
-        with open(path, "rb") as raw:
-            size = os.fstat(raw.fileno()).st_size
-            packed = raw.read(2) == GZIP_MAGIC
-            raw.seek(0)
-            with gzip.GzipFile(fileobj=raw) if packed else contextlib.nullcontext(raw) as file:
-                shape = _header(path, file.read(4 + 4 * ndim), ndim)
-                promised = math.prod(shape)
-                _check_promise(path, shape, promised, size if packed else size - 4 - 4 * ndim, packed)
-                items = file.read(promised + 1)  # one more shows what should not be there, and makes gzip check its sum
-    except EOFError:
-        raise DataError(f"{path} is truncated: its gzip stream ends too early") from None
-    except (gzip.BadGzipFile, zlib.error) as e:
-        raise DataError(f"{path} is damaged: its gzip stream cannot be unpacked ({e})") from None
-    except OSError as e:
-        raise DataError(f"{path} cannot be read: {e.strerror or e}") from None
+    with opened(path) as (file, size, packed):
+        shape = _header(path, file.read(4 + 4 * ndim), ndim)
+        promised = math.prod(shape)
+        _check_promise(path, shape, promised, size if packed else size - 4 - 4 * ndim, packed)
+        items = file.read(promised + 1)  # one more shows what should not be there, and makes gzip check its sum
     if len(items) != promised:
         _refuse_length(path, shape, promised, "more" if len(items) > promised else str(len(items)))
     return np.frombuffer(items, np.uint8).reshape(shape)

@@ -510,7 +510,7 @@ def test_list_names_all_that_can_be_used_here(call, capsys):
     assert found["environments"]["CartPole-v1"] == "device, host"
     assert found["environments"]["LunarLander-v3"] == "host"
     assert found["environments"]["Acrobot-v1"] == "device, host"
-    assert found["datasets"].keys() == {"digits", "mnist", "fashion_mnist"}
+    assert found["datasets"].keys() == {"digits", "mnist", "fashion_mnist", "cifar10"}
     assert cli.main(["list"]) == 0
     assert capsys.readouterr() == (said, "")
 
