@@ -67,7 +67,7 @@ class Config:
     ema_decay: float = 0.999
     """Decay of the running mean of the generator that is sampled; over its first updates it is shorter, (1 + t) / (10 + t)."""
     discriminator_learning_rate: float | None = None
-    """Size of the discriminator's steps (Heusel et al. 2017 have other than the generator's); as the generator's if not given."""
+    """Size of the discriminator's steps, where not the generator's (two time scales, Heusel et al. 2017)."""
     optim: OptimConfig = OptimConfig(learning_rate=2e-4, beta1=0.5)
     """The optimizer of each of the two (DCGAN's Adam)."""
 

@@ -1,0 +1,213 @@
+"""GANs: what an update does step by step, what its parts see, what is refused, and that each objective learns."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from generative import adversarial, gan
+from jaxdl import drive, nn
+from jaxdl.errors import UserError
+from jaxdl.nn import spectral
+from jaxdl.optim import Config as OptimConfig
+from jaxdl.types import DataSpec, Examples
+
+SPEC = DataSpec("tiny", 40, (8, 8, 1), 2)
+SGD = OptimConfig(optimizer="sgd", learning_rate=0.1)
+SMALL = {"batch_size": 4, "latent_size": 3, "width": 2, "total_steps": 100, "optim": SGD}
+jit = functools.partial(jax.jit, compiler_options=drive.START_OPTIONS)  # compiles in less time
+
+
+def examples(count=4, seed=0):
+    images = jax.random.randint(jax.random.key(seed), (count, *SPEC.shape), 0, 256).astype(jnp.uint8)
+    return Examples(images, jnp.arange(count) % 2)
+
+
+def made(**settings):
+    config = gan.Config(**SMALL | settings)
+    gan.validate(config)
+    model = gan.make(config, SPEC)
+    return config, model, jit(model.learner.init)(jax.random.key(1))
+
+
+def close(a, b, tolerance=1e-5):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
+
+
+def by_hand(config, state, batch, key):
+    """An update in plain steps: each discriminator step's vectors, the new parameters, and the new statistics."""
+    steps, penalty = gan.critic_steps(config), gan.penalty_of(config)
+    norm = config.network == "dcgan" and penalty is None and not config.spectral_norm
+    generator = nn.Generator(SPEC.shape, config.network, config.width)
+    discriminator = nn.Discriminator(config.network, config.width, norm, config.conditional)
+    k_steps, k_latent, k_penalty = jax.random.split(key, 3)
+    size = len(batch.images) // steps
+    y = None if config.conditional == "none" else jax.nn.one_hot(batch.labels, 2)
+    x = batch.images / 127.5 - 1
+
+    def generate(params, key, y):
+        z = jax.random.normal(key, (size, config.latent_size))
+        return generator.apply(state.generator | {"params": params}, z, y, True, mutable=["batch_stats"])
+
+    def logits(params, vectors, images, y):
+        params = spectral.normalize(params, vectors) if config.spectral_norm else params
+        return discriminator.apply({"params": params}, images, y, mutable=["batch_stats"])[0]
+
+    against, vectors = state.discriminator, state.vectors
+    for i in range(steps):
+        part = slice(i * size, (i + 1) * size)
+        own = None if y is None else y[part]
+        if steps > 1:
+            k_fake, k_penalty = jax.random.split(jax.random.split(k_steps, steps)[i])
+        else:
+            k_fake = k_latent
+        fake = generate(state.generator["params"], k_fake, own)[0]
+        vectors = spectral.advance(against, vectors) if config.spectral_norm else []
+
+        def loss_fn(params, part=part, own=own, fake=fake, vectors=vectors, k_penalty=k_penalty):
+            loss = adversarial.discriminator_loss(config.objective, logits(params, vectors, x[part], own),
+                                                  logits(params, vectors, fake, own)).mean()
+            if penalty is None:
+                return loss
+            return loss + penalty * adversarial.gradient_penalty(
+                lambda images: logits(params, vectors, images, own), x[part], fake, k_penalty).mean()
+
+        against = jax.tree.map(lambda p, g: p - 0.1 * g, against, jax.grad(loss_fn)(against))
+
+    def generator_loss(params):
+        fake, new = generate(params, k_latent, None if y is None else y[-size:])
+        own = None if y is None else y[-size:]
+        return adversarial.generator_loss(config.objective, logits(against, vectors, fake, own)).mean(), new
+
+    grads, new = jax.grad(generator_loss, has_aux=True)(state.generator["params"])
+    params = jax.tree.map(lambda p, g: p - 0.1 * g, state.generator["params"], grads)
+    return against, vectors, {"params": params} | new
+
+
+@pytest.mark.parametrize("settings", [
+    {"objective": "minimax"}, {"objective": "wgan_gp", "n_critic": 2},
+    {"network": "resnet", "objective": "hinge", "conditional": "concatenation", "spectral_norm": True, "n_critic": 2}], ids=str)
+def test_an_update_is_the_steps_of_the_discriminator_and_then_one_of_the_generator(settings):
+    config, model, state = made(**settings)
+    batch = examples(4 * gan.critic_steps(config))
+    new, aux = jit(model.learner.update)(state, batch, jax.random.key(2))
+    expected = jit(lambda state, batch, key: by_hand(config, state, batch, key))
+    against, vectors, made_by = expected(state, batch, jax.random.key(2))
+    close(new.discriminator, against, 1e-4)
+    close(new.vectors, vectors, 1e-4)
+    close(new.generator, made_by, 1e-4)
+    assert bool(new.vectors) == config.spectral_norm
+    assert ("penalty" in aux.metrics) == (config.objective == "wgan_gp")
+    assert aux.metrics["logit_real"].count == len(batch.images)
+    assert all(np.abs(a - b).max() > 0 for a, b in zip(jax.tree.leaves(new.generator["params"]),
+                                                       jax.tree.leaves(state.generator["params"]), strict=True) if a.ndim > 1)
+
+
+def test_what_is_sampled_is_a_running_mean_of_parameters_and_statistics():
+    _, model, state = made(ema_decay=0.15)
+    update = jit(model.learner.update)
+    close(model.learner.params(state), state.generator)
+    one, _ = update(state, examples(), jax.random.key(0))
+    two, _ = update(one, examples(), jax.random.key(1))
+    close(model.learner.params(one), jax.tree.map(lambda a, b: 0.1 * a + 0.9 * b, state.generator, one.generator))
+    close(model.learner.params(two), jax.tree.map(lambda a, b: 0.15 * a + 0.85 * b, one.ema, two.generator))  # 2 / 11 is longer
+
+
+def test_samples_are_images_made_with_running_statistics():
+    _, model, state = made()
+    params = model.learner.params(state)
+    x = jit(model.sample, static_argnums=2)(params, jax.random.key(0), 6)
+    assert x.shape == (6, *SPEC.shape)
+    assert 0 <= x.min() < x.max() <= 1
+    z = model.prior(jax.random.key(0), 6)
+    close(jit(model.decode)(params, z), x)
+    close(jit(model.decode)(params, z[:1]), x[:1])  # whatever else is in the batch
+
+
+def test_both_players_are_told_the_class():
+    conditional = "projection"
+    _, model, state = made(conditional=conditional)
+    z = jnp.tile(model.prior(jax.random.key(0), 1), (4, 1))
+    x = jit(model.decode)(state.ema, z, jnp.array([0, 1, 0, 1]))
+    close(x[:2], x[2:])
+    assert np.abs(x[0] - x[1]).max() > 1e-3
+    close(jit(model.decode)(state.ema, z), x)  # classes in turn
+    discriminator = nn.Discriminator("dcgan", 2, False, conditional)
+    params = {"params": jit(lambda key: nn.init(discriminator, key, x, jnp.zeros((4, 2))))(jax.random.key(3))["params"]}
+    told = [discriminator.apply(params, x[:1], jnp.eye(2)[i : i + 1]) for i in (0, 1)]
+    assert abs(float(told[0][0] - told[1][0])) > 1e-4
+
+
+def test_a_critic_under_the_penalty_sees_each_image_by_itself():
+    config = gan.Config(objective="wgan_gp", **SMALL)
+    with pytest.raises(UserError, match="discriminator_norm=batch ties the images of a batch together"):
+        gan.validate(gan.Config(objective="wgan_gp", discriminator_norm="batch"))
+    with pytest.raises(UserError, match="discriminator_norm=batch"):
+        gan.validate(gan.Config(gradient_penalty=1.0, discriminator_norm="batch"))
+    gan.validate(gan.Config(objective="hinge", discriminator_norm="batch"))
+    state = jax.eval_shape(gan.make(config, SPEC).learner.init, jax.random.key(0))
+    assert "BatchNorm_0" not in state.discriminator
+    assert "BatchNorm_0" in jax.eval_shape(gan.make(gan.Config(**SMALL), SPEC).learner.init, jax.random.key(0)).discriminator
+
+
+def test_batch_statistics_and_gradients_are_those_of_all_shards():
+    """Noise is a shard's own: here both shards have the same, and each half of a batch that is twice one half."""
+    config = gan.Config(**SMALL)
+    half = examples(2)
+    whole = Examples(*(jnp.concatenate([x, x]) for x in half))
+    state = jit(gan.make(config, SPEC).learner.init)(jax.random.key(1))
+    sharded = gan.make(config, SPEC, axis_name="shards").learner.update
+    several, _ = jit(jax.vmap(sharded, (None, 0, None), axis_name="shards"))(
+        state, jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), whole), jax.random.key(2))
+    alone, _ = jit(gan.make(config, SPEC).learner.update)(state, half, jax.random.key(2))
+    close(jax.tree.map(lambda x: x[0], several), jax.tree.map(lambda x: x[1], several))
+    close(jax.tree.map(lambda x: x[0], several), alone, 1e-4)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"epochs": 1, "total_steps": 5}, "give one"), ({"width": 0}, "width must be above 0"),
+    ({"n_critic": 0}, "n_critic must be above 0"), ({"ema_decay": 1.0}, "ema_decay must be at least 0 and below 1"),
+    ({"gradient_penalty": -1.0}, "gradient_penalty must be above 0"),
+    ({"discriminator_learning_rate": 0.0}, "discriminator_learning_rate must be above 0, got 0.0"),
+    ({"optim": OptimConfig(accumulate=2)}, "accumulate=2 would cut a batch whose statistics"),
+])
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        gan.validate(gan.Config(**settings))
+
+
+def test_data_that_does_not_fit_is_refused():
+    with pytest.raises(UserError, match="divisible by 4, and those of tiny are 8 x 6"):
+        gan.make(gan.Config(), SPEC._replace(shape=(8, 6, 1)))
+    with pytest.raises(UserError, match="conditional=projection needs labels"):
+        gan.make(gan.Config(conditional="projection"), SPEC._replace(num_classes=None))
+    with pytest.raises(UserError, match="batch_size=50 is above the 40 examples"):
+        gan.make_run(gan.Config(objective="wgan_gp", batch_size=10), SPEC)
+
+
+def test_epochs_are_passes_of_the_discriminator():
+    assert gan.total_steps(gan.Config(batch_size=8, epochs=3), SPEC) == 15
+    assert gan.total_steps(gan.Config(batch_size=4, epochs=3, objective="wgan_gp"), SPEC) == 6
+
+
+@pytest.mark.parametrize("objective", ["non_saturating", "wgan_gp"])
+def test_it_learns_two_images_and_which_class_each_is(objective):
+    """Images are bright above or bright below, by class."""
+    top = np.zeros((8, 8, 1), np.uint8)
+    top[:4] = 230
+    noise = np.random.default_rng(0).integers(0, 25, (40, 8, 8, 1)).astype(np.uint8)
+    labels = np.arange(40, dtype=np.int32) % 2
+    data = Examples(jnp.asarray(np.where(labels[:, None, None, None] == 0, top, top[::-1]) + noise), jnp.asarray(labels))
+    config = gan.Config(objective=objective, conditional="projection", batch_size=8, latent_size=4, width=8, total_steps=400,
+                        n_critic=2 if objective == "wgan_gp" else 1, ema_decay=0.9,
+                        optim=OptimConfig(learning_rate=2e-3, beta1=0.5))
+    driver = drive.device(lambda c: gan.make_run(c, SPEC), config, data, [0], quick=True)
+    state, report = driver.chunk(driver.start(), 400)
+    assert report.bad_step == -1
+    x = np.asarray(jit(gan.make(config, SPEC).sample, static_argnums=2)(driver.params(state), jax.random.key(0), 100))
+    lighter_above = x[:, :4].mean((1, 2, 3)) - x[:, 4:].mean((1, 2, 3))
+    assert (lighter_above[::2] > 0.5).mean() > 0.9
+    assert (lighter_above[1::2] < -0.5).mean() > 0.9
