@@ -1,0 +1,244 @@
+"""The VAE's other models: closed forms of a linear-Gaussian one, two layers of latents, likelihoods, classes, convolutions."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from generative import likelihoods
+from generative import vae as vaes
+from jaxdl import distributions, drive
+from jaxdl.errors import UserError
+from jaxdl.optim import Config as OptimConfig
+from jaxdl.types import DataSpec, Examples
+
+jit = functools.partial(jax.jit, compiler_options=drive.START_OPTIONS)  # compiles in less time
+RNG = np.random.default_rng(0)
+SPEC = DataSpec("tiny", 50, (2, 3, 1), 3)
+IMAGES = jnp.asarray(RNG.integers(0, 256, (20, 2, 3, 1)), jnp.uint8)
+
+
+# --- A linear decoder and a Gaussian likelihood: x = W z + b + noise is itself Gaussian.
+
+VARIANCE = 0.1
+W, OFFSET = 0.3 * RNG.normal(size=(2, 6)), RNG.uniform(size=6)
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """A VAE p(x) = N(b, W^T W + v I), with a posterior that is near the true one, and log p(x) of the images."""
+    config = vaes.Config(likelihood="gaussian", variance=VARIANCE, latent_size=2, hidden_sizes=())
+    vae = vaes.make(config, SPEC)
+    cov = np.linalg.inv(np.eye(2) + W @ W.T / VARIANCE)  # of the true posterior, Bishop (2006), eq. 2.117
+    gain = cov @ W / VARIANCE
+    head = {"mean": {"kernel": gain.T, "bias": -gain @ OFFSET},
+            "log_var": {"kernel": np.zeros((6, 2)), "bias": np.log(1.5 * np.diag(cov))}}
+    params = {"params": {"posterior": head, "pixels": {"kernel": W, "bias": OFFSET}}}
+    exact = stats.multivariate_normal(OFFSET, W.T @ W + VARIANCE * np.eye(6)).logpdf(np.asarray(IMAGES).reshape(20, 6) / 255)
+    return vae._replace(log_prob=jit(vae.log_prob, static_argnums=(3, 4))), jax.tree.map(jnp.float32, params), exact
+
+
+def test_importance_sampling_gives_the_closed_form(linear):
+    vae, params, exact = linear
+    found = vae.log_prob(params, Examples(IMAGES), jax.random.key(0), 5000, 500)
+    np.testing.assert_allclose(found, exact, atol=0.1)
+    assert abs(np.mean(found - exact)) < 0.01
+
+
+def test_the_bound_rises_with_samples_and_stays_below_what_it_bounds(linear):
+    vae, params, exact = linear
+    many = Examples(jnp.repeat(IMAGES, 400, 0))
+    means = [float(vae.log_prob(params, many, jax.random.key(1), k, k).mean()) for k in (1, 2, 5, 25)]
+    assert means == sorted(means)
+    assert np.diff(means).min() > 0.01
+    assert exact.mean() - 0.2 < means[-1] < exact.mean()
+    assert means[0] == pytest.approx(float(jnp.divide(*vae.measure(params, many, jax.random.key(2))["elbo"])), abs=0.03)
+
+
+# --- Objectives: the loss of an update by the definitions.
+
+
+def trained(**settings):
+    config = vaes.Config(**{"latent_size": 2, "hidden_sizes": (4,), "activation": "tanh", "batch_size": 20, "total_steps": 10,
+                            "optim": OptimConfig(optimizer="sgd", learning_rate=1.0)} | settings)
+    vaes.validate(config)
+    vae = vaes.make(config, SPEC)
+    state = jit(vae.learner.init)(jax.random.key(0))
+    return vae, state._replace(params=jax.tree.map(lambda x: 2 * x + 0.1, state.params))
+
+
+def loss_of(vae, state, key=0, labels=None):
+    new, aux = jit(vae.learner.update)(state, Examples(IMAGES, labels), jax.random.key(key))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(new.params))
+    return {name: float(mean.total / mean.count) for name, mean in aux.metrics.items()}, new
+
+
+def test_the_elbo_weighs_its_parts():
+    for settings, expected in (({}, lambda m: m["kl"] - m["reconstruction"]),
+                               ({"beta": 4.0, "num_samples": 3}, lambda m: 4 * m["kl"] - m["reconstruction"]),
+                               ({"free_bits": 100.0}, lambda m: 200 - m["reconstruction"]),
+                               ({"free_bits": 1e-6}, lambda m: m["kl"] - m["reconstruction"])):
+        metrics, _ = loss_of(*trained(**settings))
+        assert metrics["loss"] == pytest.approx(expected(metrics), rel=1e-4), settings
+
+
+def test_free_bits_leave_the_posterior_alone():
+    vae, state = trained(free_bits=100.0)
+    still = jax.tree.map(jnp.zeros_like, state.params["params"]["pixels"])  # nothing to reconstruct with
+    state = state._replace(params={"params": state.params["params"] | {"pixels": still}})
+    _, new = loss_of(vae, state)
+    for name in ("mean", "log_var"):
+        np.testing.assert_array_equal(new.params["params"]["posterior"][name]["kernel"],
+                                      state.params["params"]["posterior"][name]["kernel"])
+
+
+def test_free_bits_count_the_latent_numbers_over_all_shards():
+    config = vaes.Config(latent_size=2, hidden_sizes=(4,), batch_size=20, total_steps=10, free_bits=0.3, num_samples=1,
+                         optim=OptimConfig(optimizer="sgd", learning_rate=1.0), binarize="threshold")
+    alone, sharded = (vaes.make(config, SPEC, axis).learner for axis in (None, "shards"))
+    state = jit(alone.init)(jax.random.key(0))
+    silent = {"kernel": jnp.zeros((4, 2)), "bias": jnp.full(2, -30.0)}  # no noise: shards and the whole see the same
+    params = state.params["params"]
+    state = state._replace(params={"params": params | {"posterior": params["posterior"] | {"log_var": silent}}})
+    several, _ = jit(jax.vmap(lambda x: sharded.update(state, Examples(x), jax.random.key(0)), axis_name="shards"))(
+        IMAGES.reshape(2, 10, 2, 3, 1))
+    whole, _ = jit(alone.update)(state, Examples(IMAGES), jax.random.key(0))
+    for a, b in zip(jax.tree.leaves(several.params), jax.tree.leaves(whole.params), strict=True):
+        np.testing.assert_allclose(a[0], b, rtol=1e-4, atol=1e-4)
+
+
+def test_one_importance_sample_is_the_elbo_and_many_are_a_higher_bound():
+    one = loss_of(*trained(objective="iwae"))[0]
+    assert one["loss"] == pytest.approx(-one["reconstruction"] + one["kl"], abs=1.5)  # its KL is a sample
+    many = loss_of(*trained(objective="iwae", num_samples=200))[0]
+    assert many["loss"] < many["kl"] - many["reconstruction"] - 0.05
+
+
+def test_the_mean_of_weights_is_taken_before_the_logarithm():
+    log_w = jnp.array([[0.0, 1000.0], [np.log(3), 1000.0]])
+    np.testing.assert_allclose(vaes.log_mean_exp(log_w), [np.log(2), 1000], rtol=1e-6)
+
+
+# --- Two layers of latents.
+
+
+def test_two_layers_are_integrated_over_both():
+    """Probabilities of all binary images sum to one, and agree with an average over draws of the prior."""
+    vae, state = trained(second_latent_size=1, second_hidden_sizes=(3,))
+    state = state._replace(params=jax.tree.map(lambda x: 0.35 * x, state.params))  # or weights have heavy tails
+    bits = ((np.arange(64)[:, None] >> np.arange(6)) & 1).astype(np.uint8)
+    images = Examples(jnp.asarray(255 * bits.reshape(64, 2, 3, 1)))
+    log_prob = jit(vae.log_prob, static_argnums=(3, 4))(state.params, images, jax.random.key(0), 4000, 1000)
+    assert np.exp(log_prob).sum() == pytest.approx(1, abs=0.01)
+    drawn = jit(vae.sample, static_argnums=2)(state.params, jax.random.key(1), 20_000).reshape(-1, 6)
+    expected = np.stack([np.prod(np.where(b == 1, drawn, 1 - drawn), 1).mean() for b in bits])
+    np.testing.assert_allclose(np.exp(log_prob), expected, atol=4e-3)
+    assert vae.prior(jax.random.key(0), 5).shape == (5, 1)
+    assert vae.encode(state.params, images, jax.random.key(0)).shape == (64, 1)
+    assert loss_of(vae, state)[0]["kl"] > 0
+
+
+# --- Likelihoods.
+
+
+def test_a_discretized_logistic_is_a_distribution_at_any_scale():
+    x = jnp.arange(256.0)
+    for mean in (-40.0, 0.0, 100.3, 255.0, 400.0):
+        for log_scale in (-6.0, 0.0, 3.0, 8.0):
+            log_p = distributions.discretized_logistic_log_prob(x, jnp.float32(mean), jnp.float32(log_scale))
+            assert np.exp(log_p).sum() == pytest.approx(1, abs=1e-5)
+            cdf = stats.logistic(mean, math.exp(log_scale)).cdf
+            p = np.diff(np.concatenate([[0], cdf(np.arange(255) + 0.5), [1]]))
+            np.testing.assert_allclose(np.exp(log_p), p, atol=2e-6)
+            big = p > 1e-12  # float64 loses digits in the difference below
+            np.testing.assert_allclose(log_p[big], np.log(p[big]), rtol=1e-3, atol=1e-3)
+
+
+def test_a_discretized_logistic_has_gradients_everywhere():
+    x = jnp.array([0.0, 1.0, 128.0, 254.0, 255.0])
+    for mean, log_scale in ((0.0, -7.0), (128.0, -7.0), (300.0, 0.0), (-1e4, 1.0), (100.0, 15.0)):
+        grads = jax.grad(lambda m, s: distributions.discretized_logistic_log_prob(x, m, s).sum(), (0, 1))(mean, log_scale)
+        assert np.isfinite(grads).all()
+
+
+def test_log1mexp_at_both_ends():
+    x = np.array([1e-30, 1e-5, 0.5, math.log(2), 1.0, 20.0, 80.0])
+    np.testing.assert_allclose(distributions.log1mexp(jnp.float32(x)), np.log(-np.expm1(-x)), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(jax.vmap(jax.grad(distributions.log1mexp))(jnp.float32(x)), 1 / np.expm1(x), rtol=1e-4)
+
+
+def test_pixels_of_each_likelihood():
+    x = jnp.asarray(IMAGES.reshape(20, 6) / 255, jnp.float32)
+    out = jnp.asarray(RNG.normal(size=(4, 20, 2, 6)), jnp.float32)
+    gaussian = likelihoods.make("gaussian", variance=0.2)
+    expected = stats.norm(out[..., 0, :], math.sqrt(0.2)).logpdf(x).sum(-1)
+    np.testing.assert_allclose(gaussian.log_prob(out[..., :1, :], x), expected, rtol=1e-4)
+    learned = likelihoods.make("gaussian")
+    assert (gaussian.outputs, learned.outputs) == (1, 2)
+    low = -np.log(12) - 2 * np.log(255)
+    scale = np.sqrt(np.exp(low + np.log1p(np.exp(out[..., 1, :] - low))))
+    np.testing.assert_allclose(learned.log_prob(out, x), stats.norm(out[..., 0, :], scale).logpdf(x).sum(-1), rtol=1e-3)
+    bins = likelihoods.make("discretized_logistic")
+    assert (bins.log_prob(out, x) < 0).all()  # probabilities, not densities
+    exact = out.at[..., 0, :].set(x).at[..., 1, :].set(-50.0)
+    assert bins.log_prob(exact, x).min() > -1.0
+    for made in (gaussian, learned, bins):
+        assert np.array_equal(made.target(IMAGES, jax.random.key(0)), x)
+        assert 0 <= made.mean(out[..., : made.outputs, :]).min() <= made.mean(out[..., : made.outputs, :]).max() <= 1
+
+
+def test_fixed_bits_are_a_function_of_the_image_and_as_frequent_as_it_is_bright():
+    grey = jnp.asarray(RNG.integers(0, 256, (3000, 4, 4, 1)), jnp.uint8)
+    bits = likelihoods.binarized(grey, jax.random.key(0), "fixed")
+    np.testing.assert_array_equal(bits, likelihoods.binarized(grey, jax.random.key(1), "fixed"))
+    order = RNG.permutation(3000)
+    np.testing.assert_array_equal(bits[order], likelihoods.binarized(grey[order], jax.random.key(0), "fixed"))
+    p = np.asarray(grey).reshape(3000, 16) / 255
+    z = (np.asarray(bits) - p).sum(0) / np.sqrt((p * (1 - p)).sum(0))
+    assert np.abs(z).max() < 4.5
+    same = likelihoods.binarized(jnp.full((1, 60, 60, 1), 128, jnp.uint8), jax.random.key(0), "fixed")
+    assert 0.45 < same.mean() < 0.55
+    residual = np.asarray(bits) - p
+    assert abs((residual[:, 0] * residual[:, 1]).mean()) < 0.02
+    changed = grey.at[:, 0, 0, 0].add(1)
+    assert 0.2 < np.mean(likelihoods.binarized(changed, jax.random.key(0), "fixed")[:, 1:] != bits[:, 1:]) < 0.45
+
+
+# --- Classes and convolutions.
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"network": "conv", "conv_channels": (2, 3), "likelihood": "discretized_logistic"}], ids=str)
+def test_a_conditional_model_is_told_the_class_on_both_sides(settings):
+    vae, state = trained(conditional=True, **settings)
+    labels = jnp.arange(20) % 3
+    loss_of(vae, state, labels=labels)
+    z = vae.prior(jax.random.key(0), 1)
+    first, second = (jit(vae.decode)(state.params, z, jnp.array([c])) for c in (0, 1))
+    assert first.shape == (1, 2, 3, 1)
+    assert np.abs(first - second).max() > 1e-3
+    codes = [jit(vae.encode)(state.params, Examples(IMAGES[:1], jnp.array([c])), jax.random.key(0)) for c in (0, 1)]
+    assert np.abs(codes[0] - codes[1]).max() > 1e-3
+    in_turn = vae.sample(state.params, jax.random.key(1), 4)
+    np.testing.assert_allclose(in_turn, vae.sample(state.params, jax.random.key(1), 4, jnp.array([0, 1, 2, 0])), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"objective": "iwae", "beta": 2.0}, "beta=2.0 and free_bits=0.0 change the KL, which objective=iwae does not have"),
+    ({"variance": 1.0}, "variance=1.0 is of likelihood=gaussian, and likelihood is bernoulli"),
+    ({"num_samples": 0}, "num_samples must be above 0"), ({"free_bits": -1.0}, "free_bits must be 0 or above"),
+    ({"second_latent_size": 0}, "second_latent_size must be above 0"), ({"beta": 0.0}, "beta must be above 0"),
+    ({"network": "conv", "conv_channels": ()}, "conv_channels must be at least one for network=conv"),
+])
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        vaes.validate(vaes.Config(**settings))
+
+
+def test_a_conditional_model_needs_labels():
+    with pytest.raises(UserError, match="conditional=True needs labels, and the dataset tiny has none"):
+        vaes.make(vaes.Config(conditional=True), SPEC._replace(num_classes=None))
