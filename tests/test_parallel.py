@@ -144,7 +144,8 @@ CASES = {
     "reinforce": Case(policy_learner(reinforce), trajectory(), noisy=False),
     "reinforce, left out": Case(policy_learner(reinforce, baseline="leave_one_out", episodes="complete"), trajectory(),
                                 noisy=False),
-    "vae": Case(vae_learner, Examples(jax.random.randint(jax.random.key(0), (B, 3, 3, 1), 0, 256).astype(jnp.uint8)), noisy=True),
+    "vae": Case(vae_learner, Examples(jax.random.randint(jax.random.key(0), (B, 3, 3, 1), 0, 256).astype(jnp.uint8)),
+                noisy=True),
 }
 
 

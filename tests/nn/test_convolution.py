@@ -67,6 +67,51 @@ def test_values_and_two_orders_of_derivatives_are_laxs(x, k, strides, padding, b
           jax.jit(derivatives(lambda x, k: reference(x, k, strides, padding)))(*args))
 
 
+TRANSPOSED = [  # images, kernel, strides, padding
+    ((2, 5, 4, 3), (4, 4, 3, 2), (2, 2), "SAME"),
+    ((2, 3, 4, 3), (2, 3, 3, 2), (3, 1), "VALID"),  # a stride longer than the window
+    ((2, 4, 3, 3), (3, 3, 3, 2), (2, 2), ((4, 3), (1, 2))),  # more padding than the window
+]
+
+
+def transposed_reference(x, k, strides, padding):
+    return lax.conv_transpose(x, k, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.mark.parametrize(("x", "k", "strides", "padding"), TRANSPOSED)
+def test_transposed_convolutions_and_two_orders_of_derivatives_are_laxs(x, k, strides, padding):
+    args = draw(x, k)
+    check(jax.jit(derivatives(lambda x, k: nn.conv_transpose(x, k, strides, padding)))(*args),
+          jax.jit(derivatives(lambda x, k: transposed_reference(x, k, strides, padding)))(*args))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 1))])
+@pytest.mark.parametrize("window", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("strides", [(1, 2), (3, 4)])
+def test_transposed_images_have_laxs_sides(padding, window, strides):
+    x, k = jnp.zeros((1, 3, 4, 1)), jnp.zeros((window, window, 1, 1))
+    ours, theirs = (jax.eval_shape(lambda x, k, conv=conv: conv(x, k, strides, padding), x, k)
+                    for conv in (nn.conv_transpose, transposed_reference))
+    assert ours.shape == theirs.shape
+
+
+def test_a_transposed_population_is_its_members():
+    x, k, strides, padding = TRANSPOSED[0]
+    x, k = draw((3, *x), (3, *k))
+    together = jax.jit(jax.vmap(lambda x, k: nn.conv_transpose(x, k, strides, padding)))(x, k)
+    check(together, jnp.stack([nn.conv_transpose(x[i], k[i], strides, padding) for i in range(3)]))
+
+
+def test_the_transposed_module_is_flaxs_with_the_same_parameters():
+    settings = {"features": 5, "kernel_size": (4, 3), "strides": (2, 1)}
+    ours, theirs = nn.ConvTranspose(**settings), linen.ConvTranspose(**settings)
+    x = jax.random.normal(jax.random.key(0), (2, 7, 6, 3))
+    variables = theirs.init(jax.random.key(1), x)
+    check(ours.init(jax.random.key(1), x), variables)
+    variables = jax.tree.map(lambda p: p + 0.1, variables)
+    check(ours.apply(variables, x), theirs.apply(variables, x))
+
+
 def test_bfloat16_keeps_its_type_and_its_two_digits():
     x, k, strides, padding = CASES[0]
     args = draw(x, k, jnp.bfloat16)
@@ -135,8 +180,9 @@ def test_forward_mode_needs_plain_lax():
         jax.jvp(lambda k: nn.conv(x, k), (k,), (k,))
 
 
-def test_accelerators_get_plain_lax(monkeypatch):
+@pytest.mark.parametrize("conv", [nn.conv, nn.conv_transpose])
+def test_accelerators_get_plain_lax(conv, monkeypatch):
     x, k = draw((1, 4, 4, 1), (2, 2, 1, 1))
-    on_cpu, plain = jax.make_jaxpr(nn.conv)(x, k), jax.make_jaxpr(lambda x, k: nn.conv(x, k, plain=True))(x, k)
+    on_cpu, plain = jax.make_jaxpr(conv)(x, k), jax.make_jaxpr(lambda x, k: conv(x, k, plain=True))(x, k)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert str(jax.make_jaxpr(lambda x, k: nn.conv(x, k))(x, k)) == str(plain) != str(on_cpu)
+    assert str(jax.make_jaxpr(lambda x, k: conv(x, k))(x, k)) == str(plain) != str(on_cpu)
