@@ -26,8 +26,8 @@ from jaxdl.errors import CheckpointError, UserError
 from jaxdl.types import DataSpec, Examples
 
 JUDGES = {  # the first is the one whose figures have plain names
-    "conv": (classifier.Config(epochs=6), 0),
-    "mlp": (classifier.Config(epochs=6, network="mlp", hidden_sizes=(256, 128)), 1),
+    "conv": (classifier.Config(total_steps=3600), 0),
+    "mlp": (classifier.Config(total_steps=3600, network="mlp", hidden_sizes=(256, 128)), 1),
 }
 _BLOCK = 1000  # images at a time
 
