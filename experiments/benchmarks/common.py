@@ -15,14 +15,17 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # memory of large arrays in pages of 2 MB
 
-def main(script: str, sides: dict[str, tuple[str, Callable[[argparse.Namespace], dict]]], ratios: dict[str, tuple],
+
+def main(script: str, sides: dict[str, tuple], ratios: dict[str, tuple],
          more: Callable[[argparse.ArgumentParser], None] = lambda parser: None, cores: str = "0") -> None:
     """The command line of a benchmark.
 
     Args:
         script: the benchmark's `__file__`.
-        sides: name -> ("jaxdl" or "peers", whose Python runs it; the function that measures it).
+        sides: name -> ("jaxdl" or "peers", whose Python runs it; the function that measures it; more of its environment,
+            where there is any).
         ratios: what to report -> (side, other side, figure, "higher" or "lower" is better).
         more: adds arguments of its own.
         cores: that every side runs on.
@@ -41,8 +44,8 @@ def main(script: str, sides: dict[str, tuple[str, Callable[[argparse.Namespace],
         parser.error("--peers is needed: python -m venv peers && peers/bin/pip install torch '.[bench]'")
     rows: dict[str, list[dict]] = {name: [] for name in sides}
     for repeat in range(args.repeats):
-        for name, (who, _) in sides.items():
-            row = _measure(script, name, sys.executable if who == "jaxdl" else args.peers, args.cores, repeat)
+        for name, (who, _, *more_env) in sides.items():
+            row = _measure(script, name, sys.executable if who == "jaxdl" else args.peers, args.cores, repeat, *more_env)
             rows[name].append(row)
             print(f"{repeat + 1}/{args.repeats} {name}: {row}", file=sys.stderr, flush=True)
     medians = {name: {k: statistics.median(r[k] for r in runs) if isinstance(v, (int, float)) else v
@@ -84,9 +87,9 @@ def seed() -> int:
     return int(os.environ.get("BENCHMARK_SEED", 0))
 
 
-def _measure(script: str, side: str, python: str, cores: str, repeat: int) -> dict:
+def _measure(script: str, side: str, python: str, cores: str, repeat: int, more: dict[str, str] | None = None) -> dict:
     env = dict(os.environ, OMP_NUM_THREADS=str(_count(cores)), JAX_PLATFORMS="cpu", XLA_FLAGS="",
-               JAX_ENABLE_COMPILATION_CACHE="false", BENCHMARK_SEED=str(repeat))
+               JAX_ENABLE_COMPILATION_CACHE="false", BENCHMARK_SEED=str(repeat), **(more or {}))
     began = time.perf_counter()
     done = subprocess.run(["taskset", "-c", cores, python, script, "--side", side, *_own(sys.argv[1:])],
                           env=env, capture_output=True, text=True)
