@@ -6,7 +6,7 @@ then one of the generator. With one step the generated batch is made once: the d
 gets its gradient through the discriminator as it is then. What is sampled is a running mean of the generator's parameters and
 statistics (Yazici et al., "The unusual effectiveness of averaging in GAN training", 2019).
 
-How this differs from DCGAN and SNGAN: networks as small as the images need, initial kernels uniform with variance 1 / fan_in.
+How this differs from DCGAN and SNGAN: networks as small as the images need, initial kernels uniform.
 
 Shapes: `B` batch, `N` images, `H W C` an image, `Z` latent, `Y` classes, `n` steps of the discriminator.
 """

@@ -10,12 +10,12 @@ from jaxdl.nn.convolution import Conv, ConvTranspose, conv, conv_transpose
 from jaxdl.nn.gan import Discriminator, Generator
 from jaxdl.nn.heads import CategoricalHead, GaussianHead, QHead
 from jaxdl.nn.images import ConvDecoder, ConvEncoder, smallest
-from jaxdl.nn.initializers import Uniform, glorot_uniform, he_uniform, init, lecun_uniform
+from jaxdl.nn.initializers import Uniform, glorot_uniform, he_uniform, init, lecun_uniform, small_uniform
 from jaxdl.nn.noisy import NoisyDense, noise
 from jaxdl.nn.recurrent import GRU, LSTM, zero_carry
 from jaxdl.nn.torsos import MLP, NatureConv, activation, encode
 
 __all__ = ["GRU", "LSTM", "MLP", "CategoricalHead", "Conv", "ConvDecoder", "ConvEncoder", "ConvTranspose", "Discriminator",
            "GaussianHead", "Generator", "NatureConv", "NoisyDense", "QHead", "Uniform", "activation", "conv",
-           "conv_transpose", "encode", "glorot_uniform", "he_uniform", "init", "lecun_uniform", "noise", "smallest",
-           "zero_carry"]
+           "conv_transpose", "encode", "glorot_uniform", "he_uniform", "init", "lecun_uniform", "noise", "small_uniform",
+           "smallest", "zero_carry"]

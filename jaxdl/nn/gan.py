@@ -4,6 +4,8 @@ Radford et al., "Unsupervised representation learning with deep convolutional GA
 Miyato et al., "Spectral normalization" (2018), table 3, with as many blocks as the smaller images need. Classes are
 one-hot `y` [B, Y], or None; a generator gets a linear embedding of them beside its latent.
 
+Kernels begin small, as DCGAN's do: with steps of a fixed size they turn sooner.
+
 Shapes: `B` batch, `Z` latent, `H W C` an image, `Y` classes, `F` features.
 """
 
@@ -14,10 +16,11 @@ import jax.numpy as jnp
 from flax import linen
 
 from jaxdl.nn.convolution import Conv, ConvTranspose
-from jaxdl.nn.initializers import lecun_uniform
+from jaxdl.nn.initializers import Uniform, small_uniform
 from jaxdl.types import Array
 
 _EMBEDDING = 32  # numbers that a class becomes for the generator
+_LIKE_LATENTS = Uniform(1.0, "one")  # of the variance of what they stand beside
 
 
 class BatchNorm(linen.Module):
@@ -45,13 +48,13 @@ class Generator(linen.Module):
             return jax.nn.relu(BatchNorm(train, self.axis_name)(x))
 
         if y is not None:
-            z = jnp.concatenate([z, _dense(_EMBEDDING, use_bias=False)(y)], -1)
+            z = jnp.concatenate([z, linen.Dense(_EMBEDDING, use_bias=False, kernel_init=_LIKE_LATENTS)(y)], -1)
         height, width = self.shape[0] // 4, self.shape[1] // 4
         x = _dense(height * width * 2 * self.width, use_bias=self.network == "resnet")(z)
         x = x.reshape(-1, height, width, 2 * self.width)
         if self.network == "dcgan":
-            x = norm(ConvTranspose(self.width, (4, 4), (2, 2), use_bias=False, kernel_init=lecun_uniform)(norm(x)))
-            return jnp.tanh(ConvTranspose(self.shape[2], (4, 4), (2, 2), kernel_init=lecun_uniform)(x))
+            x = norm(ConvTranspose(self.width, (4, 4), (2, 2), use_bias=False, kernel_init=small_uniform)(norm(x)))
+            return jnp.tanh(ConvTranspose(self.shape[2], (4, 4), (2, 2), kernel_init=small_uniform)(x))
         for channels in (2 * self.width, self.width):
             h = _conv(channels, use_bias=False)(_doubled(norm(x)))
             x = _conv(channels)(norm(h)) + _doubled(_conv(channels, 1)(x))
@@ -77,8 +80,8 @@ class Discriminator(linen.Module):
             planes = jnp.broadcast_to(y[:, None, None, :], (*x.shape[:3], y.shape[-1]))
             x = jnp.concatenate([x, planes], -1)
         if self.network == "dcgan":
-            x = jax.nn.leaky_relu(Conv(self.width, (4, 4), (2, 2), kernel_init=lecun_uniform)(x), 0.2)
-            x = Conv(2 * self.width, (4, 4), (2, 2), use_bias=not self.batch_norm, kernel_init=lecun_uniform)(x)
+            x = jax.nn.leaky_relu(Conv(self.width, (4, 4), (2, 2), kernel_init=small_uniform)(x), 0.2)
+            x = Conv(2 * self.width, (4, 4), (2, 2), use_bias=not self.batch_norm, kernel_init=small_uniform)(x)
             x = jax.nn.leaky_relu(BatchNorm(True, self.axis_name)(x) if self.batch_norm else x, 0.2)
             features, flat = x.sum((1, 2)), x.reshape(len(x), -1)
         else:
@@ -95,11 +98,11 @@ class Discriminator(linen.Module):
 
 
 def _dense(width: int, **settings: Any) -> linen.Dense:
-    return linen.Dense(width, kernel_init=lecun_uniform, **settings)
+    return linen.Dense(width, kernel_init=small_uniform, **settings)
 
 
 def _conv(channels: int, window: int = 3, **settings: Any) -> Conv:
-    return Conv(channels, (window, window), kernel_init=lecun_uniform, **settings)
+    return Conv(channels, (window, window), kernel_init=small_uniform, **settings)
 
 
 def _doubled(x: Array) -> Array:

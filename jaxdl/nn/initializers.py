@@ -3,7 +3,8 @@
     kernel ~ U(-a, a),  a = sqrt(3 * scale / fan)    (variance scale / fan)
 
 with fan = fan_in for LeCun et al. (1998, scale 1) and He et al. (2015, scale 2), (fan_in + fan_out) / 2 for Glorot &
-Bengio (2010, scale 1). A kernel is [..., in, out], its leading axes a window, which counts into both fans.
+Bengio (2010, scale 1), and 1 for the small numbers of DCGAN (Radford et al. 2016, deviation 0.02). A kernel is [..., in, out],
+its leading axes a window, which counts into both fans.
 
 Shapes: `B` batch.
 """
@@ -24,13 +25,13 @@ class Uniform(NamedTuple):
     """A uniform initializer, usable wherever flax takes a `kernel_init`."""
 
     scale: float
-    fan: Literal["in", "average"]
+    fan: Literal["in", "average", "one"]
 
     def bound(self, shape: tuple[int, ...]) -> float:
         """The `a` of U(-a, a) for a kernel [..., in, out]."""
         window = math.prod(shape[:-2])
         fan_in, fan_out = window * shape[-2], window * shape[-1]
-        return math.sqrt(3 * self.scale / (fan_in if self.fan == "in" else (fan_in + fan_out) / 2))
+        return math.sqrt(3 * self.scale / {"in": fan_in, "average": (fan_in + fan_out) / 2, "one": 1}[self.fan])
 
     def __call__(self, key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
         """A kernel [..., in, out]."""
@@ -41,6 +42,7 @@ class Uniform(NamedTuple):
 lecun_uniform = Uniform(1.0, "in")
 he_uniform = Uniform(2.0, "in")
 glorot_uniform = Uniform(1.0, "average")
+small_uniform = Uniform(0.02**2, "one")
 
 
 def init(module: linen.Module, key: Key, *inputs: Any) -> PyTree:
