@@ -3,12 +3,15 @@
     plain       3x3, 64 -> 64 channels, 32 images of 28x28
     strided     4x4 of stride 2, 64 -> 128 channels, 64 images of 14x14
     transposed  4x4 of stride 2, 128 -> 64 channels, 64 images of 7x7
+    masked      3x3, 32 -> 32 channels, 32 images of 28x28, the centre seen
+    masked_first  7x7, 1 -> 64 channels, 32 images of 28x28, the centre not seen
 
 Ours and lax within a loop inside one program, as in training. PyTorch in either layout of memory, with huge pages.
 """
 
 import statistics
 import time
+from functools import partial
 
 import common
 
@@ -16,7 +19,10 @@ CASES = {  # images, kernel [h, w, in, out], stride
     "plain": ((32, 28, 28, 64), (3, 3, 64, 64), 1),
     "strided": ((64, 14, 14, 64), (4, 4, 64, 128), 2),
     "transposed": ((64, 7, 7, 128), (4, 4, 128, 64), 2),
+    "masked": ((32, 28, 28, 32), (3, 3, 32, 32), 1),
+    "masked_first": ((32, 28, 28, 1), (7, 7, 1, 64), 1),
 }
+SEEN = {"masked": 5, "masked_first": 24}  # places of the window, from its first on
 STEPS, STRETCHES = 20, 5
 
 
@@ -45,9 +51,10 @@ def _jax(plain: bool) -> dict:
 
     from jaxdl import drive, nn
 
+    masks = {"masked": nn.causal_mask((3, 3), "B"), "masked_first": nn.causal_mask((7, 7), "A")}
     found = {}
     for name, (shape, window, stride) in CASES.items():
-        conv = nn.conv_transpose if name == "transposed" else nn.conv
+        conv = nn.conv_transpose if name == "transposed" else partial(nn.conv, mask=masks.get(name))
         x, k = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate((shape, window)))
 
         def step(_, carry, conv=conv, stride=stride):
@@ -86,11 +93,13 @@ def _torch(channels_last: bool) -> dict:
             x, k = (v.to(memory_format=torch.channels_last) for v in (x, k))
         x.requires_grad_()
         k.requires_grad_()
+        places = torch.arange(window[0] * window[1]).reshape(window[:2])
+        mask = (places < SEEN[name]).float() if name in SEEN else None
         conv = functional.conv_transpose2d if transposed else functional.conv2d
 
-        def run(x=x, k=k, conv=conv, stride=stride) -> None:
+        def run(x=x, k=k, conv=conv, mask=mask, stride=stride, padding=1 if stride > 1 else window[0] // 2) -> None:
             for _ in range(STEPS):
-                y = conv(x, k, stride=stride, padding=1)
+                y = conv(x, k if mask is None else k * mask, stride=stride, padding=padding)
                 dx, dk = torch.autograd.grad(y, (x, k), y.detach())
                 with torch.no_grad():
                     x -= 1e-6 * dx

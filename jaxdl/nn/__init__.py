@@ -6,7 +6,7 @@ begin uniform with variance 1 / fan_in (LeCun et al. 1998), biases at zero; `ini
 Shapes: `B` batch, `H W C` an image, `F` features.
 """
 
-from jaxdl.nn.convolution import Conv, ConvTranspose, conv, conv_transpose
+from jaxdl.nn.convolution import Conv, ConvTranspose, causal_mask, conv, conv_transpose
 from jaxdl.nn.gan import Discriminator, Generator
 from jaxdl.nn.heads import CategoricalHead, GaussianHead, QHead
 from jaxdl.nn.images import ConvDecoder, ConvEncoder, smallest
@@ -16,6 +16,6 @@ from jaxdl.nn.recurrent import GRU, LSTM, zero_carry
 from jaxdl.nn.torsos import MLP, NatureConv, activation, encode
 
 __all__ = ["GRU", "LSTM", "MLP", "CategoricalHead", "Conv", "ConvDecoder", "ConvEncoder", "ConvTranspose", "Discriminator",
-           "GaussianHead", "Generator", "NatureConv", "NoisyDense", "QHead", "Uniform", "activation", "conv",
-           "conv_transpose", "encode", "glorot_uniform", "he_uniform", "init", "lecun_uniform", "noise", "small_uniform",
-           "smallest", "zero_carry"]
+           "GaussianHead", "Generator", "NatureConv", "NoisyDense", "QHead", "Uniform", "activation", "causal_mask",
+           "conv", "conv_transpose", "encode", "glorot_uniform", "he_uniform", "init", "lecun_uniform", "noise",
+           "small_uniform", "smallest", "zero_carry"]

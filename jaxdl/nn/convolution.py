@@ -9,10 +9,12 @@ with the cotangent of the output in the place of the argument that is missing. O
 XLA's CPU backend runs F at the speed of a matrix product, but lax's own X and W, convolutions with dilated or transposed
 operands, at a hundredth to a tenth of it inside a loop, which training is. Here X is a forward convolution and W a matrix
 product. Both first turn a stride s into a stride of 1: cells of s x s pixels become channels, and the kernel a kernel over
-cells (n of them), filled up with zeros. Accelerators take lax's own rules: their libraries have kernels for all three.
+cells (n of them), filled up with zeros. Windows of 2 or 3 on enough channels are computed with fewer products (`winograd`),
+and rows and columns of a kernel that are wholly masked are cut off. Accelerators take lax's own rules: their libraries have
+kernels for all three.
 
 Shapes: `B` batch, `H W` an image, `C` channels in, `P Q` the image of the output, `O` channels out, `h w` the window of a
-kernel, [h, w, C, O].
+kernel, [h, w, C, O], `G` groups of channels.
 """
 
 from collections.abc import Sequence
@@ -21,12 +23,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen
 from jax import lax
 
+from jaxdl.nn import winograd
 from jaxdl.types import Array
 
+Mask = tuple[tuple[tuple[tuple[int, ...], ...], ...], ...]  # [h, w, G, G'] of 0 and 1, see `causal_mask`
+
 _BLOCK_BYTES = 2**20  # of patches made at a time: half to all of a core's L2 cache
+# Windows that `winograd` is faster on, and the channels that it takes: of forward convolutions, and of gradients to the kernel.
+_FORWARD_CHANNELS = {(3, 3): 64, (2, 2): 128}
+_KERNEL_CHANNELS = {(3, 3): 32, (2, 3): 32}
 
 
 class _Axis(NamedTuple):
@@ -50,7 +59,7 @@ class _Axis(NamedTuple):
 
 
 def conv(x: Array, kernel: Array, strides: tuple[int, int] = (1, 1), padding: str | Sequence[tuple[int, int]] = "VALID", *,
-         plain: bool = False) -> Array:
+         mask: Mask | None = None, plain: bool = False) -> Array:
     """Convolve images: [B, H, W, C], [h, w, C, O] -> [B, P, Q, O].
 
     What is fast is decided when it is traced, by the default backend. (`lax.platform_dependent` would decide when it is
@@ -59,14 +68,67 @@ def conv(x: Array, kernel: Array, strides: tuple[int, int] = (1, 1), padding: st
     Args:
         strides: rows and columns from one window to the next.
         padding: "VALID", "SAME", or zeros (before, after) the rows and the columns.
+        mask: 0 and 1, [h, w, G, G'], by which the kernel is multiplied: each of the G groups of channels in, and of the G'
+            groups out, shares its entries. 1 divides every number of channels.
         plain: lax's own convolution everywhere. Forward mode (`jax.jvp`, `jax.hessian`) needs it on a CPU.
+
+    Raises:
+        ValueError: the mask does not fit the kernel.
     """
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     axes = tuple(_Axis(*a, *pads) for *a, pads in zip(x.shape[1:3], kernel.shape[:2], strides, padding, strict=True))
+    ones = None if mask is None else _spread(mask, kernel.shape)
+    if ones is not None:
+        kernel = kernel * ones.astype(kernel.dtype)
     if plain or jax.default_backend() != "cpu":
         return _lax(x, kernel, strides, [(a.low, a.high) for a in axes])
+    if ones is not None and ones.any():
+        spans = [np.flatnonzero(ones.any((1 - i, 2, 3)))[[0, -1]] for i in range(2)]  # first and last that are not all zero
+        axes = tuple(_Axis(a.size, last + 1 - first, a.stride, a.low - first, a.high - (a.window - 1 - last))
+                     for a, (first, last) in zip(axes, np.array(spans).tolist(), strict=True))
+        kernel = kernel[tuple(slice(first, last + 1) for first, last in spans)]
     return _forward(x, kernel, axes)
+
+
+def causal_mask(window: tuple[int, int], kind: str, groups: int = 1) -> Mask:
+    """Mask of a kernel that sees only what comes before its centre: rows from the top, pixels of a row from the left.
+
+    van den Oord et al. 2016 (arXiv:1601.06759), figure 2. With groups of channels (red, green, blue), each a contiguous part of
+    them, the centre comes in that order: kind "A", of a first layer, lets group i see groups < i of the centre, "B" those <= i.
+
+    Args:
+        window: odd numbers of rows and columns.
+        kind: "A" or "B".
+        groups: of the channels in and of the channels out.
+
+    Returns:
+        0 and 1, [h, w, groups, groups], as tuples: hashable, a field of `Conv`.
+
+    Raises:
+        ValueError: an even window, another kind.
+    """
+    if kind not in ("A", "B"):
+        raise ValueError(f"kind is {kind!r}; it is 'A' (the centre is not seen) or 'B' (it is)")
+    h, w = window
+    if h % 2 == 0 or w % 2 == 0:
+        raise ValueError(f"window is {tuple(window)}; it has a centre only if both are odd")
+    centre = h // 2 * w + w // 2
+
+    def entry(place: int, before: int, after: int) -> int:
+        return int(place < centre or (place == centre and before < after + (kind == "B")))
+
+    return tuple(tuple(tuple(tuple(entry(i * w + j, a, b) for b in range(groups)) for a in range(groups)) for j in range(w))
+                 for i in range(h))
+
+
+def _spread(mask: Mask, shape: Sequence[int]) -> np.ndarray:
+    """[h, w, G, G'] -> [h, w, C, O]."""
+    ones = np.asarray(mask, np.float32)
+    if ones.ndim != 4 or ones.shape[:2] != tuple(shape[:2]) or shape[2] % ones.shape[2] or shape[3] % ones.shape[3]:
+        raise ValueError(f"a mask [h, w, G, G'] of shape {list(ones.shape)} does not fit a kernel of shape {list(shape)}: the "
+                         "window is the kernel's, and each number of groups divides its number of channels")
+    return ones.repeat(shape[2] // ones.shape[2], 2).repeat(shape[3] // ones.shape[3], 3)
 
 
 def conv_transpose(x: Array, kernel: Array, strides: tuple[int, int] = (1, 1),
@@ -102,7 +164,10 @@ def _transposed_padding(window: int, stride: int, padding: str) -> tuple[int, in
 
 
 class Conv(linen.Module):
-    """`linen.Conv` by `conv`: the same parameters, "kernel" [h, w, C, O] and "bias" [O]; [..., H, W, C] -> [..., P, Q, O]."""
+    """`linen.Conv` by `conv`: the same parameters, "kernel" [h, w, C, O] and "bias" [O]; [..., H, W, C] -> [..., P, Q, O].
+
+    A mask is of 0 and 1, [h, w, G, G'] in tuples, as `causal_mask` makes it; the kernel keeps its whole shape.
+    """
 
     features: int
     kernel_size: tuple[int, int]
@@ -111,6 +176,7 @@ class Conv(linen.Module):
     use_bias: bool = True
     dtype: Any = None
     kernel_init: linen.initializers.Initializer = linen.initializers.lecun_normal()
+    mask: Mask | None = None
     plain: bool = False
 
     @linen.compact
@@ -118,7 +184,7 @@ class Conv(linen.Module):
         kernel = self.param("kernel", self.kernel_init, (*self.kernel_size, x.shape[-1], self.features))
         bias = self.param("bias", linen.initializers.zeros, (self.features,)) if self.use_bias else None
         x, kernel, bias = linen.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = conv(x.reshape(-1, *x.shape[-3:]), kernel, self.strides, self.padding, plain=self.plain)
+        y = conv(x.reshape(-1, *x.shape[-3:]), kernel, self.strides, self.padding, mask=self.mask, plain=self.plain)
         y = y.reshape(*x.shape[:-3], *y.shape[1:])
         return y if bias is None else y + bias
 
@@ -151,7 +217,18 @@ def _lax(x: Array, kernel: Array, strides: Sequence[int], pads: Sequence[tuple[i
 
 def _member_by_member(x: Array, kernel: Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]) -> Array:
     """`_lax`, under vmap a loop over the members: lax makes a population one convolution in groups, several times as slow."""
-    return jax.custom_batching.sequential_vmap(lambda x, kernel: _lax(x, kernel, strides, pads))(x, kernel)
+    def single(x: Array, kernel: Array) -> Array:
+        if _few_products(kernel, strides, _FORWARD_CHANNELS):
+            return winograd.forward(x, kernel, pads)
+        return _lax(x, kernel, strides, pads)
+    return jax.custom_batching.sequential_vmap(single)(x, kernel)
+
+
+def _few_products(kernel: Any, strides: Sequence[int], least: dict[tuple[int, ...], int]) -> bool:
+    """Whether `winograd` is the faster: by window, the channels that it takes."""
+    *window, channels, features = kernel.shape
+    enough = min(channels, features) >= least.get(tuple(window), np.inf)
+    return enough and tuple(strides) == (1, 1) and kernel.dtype == jnp.float32
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -186,6 +263,9 @@ def _to_kernel(x: Array, g: Array, axes: tuple[_Axis, _Axis]) -> Array:
     of images whose patches fit into the cache.
     """
     (batch, _, _, channels), features = x.shape, g.shape[-1]
+    kernel = jax.ShapeDtypeStruct((*(a.window for a in axes), channels, features), x.dtype)
+    if _few_products(kernel, [a.stride for a in axes], _KERNEL_CHANNELS):
+        return winograd.to_kernel(x, g, kernel.shape[:2], [(a.low, a.high) for a in axes])
     (s, t), (n, m), (p, q) = ((a.stride for a in axes), (a.cells for a in axes), (a.out for a in axes))
     crops = [(a.low, (a.out + a.cells - 1) * a.stride - a.low - a.size, 0) for a in axes]
 

@@ -9,7 +9,7 @@ from jax import lax
 
 from jaxdl import nn
 from jaxdl.drive import TRAIN_OPTIONS
-from jaxdl.nn import convolution
+from jaxdl.nn import convolution, winograd
 
 CASES = [  # images, kernel, strides, padding
     ((3, 9, 8, 2), (3, 3, 2, 4), (1, 1), "VALID"),
@@ -83,6 +83,12 @@ def test_transposed_convolutions_and_two_orders_of_derivatives_are_laxs(x, k, st
     args = draw(x, k)
     check(jax.jit(derivatives(lambda x, k: nn.conv_transpose(x, k, strides, padding)))(*args),
           jax.jit(derivatives(lambda x, k: transposed_reference(x, k, strides, padding)))(*args))
+
+
+def test_transposed_bfloat16_keeps_its_type_and_its_two_digits():
+    x, k, strides, padding = TRANSPOSED[0]
+    args = draw(x, k, jnp.bfloat16)
+    check(nn.conv_transpose(*args, strides, padding), transposed_reference(*args, strides, padding), 0.03)
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 1))])
@@ -186,3 +192,83 @@ def test_accelerators_get_plain_lax(conv, monkeypatch):
     on_cpu, plain = jax.make_jaxpr(conv)(x, k), jax.make_jaxpr(lambda x, k: conv(x, k, plain=True))(x, k)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert str(jax.make_jaxpr(lambda x, k: conv(x, k))(x, k)) == str(plain) != str(on_cpu)
+
+
+def test_a_mask_excludes_or_includes_its_centre():
+    single = [np.squeeze(nn.causal_mask((3, 3), kind)).tolist() for kind in "AB"]
+    assert single == [[[1, 1, 1], [1, 0, 0], [0, 0, 0]], [[1, 1, 1], [1, 1, 0], [0, 0, 0]]]
+    colours = [np.array(nn.causal_mask((1, 3), kind, groups=3)) for kind in "AB"]  # [1, 3, in, out]
+    assert [c[0, 1].tolist() for c in colours] == [[[0, 1, 1], [0, 0, 1], [0, 0, 0]], [[1, 1, 1], [0, 1, 1], [0, 0, 1]]]
+    assert all(c[0, 0].all() and not c[0, 2].any() for c in colours)
+
+
+def test_masks_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="kind is 'C'"):
+        nn.causal_mask((3, 3), "C")
+    with pytest.raises(ValueError, match="both are odd"):
+        nn.causal_mask((3, 2), "A")
+    for window, groups in [((5, 5), 1), ((3, 3), 3)]:
+        with pytest.raises(ValueError, match="does not fit a kernel"):
+            nn.conv(jnp.zeros((1, 5, 5, 4)), jnp.zeros((3, 3, 4, 6)), mask=nn.causal_mask(window, "A", groups))
+
+
+@pytest.mark.parametrize("kind", ["A", "B"])
+def test_a_masked_network_sees_what_came_before_and_nothing_else(kind):
+    """Pixels in the order of rows, and red, green, blue within a pixel; two output channels a colour."""
+    module = nn.Conv(6, (3, 3), mask=nn.causal_mask((3, 3), kind, groups=3))
+    x = jax.random.normal(jax.random.key(0), (3, 3, 3))
+    variables = module.init(jax.random.key(1), x)
+    assert variables["params"]["kernel"].shape == (3, 3, 3, 6)
+    seen = jax.jacrev(lambda x: module.apply(variables, x)[1, 1])(x).reshape(3, 2, 27) != 0  # of the pixel in the middle
+    order = np.arange(27)  # of values before a colour of the pixel
+    for colour in range(3):
+        assert (seen[colour] == (order < 12 + colour + (kind == "B"))).all()
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_a_masked_convolution_is_that_of_its_masked_kernel(strides, padding):
+    mask = nn.causal_mask((3, 5), "B", 2)
+    mask = mask if strides == (1, 1) else mask[::-1]  # the last row is cut off, or the first
+    args = draw((2, 6, 7, 2), (3, 5, 2, 4))
+    ones = np.array(mask).repeat(2, 3)
+    check(jax.jit(derivatives(lambda x, k: nn.conv(x, k, strides, padding, mask=mask)))(*args),
+          jax.jit(derivatives(lambda x, k: reference(x, k * ones, strides, padding)))(*args))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_masked_rows_and_columns_are_cut_off_on_a_cpu(backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    mask = nn.causal_mask((1, 5), "A")
+    text = str(jax.make_jaxpr(lambda x, k: nn.conv(x, k, padding="SAME", mask=mask))(*draw((2, 6, 6, 1), (1, 5, 1, 4))))
+    assert ("slice" in text) == (backend == "cpu")
+
+
+@pytest.mark.parametrize(("images", "window", "pads", "tiles"), [
+    ((3, 5, 4), (3, 3), ((1, 1), (1, 1)), 1), ((4, 4, 6), (2, 3), ((1, 0), (2, 2)), 12),
+    ((2, 7, 5), (2, 2), ((-1, 2), (0, 1)), 99)])
+def test_fewer_products_have_laxs_value_and_gradient(images, window, pads, tiles, monkeypatch):
+    """In blocks of one image, of some and of all; sides of the output odd and even."""
+    monkeypatch.setattr(winograd, "_TILES", tiles)
+    x, k = draw((*images, 3), (*window, 3, 4))
+    y, vjp = jax.vjp(lambda k: reference(x, k, (1, 1), pads), k)
+    check(jax.jit(lambda x, k: winograd.forward(x, k, pads))(x, k), y)
+    check(jax.jit(lambda x, y: winograd.to_kernel(x, y, window, pads))(x, y), vjp(y)[0])
+
+
+def test_fewer_products_are_used_on_enough_channels_and_have_laxs_gradients(monkeypatch):
+    for name in ("_FORWARD_CHANNELS", "_KERNEL_CHANNELS"):
+        monkeypatch.setattr(convolution, name, {(3, 3): 3, (2, 2): 3})
+    used = []
+    for name in ("forward", "to_kernel"):
+        function = getattr(winograd, name)
+        monkeypatch.setattr(winograd, name, lambda *args, name=name, f=function: used.append(name) or f(*args))
+    args = draw((2, 5, 5, 3), (3, 3, 3, 4))
+    def gradients(conv):
+        return jax.jit(jax.grad(lambda x, k: jnp.sin(conv(x, k, (1, 1), "SAME")).sum(), (0, 1)))(*args)
+    check(gradients(nn.conv), gradients(reference))
+    assert set(used) == {"forward", "to_kernel"}
+    used.clear()
+    bfloat16 = draw((2, 5, 5, 3), (3, 3, 3, 4), jnp.bfloat16)
+    check(nn.conv(*bfloat16), reference(*bfloat16, (1, 1), "VALID"), 0.03)
+    assert not used
