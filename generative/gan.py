@@ -66,10 +66,11 @@ class Config:
     """Normalization within the discriminator; batch for a dcgan without a penalty or spectral norm, else none, if not given."""
     ema_decay: float = 0.999
     """Decay of the running mean of the generator that is sampled; over its first updates it is shorter, (1 + t) / (10 + t)."""
-    discriminator_learning_rate: float | None = None
-    """Size of the discriminator's steps, where not the generator's (two time scales, Heusel et al. 2017)."""
-    optim: OptimConfig = OptimConfig(learning_rate=2e-4, beta1=0.5)
-    """The optimizer of each of the two (DCGAN's Adam)."""
+    discriminator_learning_rate: float = 2e-4
+    """Size of the discriminator's steps (DCGAN). The generator's are longer (two time scales, Heusel et al. 2017): on MNIST one
+    as slow is found out, and minimax then has no gradient."""
+    optim: OptimConfig = OptimConfig(learning_rate=1e-3, beta1=0.5)
+    """The optimizer of each of the two, but for the discriminator's rate (DCGAN's Adam)."""
 
 
 class State(NamedTuple):
@@ -137,8 +138,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     generator = nn.Generator(spec.shape, config.network, config.width, axis_name)
     discriminator = nn.Discriminator(config.network, config.width, norm == "batch", config.conditional, axis_name)
     horizon = total_steps(config, spec)
-    rate = config.discriminator_learning_rate
-    optim_d = config.optim if rate is None else replace(config.optim, learning_rate=rate)
+    optim_d = replace(config.optim, learning_rate=config.discriminator_learning_rate)
     tx_g, tx_d = optim.make(config.optim, horizon), optim.make(optim_d, horizon * steps)
 
     def classes(labels: Array | None) -> Array | None:

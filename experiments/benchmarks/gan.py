@@ -35,12 +35,14 @@ def jaxdl(args) -> dict:
 
     from generative import gan
     from jaxdl import data, drive
+    from jaxdl.optim import Config as OptimConfig
     from jaxdl.types import DataSpec, Examples
 
     mnist = data.load("mnist", args.data_dir)
     spec = DataSpec.of(mnist)
     config = gan.Config(dataset="mnist", batch_size=BATCH, latent_size=LATENT, network="dcgan", objective="non_saturating",
-                        discriminator_norm="batch", spectral_norm=False)
+                        discriminator_norm="batch", discriminator_learning_rate=2e-4,
+                        optim=OptimConfig(learning_rate=2e-4, beta1=0.5))
     driver = drive.device(lambda c: gan.make_run(c, spec), config, Examples.of(mnist), [0])
     state = driver.start()
 

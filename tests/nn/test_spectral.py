@@ -16,10 +16,8 @@ def matrix(kernel):
 
 
 def converged(params):
-    vectors = spectral.start(params, KEYS[2])
-    for _ in range(200):
-        vectors = spectral.advance(params, vectors)
-    return vectors
+    return jax.jit(lambda params: jax.lax.fori_loop(
+        0, 200, lambda _, vectors: spectral.advance(params, vectors), spectral.start(params, KEYS[2])))(params)
 
 
 def test_kernels_are_divided_by_their_largest_singular_value_and_nothing_else_is():
