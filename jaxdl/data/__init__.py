@@ -65,8 +65,8 @@ def load(name: str, data_dir: str | Path | None = None, split: str = "train") ->
         from jaxdl.data import cifar
 
         if data_dir is None:
-            raise DataError("the dataset 'cifar10' is read from a folder: unpack "
-                            f"{cifar.SOURCE} and pass --data-dir (data_dir)")
+            raise DataError(f"the dataset 'cifar10' is read from a folder: unpack {cifar.SOURCE} "
+                            "and pass --data-dir (data_dir) with the folder where its data_batch_1.bin lies")
         return Dataset(*cifar.read_split(Path(data_dir), split), name)
 
     from jaxdl.data import fetch, idx

@@ -1,12 +1,14 @@
 """The reader of CIFAR-10's binary files."""
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxdl import data
+from jaxdl.data import cifar
 from jaxdl.errors import DataError
 
 RECORD = 3073
@@ -54,6 +56,47 @@ def test_it_needs_a_folder_that_is_there(tmp_path):
         data.load("cifar10")
     with pytest.raises(DataError, match="nowhere does not exist"):
         data.load("cifar10", tmp_path / "nowhere")
+
+
+def test_no_cut_and_no_flipped_bit_goes_unnoticed(tmp_path):
+    path = tmp_path / "data_batch_1.bin.gz"
+    whole = gzip.compress(records([4]).tobytes(), mtime=0)
+    path.write_bytes(whole)
+    expected = data.load("cifar10", tmp_path)
+    damaged = [whole[:n] for n in range(0, len(whole), 3)]
+    flips = range(10, len(whole), 3)  # gzip's header comes before
+    damaged += [whole[:n] + bytes([whole[n] ^ 1 << n % 8]) + whole[n + 1 :] for n in flips]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"data_batch_1\.bin\.gz is (truncated|damaged)"):
+            data.load("cifar10", tmp_path)
+    path.write_bytes(whole)
+    np.testing.assert_array_equal(data.load("cifar10", tmp_path).images, expected.images)
+
+
+def test_a_bomb_takes_no_more_than_its_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar, "_MOST", 100 * RECORD)
+    (tmp_path / "test_batch.bin").write_bytes(gzip.compress(bytes(50_000 * RECORD), 1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="more than the 100 records"):
+            data.load("cifar10", tmp_path, "test")
+        assert tracemalloc.get_traced_memory()[1] < 2**20  # of 147 unpacked
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("folder", ["data_batch_1.bin", "data_batch_2.bin"])
+def test_folders_and_batches_beyond_the_fifth_are_no_batches(tmp_path, folder):
+    for i in range(1, 8):
+        if folder != f"data_batch_{i}.bin":
+            (tmp_path / f"data_batch_{i}.bin").write_bytes(records([i]).tobytes())
+    (tmp_path / folder).mkdir()
+    with pytest.raises(DataError, match=f"(none of the files|but no) {folder}"):
+        data.load("cifar10", tmp_path)
+    (tmp_path / folder).rmdir()
+    (tmp_path / folder).write_bytes(records([int(folder[11])]).tobytes())
+    assert data.load("cifar10", tmp_path).labels.tolist() == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="there are no real pictures beside the project")
