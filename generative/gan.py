@@ -30,6 +30,7 @@ from jaxdl.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner
 
 _PENALTY = 10.0  # weight of the gradient penalty (Gulrajani et al. 2017)
 _CRITIC = 5  # steps of a critic under it
+_SLOW = 2e-4  # learning rate of a discriminator without one (DCGAN)
 
 
 @settings
@@ -66,9 +67,9 @@ class Config:
     """Normalization within the discriminator; batch for a dcgan without a penalty or spectral norm, else none, if not given."""
     ema_decay: float = 0.999
     """Decay of the running mean of the generator that is sampled; over its first updates it is shorter, (1 + t) / (10 + t)."""
-    discriminator_learning_rate: float = 2e-4
-    """Size of the discriminator's steps (DCGAN). The generator's are longer (two time scales, Heusel et al. 2017): on MNIST one
-    as slow is found out, and minimax then has no gradient."""
+    discriminator_learning_rate: float | None = None
+    """Size of the discriminator's steps; the generator's for wgan_gp and 2e-4 for the others if not given (two time scales,
+    Heusel et al. 2017: a generator as slow is found out, and minimax then leaves it no gradient)."""
     optim: OptimConfig = OptimConfig(learning_rate=1e-3, beta1=0.5)
     """The optimizer of each of the two, but for the discriminator's rate (DCGAN's Adam)."""
 
@@ -138,7 +139,9 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     generator = nn.Generator(spec.shape, config.network, config.width, axis_name)
     discriminator = nn.Discriminator(config.network, config.width, norm == "batch", config.conditional, axis_name)
     horizon = total_steps(config, spec)
-    optim_d = replace(config.optim, learning_rate=config.discriminator_learning_rate)
+    rate = config.discriminator_learning_rate
+    rate = (config.optim.learning_rate if objective == "wgan_gp" else _SLOW) if rate is None else rate
+    optim_d = replace(config.optim, learning_rate=rate)
     tx_g, tx_d = optim.make(config.optim, horizon), optim.make(optim_d, horizon * steps)
 
     def classes(labels: Array | None) -> Array | None:

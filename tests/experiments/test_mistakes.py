@@ -129,7 +129,7 @@ def copies(place, tmp_path, monkeypatch):
 
 COMMANDS = [
     ("trian dqn", "'trian'", "did you mean 'train'"),
-    ("fly", "'fly'", "train, resume, evaluate, sample, plot, list"),
+    ("fly", "'fly'", "train, resume, evaluate, sample, interpolate, traverse, arithmetic, transfer, plot, list"),
     ("--fly", "'--fly'", "commands are"),
     ("train", "algorithm or a preset", "dqn", "vae"),
     ("train dqm", "'dqm'", "did you mean 'dqn'"),

@@ -43,8 +43,8 @@ def test_a_denoising_autoencoder_sees_damage_and_is_asked_for_the_image(corrupti
     model = autoencoder.make(config, SPEC)
     state = jit(model.learner.init)(jax.random.key(0))
     blind = jax.tree.map(jnp.zeros_like, state.params["decoder"])
-    state = state._replace(params=state.params | {"decoder": blind})
-    new, aux = jit(model.learner.update)(state, Examples(IMAGES), jax.random.key(1))
+    still = state._replace(params=state.params | {"decoder": blind})
+    new, aux = jit(model.learner.update)(still, Examples(IMAGES), jax.random.key(1))
     x = np.asarray(IMAGES).reshape(10, -1) / 255
     np.testing.assert_allclose(aux.metrics["loss"].total, np.square(x).sum(), rtol=1e-4)
     np.testing.assert_allclose(new.params["decoder"]["params"]["Dense_0"]["bias"], 0.01 * 2 * x.mean(0), rtol=1e-4)
