@@ -43,6 +43,8 @@ ALGORITHMS = {
     "vae": Algorithm("generative.vae", "generative", "variational autoencoder; importance-weighted, two layers, conditional"),
     "vqvae": Algorithm("generative.vqvae", "generative", "images as maps of codes out of a codebook"),
     "autoencoder": Algorithm("generative.autoencoder", "generative", "autoencoder, plain or denoising"),
+    "pixelcnn": Algorithm("generative.pixelcnn", "generative", "images pixel by pixel: plain, gated, or PixelCNN++"),
+    "pixelrnn": Algorithm("generative.pixelrnn", "generative", "images pixel by pixel: Row LSTM, or Diagonal BiLSTM"),
     "gan": Algorithm("generative.gan", "generative", "generative adversarial network, five objectives"),
 }
 

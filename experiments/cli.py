@@ -22,6 +22,7 @@ commands:
   resume RUN         continue a run from its newest checkpoint
   evaluate RUN       returns of greedy episodes (agents), bounds on held-out data (generative models)
   sample RUN         draw images from a generative model into a picture
+  complete RUN       the rest of images of which the first rows are given (models that go pixel by pixel)
   interpolate RUN    pictures between images, through a generative model's latents
   traverse RUN       one latent number at a time, from low to high
   arithmetic RUN     differences of mean latents (ink, slant, class) added to latents
@@ -35,7 +36,8 @@ COMMANDS = {
     "train": "experiments.training",
     "resume": "experiments.training",
     "evaluate": "experiments.looking",
-    "sample": "experiments.looking",
+    "sample": "experiments.sampling",
+    "complete": "experiments.sampling",
     "interpolate": "experiments.latents",
     "traverse": "experiments.latents",
     "arithmetic": "experiments.latents",

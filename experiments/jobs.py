@@ -107,6 +107,9 @@ def _generative(settings: Settings) -> Job:
                    features: bool = by_features) -> dict[str, Any]:
         if importance_samples and log_prob is None:
             raise UserError(f"importance_samples is for models with a density, and this is a {settings.algo}")
+        if importance_samples and model.complete is not None:
+            raise UserError(f"importance_samples estimates a density that is an integral, and that of a {settings.algo} is "
+                            "exact: its nll is reported without")
         if features and draw is None:
             raise UserError(f"features judge what is sampled, and a {settings.algo} cannot sample")
         totals: dict[str, list] = {}

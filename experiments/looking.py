@@ -1,4 +1,4 @@
-"""`jaxdl evaluate`, `sample`, `plot` and `list`."""
+"""`jaxdl evaluate`, `plot` and `list`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,45 +65,6 @@ def evaluate(argv: Sequence[str]) -> dict[str, Any]:
                      seed=settings.train.seed if args.seed is None else args.seed, settings=settings.config.env)
         print(args.video)
     return found
-
-
-def sample(argv: Sequence[str]) -> dict[str, Any]:
-    """`jaxdl sample RUN --num N --out FILE.png`."""
-
-    @dataclass(frozen=True)
-    class Args:
-        run: Annotated[Path, tyro.conf.Positional]
-        """Folder of the run."""
-        out: Path
-        """The picture to write, .png."""
-        num: int = 64
-        """Images to draw."""
-        seed: int = 0
-        """Seed of the draws."""
-        data_dir: Path | None = None
-        """Folder with the dataset's files, where it is not the one that the run was trained from."""
-
-    args = arguments.parse(Args, argv, "jaxdl sample", "Draw images from a generative model.")
-    from experiments import jobs, runs, showing
-    from jaxdl import train
-
-    if not 1 <= args.num <= 10_000:
-        raise UserError(f"num must be between 1 and 10000, got {args.num}")
-    if not 0 <= args.seed < 2**32:
-        raise UserError(f"seed must be between 0 and 2**32 - 1, got {args.seed}")
-    if args.out.suffix.lower() != ".png":
-        raise UserError(f"out must end in .png, got {args.out}")
-    settings = runs.open_run(args.run)
-    if settings.algorithm.kind != "generative":
-        raise UserError(f"{args.run} is a run of {settings.algo}, which cannot draw images; 'jaxdl evaluate {args.run} "
-                        "--video FILE.gif' films it")
-    loaded = jobs.load(args.run, data_dir=args.data_dir)
-    if loaded.job.model.sample is None:
-        raise UserError(f"{args.run} is a run of {settings.algo}, which has no prior to draw from")
-    params = train.members_of(loaded.params, len(jobs.population(settings)))[0]
-    showing.save_samples(loaded.job, params, args.seed, args.num, args.out)
-    print(args.out)
-    return {"num": args.num, "seed": args.seed, "out": str(args.out)}
 
 
 def plot(argv: Sequence[str]) -> dict[str, Any]:

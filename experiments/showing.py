@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import jobs, pictures, plot, runs
+from experiments import jobs, pictures, plot, runs, sampling
 from jaxdl import envs, train, video
 from jaxdl.errors import JaxdlError
 from jaxdl.types import Examples, PyTree
@@ -24,7 +24,7 @@ def leave_pictures(folder: Path, settings: runs.Settings, job: jobs.Job, params:
                      settings=settings.config.env)
 
     def samples(path: Path) -> None:
-        save_samples(job, params, settings.train.seed, 64, path)
+        pictures.save_png(path, pictures.grid(sampling.draw(job.model, params, settings.train.seed, 64).images))
 
     def reconstructions(path: Path) -> None:
         images, labels = job.test.images[:32], job.test.labels
@@ -49,12 +49,6 @@ def leave_pictures(folder: Path, settings: runs.Settings, job: jobs.Job, params:
         except JaxdlError as e:
             print(f"no {name}: {e}")
     return made
-
-
-def save_samples(job: jobs.Job, params: PyTree, seed: int, num: int, path: Path) -> None:
-    """Draw `num` images from a generative model into a PNG."""
-    images = jax.jit(job.model.sample, static_argnums=2)(params, jax.random.key(seed), num)
-    pictures.save_png(path, pictures.grid(np.asarray(images)))
 
 
 def line_of(settings: runs.Settings, found: dict[str, Any] | None) -> str:

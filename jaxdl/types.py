@@ -205,6 +205,8 @@ class Generative(NamedTuple):
     score: str  # the number, of `measure` or of features, by which models are compared; with a minus in front lower is better
     sample: Callable[..., Array] | None = None  # (params, key, N, labels=None) -> images [N, H, W, C]
     log_prob: Callable[..., Array] | None = None  # (params, examples, key, num_samples, chunk) -> [N] nats
+    complete: Callable[..., Array] | None = None  # (params, key, images [N, H, W, C] uint8, known [H, W], labels, temperature,
+    # sampler "incremental" or "naive") -> images [N, H, W, C] that have the known pixels; pixel by pixel, density exact
     prior: Callable[[Key, int], Array] | None = None  # (key, N) -> latents z [N, ...]
     encode: Callable[[PyTree, Examples, Key], Array] | None = None  # (params, examples, key) -> z [N, ...]
     decode: Callable[..., Array] | None = None  # (params, z [N, ...], labels=None) -> images [N, H, W, C]

@@ -62,7 +62,7 @@ def record(actor: Actor, params: PyTree, env_id: str, path: Path, *, seed: int,
     else:
         fps, film = _device(env_id, settings, seed)
     frames, fps = _play(actor, params, env_id, film, fps, seed)
-    files.write_bytes(path, _gif(frames, fps))
+    files.write_bytes(path, gif(frames, fps))
 
 
 # A film is a generator that is sent actions [1, ...] and yields what they lead to: the observation [1, ...], the picture
@@ -196,7 +196,8 @@ def _drawn(spec: EnvSpec, obs: np.ndarray) -> np.ndarray:
     return picture.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def _gif(frames: list[np.ndarray], fps: float) -> bytes:
+def gif(frames: list[np.ndarray], fps: float) -> bytes:
+    """A film of frames uint8 [H, W, 3] that runs for ever, scaled down to a moderate width."""
     from PIL import Image
 
     height, width = frames[0].shape[:2]

@@ -67,21 +67,22 @@ def init(module: linen.Module, key: Key, *inputs: Any) -> PyTree:
         variables = module.init(key, *inputs)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(variables)
 
-    def initializer(path: tuple, leaf: Array) -> Uniform | None:
+    def bound(path: tuple, leaf: Array) -> float | None:
         collection, *where, name = (getattr(part, "key", None) for part in path)  # no key: a box around a leaf
         layer = layers.get(tuple(where)) if (collection, name) == ("params", "kernel") else None
         rank = 2 + (len(layer.kernel_size) if isinstance(layer, linen.Conv | Conv | ConvTranspose) else 0)
-        # a lifted layer (linen.scan, linen.vmap) has one axis more, which is no part of a fan
-        return layer.kernel_init if layer and isinstance(layer.kernel_init, Uniform) and leaf.ndim == rank else None
+        if not (layer and isinstance(layer.kernel_init, Uniform) and leaf.ndim >= rank):
+            return None
+        return layer.kernel_init.bound(leaf.shape[-rank:])  # more axes, of linen.scan or linen.vmap, are no part of a fan
 
-    chosen = [initializer(path, leaf) for path, leaf in leaves]
-    total = sum(leaf.size for (_, leaf), uniform in zip(leaves, chosen, strict=True) if uniform)
+    chosen = [bound(path, leaf) for path, leaf in leaves]
+    total = sum(leaf.size for (_, leaf), a in zip(leaves, chosen, strict=True) if a)
     k_kernels = jax.random.fold_in(key, 0)  # flax folds hashes of names into the same key
     draw, start, values = jax.random.uniform(k_kernels, (total,), minval=-1.0, maxval=1.0), 0, []
-    for (_, leaf), uniform in zip(leaves, chosen, strict=True):
-        if uniform:
+    for (_, leaf), a in zip(leaves, chosen, strict=True):
+        if a:
             part = draw[start : start + leaf.size].reshape(leaf.shape)
             start += leaf.size
-            leaf = (uniform.bound(leaf.shape) * part).astype(leaf.dtype)
+            leaf = (a * part).astype(leaf.dtype)
         values.append(leaf)
     return jax.tree.unflatten(treedef, values)

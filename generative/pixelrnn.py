@@ -1,0 +1,43 @@
+"""PixelRNN: images pixel by pixel through LSTMs, along rows or along diagonals.
+
+Each variant's network is in a module of its own, with its paper; what they share, training and drawing, is in `autoregressive`,
+and what is said of a pixel in `pixels`.
+"""
+
+from typing import Literal
+
+from generative import autoregressive, pixelrnn_diagonal, pixelrnn_row
+from jaxdl.config import config as settings
+from jaxdl.run import compose
+from jaxdl.sources import dataset
+from jaxdl.types import DataSpec, Generative, Run
+
+_NETWORKS = {"row": pixelrnn_row.make, "diagonal": pixelrnn_diagonal.make}
+
+
+@settings
+class Config(autoregressive.Config):
+    """Settings of the PixelRNN."""
+
+    variant: Literal["row", "diagonal"] = "row"
+    """The network: Row LSTM, or Diagonal BiLSTM."""
+
+
+validate = autoregressive.validate
+total_steps = dataset.total_steps
+
+
+def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
+    """The learner and its model for images of a shape.
+
+    Raises:
+        UserError: a conditional model of a dataset without labels.
+    """
+    output = autoregressive.output_of(config, spec)
+    return autoregressive.make(config, spec, _NETWORKS[config.variant](config, spec, output), output, axis_name)
+
+
+def make_run(config: Config, spec: DataSpec, axis_name: str | None = None) -> Run:
+    """A PixelRNN on a dataset that lies on the device (`data`: `Examples`)."""
+    model = make(config, spec, axis_name)
+    return compose(model.learner, dataset.dataset(spec.num_examples, config.batch_size), stride=1, axis_name=axis_name)
