@@ -95,6 +95,7 @@ def make(name: Name, channels: int, levels: int = 256, components: int = 10, bin
 def chosen(logits: Array, u: Array) -> Array:
     """The class at which softmax(logits) has added up to u in [0, 1): [..., A] and [...] -> int32 [...]."""
     edges = jnp.cumsum(jax.nn.softmax(logits), -1)
+    edges = edges / edges[..., -1:]  # rounding leaves the last a little off 1
     return (u[..., None] >= edges[..., :-1]).sum(-1)
 
 
