@@ -117,8 +117,10 @@ def output_of(config: Config, spec: DataSpec) -> pixels.Output:
     """The distribution of pixels that a config asks for.
 
     Raises:
-        UserError: a width that does not fall into a group for each channel.
+        UserError: a width that does not fall into a group for each channel; a conditional model of a dataset without labels.
     """
+    if config.conditional and spec.num_classes is None:
+        raise UserError(f"conditional=True needs labels, and the dataset {spec.name} has none")
     output = pixels.make(config.output, spec.shape[2], config.levels, config.num_mixtures, config.binarize)
     for field in ("features", "head_features"):
         require(config, field, getattr(config, field) % output.groups == 0, f"a multiple of {output.groups}: the channels of "
@@ -127,13 +129,7 @@ def output_of(config: Config, spec: DataSpec) -> pixels.Output:
 
 
 def make(config: Config, spec: DataSpec, network: Network, output: pixels.Output, axis_name: str | None = None) -> Generative:
-    """The learner and its model: maximum likelihood, nats an image.
-
-    Raises:
-        UserError: a conditional model of a dataset without labels.
-    """
-    if config.conditional and spec.num_classes is None:
-        raise UserError(f"conditional=True needs labels, and the dataset {spec.name} has none")
+    """The learner and its model: maximum likelihood, nats an image."""
     tx = optim.make(config.optim, horizon=dataset.total_steps(config, spec))
 
     def classes(labels: Array | None) -> Array | None:

@@ -6,7 +6,7 @@ and what is said of a pixel in `pixels`.
 
 from typing import Literal
 
-from generative import autoregressive, pixelcnn_gated, pixelcnn_plain, pixelcnn_plusplus
+from generative import autoregressive, pixelcnn_gated, pixelcnn_plain, pixelcnn_plusplus, pixels
 from jaxdl.config import config as settings
 from jaxdl.config import require
 from jaxdl.errors import UserError
@@ -46,17 +46,26 @@ def validate(config: Config) -> None:
 total_steps = dataset.total_steps
 
 
-def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
-    """The learner and its model for images of a shape.
+def network(config: Config, spec: DataSpec) -> tuple[autoregressive.Network, pixels.Output]:
+    """The network for images of a shape, and what it says of a pixel.
 
     Raises:
-        UserError: a conditional model of a dataset without labels; plusplus for colours in an output that does not order them.
+        UserError: plusplus for colours in an output that does not order them; as `autoregressive.output_of`.
     """
     if config.variant == "plusplus" and config.output != "mixture" and spec.shape[2] > 1:
         raise UserError(f"variant=plusplus leaves the order of {spec.shape[2]} channels to its output, and "
                         f"output={config.output} has none; use output=mixture, or variant=gated")
     output = autoregressive.output_of(config, spec)
-    return autoregressive.make(config, spec, _NETWORKS[config.variant](config, spec, output), output, axis_name)
+    return _NETWORKS[config.variant](config, spec, output), output
+
+
+def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
+    """The learner and its model for images of a shape.
+
+    Raises:
+        UserError: as `network`.
+    """
+    return autoregressive.make(config, spec, *network(config, spec), axis_name)
 
 
 def make_run(config: Config, spec: DataSpec, axis_name: str | None = None) -> Run:

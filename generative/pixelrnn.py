@@ -6,7 +6,7 @@ and what is said of a pixel in `pixels`.
 
 from typing import Literal
 
-from generative import autoregressive, pixelrnn_diagonal, pixelrnn_row
+from generative import autoregressive, pixelrnn_diagonal, pixelrnn_row, pixels
 from jaxdl.config import config as settings
 from jaxdl.run import compose
 from jaxdl.sources import dataset
@@ -27,14 +27,23 @@ validate = autoregressive.validate
 total_steps = dataset.total_steps
 
 
+def network(config: Config, spec: DataSpec) -> tuple[autoregressive.Network, pixels.Output]:
+    """The network for images of a shape, and what it says of a pixel.
+
+    Raises:
+        UserError: as `autoregressive.output_of`.
+    """
+    output = autoregressive.output_of(config, spec)
+    return _NETWORKS[config.variant](config, spec, output), output
+
+
 def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
     """The learner and its model for images of a shape.
 
     Raises:
-        UserError: a conditional model of a dataset without labels.
+        UserError: as `network`.
     """
-    output = autoregressive.output_of(config, spec)
-    return autoregressive.make(config, spec, _NETWORKS[config.variant](config, spec, output), output, axis_name)
+    return autoregressive.make(config, spec, *network(config, spec), axis_name)
 
 
 def make_run(config: Config, spec: DataSpec, axis_name: str | None = None) -> Run:
