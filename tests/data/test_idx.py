@@ -97,7 +97,7 @@ def test_refused(tmp_path, pack, content, message):
     b"\x1f\x8b" + bytes(range(200)),  # no gzip after its magic
     gzip.compress(encode(IMAGES)) + b"rubbish",
     gzip.compress(encode(IMAGES))[:-8] + bytes(8),  # another checksum
-])
+], ids=["no_stream", "rubbish_behind", "checksum"])
 def test_a_damaged_gzip_stream_is_refused(tmp_path, content):
     (tmp_path / "images").write_bytes(content)
     with pytest.raises(DataError, match="is damaged: its gzip stream"):
