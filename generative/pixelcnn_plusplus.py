@@ -31,7 +31,8 @@ _SMALL = nn.Uniform(0.1**2, "in")  # of a block's second convolution: it begins 
 
 
 def _e(x: Array) -> Array:
-    return jax.nn.elu(jnp.concatenate([x, -x], -1))
+    bent = jnp.exp(jnp.where(x > 0, -x, x)) - 1  # one exponential for both: of x and -x one is below 0
+    return jnp.concatenate([jnp.where(x > 0, x, bent), jnp.where(x > 0, bent, -x)], -1)
 
 
 class _Block(linen.Module):

@@ -293,8 +293,8 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         x, y = likelihood.target(examples.images, key), classes(examples.labels)
         return pixels(params, apply("encode", params, x, y)[0], y)
 
-    return Generative(Learner(init, update, lambda state: state.params), measure, "elbo", sample, log_prob, prior, encode,
-                      decode, reconstruct)
+    return Generative(Learner(init, update, lambda state: state.params), measure, "elbo", sample, log_prob, prior=prior,
+                      encode=encode, decode=decode, reconstruct=reconstruct)
 
 
 def log_mean_exp(log_w: Array) -> Array:

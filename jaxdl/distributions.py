@@ -42,23 +42,17 @@ def discretized_logistic_log_prob(x: Array, mean: Array, log_scale: Array, level
 
         sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)),
 
-    whose logarithm is a sum of three that never cancel, in the place of the difference and the branch for where it underflows
-    of Salimans et al., "PixelCNN++" (2017). `mean` and `exp(log_scale)` are in units of x.
+    a product whose factors never cancel, in the place of the difference and the branch for where it underflows of Salimans et
+    al., "PixelCNN++" (2017). What would underflow, exp(min(a, 0)) and exp(min(-b, 0)), is left out of the one logarithm.
+    `mean` and `exp(log_scale)` are in units of x.
     """
     inverse = jnp.exp(-log_scale)  # width of a bin in scales
     a, b = (x + 0.5 - mean) * inverse, (x - 0.5 - mean) * inverse
     first, last = x == 0, x == levels - 1
-    return (jnp.where(last, 0.0, jax.nn.log_sigmoid(a)) + jnp.where(first, 0.0, jax.nn.log_sigmoid(-b))
-            + jnp.where(first | last, 0.0, log1mexp(inverse)))
-
-
-def log1mexp(x: Array) -> Array:
-    """Log of 1 - exp(-x) for x > 0, exact to rounding at both ends: [...] -> [...].
-
-    Maechler, "Accurately computing log(1 - exp(-|a|))" (2012).
-    """
-    small = x < math.log(2)
-    return jnp.where(small, jnp.log(-jnp.expm1(-jnp.where(small, x, 1.0))), jnp.log1p(-jnp.exp(-jnp.where(small, 1.0, x))))
+    a, b = jnp.where(last, jnp.inf, a), jnp.where(first, -jnp.inf, b)
+    width = jnp.where(first | last, 1.0, -jnp.expm1(-inverse))
+    rest = width / ((1 + jnp.exp(-jnp.abs(a))) * (1 + jnp.exp(-jnp.abs(b))))
+    return jnp.minimum(a, 0.0) + jnp.minimum(-b, 0.0) + jnp.log(rest)
 
 
 def bernoulli_sample(key: Key, logits: Array) -> Array:

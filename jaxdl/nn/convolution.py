@@ -221,6 +221,9 @@ def _lax(x: Array, kernel: Array, strides: Sequence[int], pads: Sequence[tuple[i
 
 def _member_by_member(x: Array, kernel: Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]) -> Array:
     """`_lax`, under vmap a loop over the members: lax makes a population one convolution in groups, several times as slow."""
+    if kernel.shape[:2] == tuple(strides) == (1, 1) and not any(map(any, pads)):
+        return x @ kernel[0, 0]
+
     def single(x: Array, kernel: Array) -> Array:
         if _few_products(kernel, strides, _FORWARD_CHANNELS):
             return winograd.forward(x, kernel, pads)
@@ -279,10 +282,12 @@ def _to_kernel(x: Array, g: Array, axes: tuple[_Axis, _Axis]) -> Array:
         x = x.reshape(-1, rows, s, columns, t, channels).swapaxes(2, 3).reshape(-1, rows, columns, s * t * channels)
         x = jnp.stack([x[:, :, j : j + q] for j in range(m)], 3)  # in two steps: both copy long rows
         x = jnp.stack([x[:, i : i + p] for i in range(n)], 3)
-        g = g.reshape(-1, features)
-        return jnp.matmul(g.T, x.reshape(g.shape[0], -1), preferred_element_type=jnp.float32)
+        x, g = x.reshape(-1, patch), g.reshape(-1, features)
+        a, b = (g, x) if features <= patch else (x, g)  # a product of few rows is the faster
+        return jnp.matmul(a.T, b, preferred_element_type=jnp.float32)
 
-    patches = p * q * n * m * s * t * channels * x.dtype.itemsize  # bytes of one image's
+    patch = n * m * s * t * channels
+    patches = p * q * patch * x.dtype.itemsize  # bytes of one image's
     blocks = max(-(-batch // max(_BLOCK_BYTES // patches, 1)), 1)
     if blocks == 1:  # without the barrier XLA makes it (patch)^T (outputs' gradient), which takes two to three times as long
         y = lax.optimization_barrier(product(x, g))
@@ -290,9 +295,9 @@ def _to_kernel(x: Array, g: Array, axes: tuple[_Axis, _Axis]) -> Array:
         size = -(-batch // blocks)
         fill = ((0, blocks * size - batch), (0, 0), (0, 0), (0, 0))
         x, g = (jnp.pad(z, fill).reshape(blocks, size, *z.shape[1:]) for z in (x, g))
-        zeros = jnp.zeros((features, n * m * s * t * channels), jnp.float32)
+        zeros = jnp.zeros(sorted((features, patch)), jnp.float32)
         y, _ = lax.scan(lambda total, block: (total + product(*block), None), zeros, (x, g))
-    y = y.astype(x.dtype).T.reshape(n, m, s, t, channels, features).transpose(0, 2, 1, 3, 4, 5)
+    y = (y.T if features <= patch else y).astype(x.dtype).reshape(n, m, s, t, channels, features).transpose(0, 2, 1, 3, 4, 5)
     return y.reshape(n * s, m * t, channels, features)[: axes[0].window, : axes[1].window]
 
 
