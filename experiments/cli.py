@@ -23,6 +23,7 @@ commands:
   evaluate RUN       returns of greedy episodes (agents), bounds on held-out data (generative models)
   sample RUN         draw images from a generative model into a picture
   complete RUN       the rest of images of which the first rows are given (models that go pixel by pixel)
+  encode RUN         the codes of a VQ-VAE as a dataset, for a prior over them
   interpolate RUN    pictures between images, through a generative model's latents
   traverse RUN       one latent number at a time, from low to high
   arithmetic RUN     differences of mean latents (ink, slant, class) added to latents
@@ -38,6 +39,7 @@ COMMANDS = {
     "evaluate": "experiments.looking",
     "sample": "experiments.sampling",
     "complete": "experiments.sampling",
+    "encode": "experiments.codes",
     "interpolate": "experiments.latents",
     "traverse": "experiments.latents",
     "arithmetic": "experiments.latents",

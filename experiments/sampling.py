@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from experiments import arguments, pictures
+from experiments import arguments, codes, pictures
 from jaxdl import files, train, video
 from jaxdl.errors import UserError
 from jaxdl.types import Generative, PyTree
@@ -100,12 +100,22 @@ def sample(argv: Sequence[str]) -> dict[str, Any]:
     class Args(_Common):
         num: int = 64
         """Images to draw."""
+        decoder: Path | None = None
+        """A run of vqvae whose codes the model draws (`jaxdl encode`): the picture is of the images."""
 
     args = arguments.parse(Args, argv, "jaxdl sample", "Draw images from a generative model.")
     loaded, params = _open(args)
     if loaded.job.model.sample is None:
-        raise UserError(f"{args.run} is a run of {loaded.settings.algo}, which has no prior to draw from")
+        raise UserError(f"{args.run} is a run of {loaded.settings.algo}, which has no prior to draw from"
+                        + ("; 'jaxdl encode' makes a dataset of its codes, for one" if loaded.settings.algo == "vqvae" else ""))
+    if args.decoder is not None and (loaded.job.model.complete is None or args.out.suffix.lower() == ".gif"):
+        raise UserError(f"decoder={args.decoder} is for a prior over codes that goes into a .png, and {args.run} is a run of "
+                        f"{loaded.settings.algo} and out={args.out}")
     drawn = draw(loaded.job.model, params, args.seed, args.num, **_how(args))
+    if args.decoder is not None:
+        config = loaded.settings.config
+        levels = 2 if config.output == "bernoulli" else config.levels
+        drawn = drawn._replace(images=codes.decoded(drawn.images, levels, args.decoder))
     if args.out.suffix.lower() == ".gif":
         _film(args.out, drawn.images)
     else:

@@ -12,8 +12,8 @@ A code that is hardly chosen any more would never be again: one whose n_k falls 
 at an encoding of the batch (Dhariwal et al., "Jukebox", 2020, section 3.1). Perplexity, exp of the entropy of the codes chosen
 in a batch, is how many are in use. `v` is the variance of a Gaussian likelihood, in units of the range of pixels squared.
 
-What is not here: the prior over codes, without which nothing can be sampled. `encode` gives the codes that it would learn,
-and `decode` makes images of those that it would draw.
+The prior over codes, without which nothing can be sampled, is a model of its own: a PixelCNN, which learns what `encode`
+gives (`jaxdl encode`), and of whose draws `decode` makes images (`jaxdl sample --decoder`).
 
 Shapes: `B` batch, `N` images, `H W C` an image, `h w` a map of codes, `E` width of a code, `K` codes.
 """

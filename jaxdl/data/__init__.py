@@ -17,6 +17,7 @@ DESCRIPTIONS = {
     "digits": "8x8 handwritten digits of scikit-learn, 1,437 to train and 360 to test; needs no download",
     "mnist": "28x28 handwritten digits, 60,000 to train and 10,000 to test; IDX files",
     "fashion_mnist": "28x28 pictures of clothes, 60,000 to train and 10,000 to test; IDX files",
+    "idx": "your own grey images and their labels, 0 to 9, as IDX files in --data-dir, named like MNIST's",
     "cifar10": "32x32 colour pictures of ten things, 50,000 to train and 10,000 to test; its binary files in --data-dir",
 }
 SPLITS = ("train", "test")
@@ -41,7 +42,7 @@ def load(name: str, data_dir: str | Path | None = None, split: str = "train") ->
     Args:
         name: one of `names()`.
         data_dir: the folder with the files; None fetches them into the user's cache. `digits` has no files, and `cifar10`
-            needs a folder.
+            and `idx` need a folder.
         split: "train" or "test".
 
     Raises:
@@ -71,6 +72,9 @@ def load(name: str, data_dir: str | Path | None = None, split: str = "train") ->
 
     from jaxdl.data import fetch, idx
 
+    if name == "idx" and data_dir is None:
+        raise DataError("the dataset 'idx' is read from a folder: pass --data-dir (data_dir) with the folder where "
+                        f"{idx.PREFIX[split]}-images-idx3-ubyte lies")
     folder = fetch.fetch(name, split) if data_dir is None else Path(data_dir)
     return Dataset(*idx.read_split(folder, split), name)
 

@@ -1,0 +1,115 @@
+"""`jaxdl sample`, `complete`, `evaluate` of models that go pixel by pixel, and `encode`: a prior over a VQ-VAE's codes."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import cli
+from jaxdl import data
+
+SMALL = "--features 4 --num-blocks 1 --window 3 --head-features 4 --batch-size 8 --total-steps 4 --quick-compile"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A small PixelCNN, PixelRNN and VQ-VAE of the digits."""
+    folder = tmp_path_factory.mktemp("runs")
+    small = {"pixelcnn": SMALL, "pixelrnn": SMALL, "vqvae": "--conv-channels 4 --num-codes 12 --total-steps 20 --quick-compile"}
+    for algo, flags in small.items():
+        assert cli.main(["train", algo, *flags.split(), "--out", str(folder / algo)]) == 0
+    return folder
+
+
+def run(capsys, *argv):
+    """The JSON of a command."""
+    assert cli.main([*map(str, argv), "--json"]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def refused(capsys, *argv):
+    """The sentence with which a command ends."""
+    assert cli.main([str(word) for word in argv]) == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("algo", ["pixelcnn", "pixelrnn"])
+def test_both_samplers_write_the_same_picture(runs, capsys, tmp_path, algo):
+    for sampler in ("incremental", "naive"):
+        told = run(capsys, "sample", runs / algo, "--num", 4, "--sampler", sampler, "--seed", 3,
+                   "--out", tmp_path / f"{sampler}.png")
+        assert told["num"] == 4
+        assert min(told["compile_s"], told["sample_s"], told["images_per_s"]) > 0
+    assert (tmp_path / "incremental.png").read_bytes() == (tmp_path / "naive.png").read_bytes()
+    if algo == "pixelcnn":
+        run(capsys, "sample", runs / algo, "--num", 4, "--temperature", 0.1, "--seed", 3, "--out", tmp_path / "cold.png")
+        assert (tmp_path / "cold.png").read_bytes() != (tmp_path / "naive.png").read_bytes()
+
+
+def test_complete_keeps_the_rows_that_are_given(runs, capsys, tmp_path):
+    out = tmp_path / "rest.png"
+    told = run(capsys, "complete", runs / "pixelcnn", "--rows", 3, "--num", 2, "--draws", 2, "--out", out)
+    assert (told["rows"], told["num"], told["draws"]) == (3, 2, 2)
+    picture = np.asarray(Image.open(out)).astype(int)
+    side = (picture.shape[1] - 2) // 3
+    first, second = (picture[2:side, 2 + side * j : side * (j + 1)] for j in (1, 2))
+    rows = (side - 2) * 3 // 8
+    np.testing.assert_array_equal(first[:rows], second[:rows])
+    assert (first[rows:] != second[rows:]).any()
+
+
+def test_a_film_shows_pixels_in_their_order(runs, capsys, tmp_path):
+    out = tmp_path / "order.gif"
+    run(capsys, "sample", runs / "pixelcnn", "--num", 1, "--out", out)
+    with Image.open(out) as film:
+        assert film.n_frames > 2
+        grey = []
+        for frame in (0, film.n_frames // 3, film.n_frames - 1):
+            film.seek(frame)
+            pixels = np.asarray(film.convert("L")).astype(int)
+            grey.append((abs(pixels - 127) < 8).mean())
+    assert grey[0] > grey[1] > grey[2] == 0
+
+
+def test_evaluate_gives_nats_and_bits(runs, capsys):
+    told = run(capsys, "evaluate", runs / "pixelrnn")
+    assert told["bits_per_dim"] == pytest.approx(told["nll"] / (64 * np.log(2)), rel=1e-5)
+    assert 0.5 < told["bits_per_dim"] < 1.5
+
+
+@pytest.mark.parametrize(("argv", "message"), [
+    (("complete", "pixelcnn", "--rows", 8), "rows must be between 0 and 7, got 8"),
+    (("complete", "pixelcnn", "--num", 361), "num must be at most 360"),
+    (("complete", "vqvae"), "vqvae, which draws all pixels at once"),
+    (("sample", "pixelcnn", "--temperature", 0), "temperature must be above 0, got 0"),
+    (("sample", "vqvae"), "no prior to draw from.*jaxdl encode"),
+    (("sample", "pixelcnn", "--sampler", "quick"), "incremental"),
+    (("evaluate", "pixelcnn", "--importance-samples", 5), "exact"),
+])
+def test_what_cannot_be_drawn_is_refused(runs, capsys, tmp_path, argv, message):
+    command, name, *flags = argv
+    out = () if command == "evaluate" else ("--out", tmp_path / "a.png")
+    assert cli.main([str(word) for word in (command, runs / name, *flags, *out)]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_prior_over_codes(runs, capsys, tmp_path):
+    told = run(capsys, "encode", runs / "vqvae", "--out", tmp_path / "codes")
+    assert told["levels"] == 12
+    digits, codes = data.load("digits", split="test"), data.load("idx", tmp_path / "codes", "test")
+    assert codes.images.shape == (360, *told["shape"], 1)
+    np.testing.assert_array_equal(codes.labels, digits.labels)
+    assert (codes.images.astype(int) * 12 // 256).max() < 12
+    assert len(np.unique(codes.images)) == len(np.unique(codes.images.astype(int) * 12 // 256))
+    assert "exists" in refused(capsys, "encode", runs / "vqvae", "--out", tmp_path / "codes")
+    assert "no codes" in refused(capsys, "encode", runs / "pixelcnn", "--out", tmp_path / "other")
+
+    prior, out = tmp_path / "prior", tmp_path / "images.png"
+    run(capsys, "train", "pixelcnn", "--dataset", "idx", "--data-dir", tmp_path / "codes", "--output", "categorical",
+        "--levels", 12, *SMALL.split(), "--out", prior)
+    run(capsys, "sample", prior, "--decoder", runs / "vqvae", "--num", 4, "--out", out)
+    assert len(np.unique(np.asarray(Image.open(out)))) > 12  # shades that no map of codes has
+    assert "must be trained on what" in refused(capsys, "sample", runs / "pixelcnn", "--decoder", runs / "vqvae", "--out", out)
