@@ -48,7 +48,8 @@ def jaxdl(args) -> dict:
     for name, dataset, output in (("plain", data.load("mnist", args.data_dir), "bernoulli"), ("plusplus", colour, "mixture")):
         spec = DataSpec.of(dataset)
         config = pixelcnn.Config(variant=name, features=FEATURES, num_blocks=BLOCKS[name], head_features=HEAD, output=output,
-                                 num_mixtures=MIXTURES, num_scales=SCALES, batch_size=CASES[name][0], optim=optim.Config(accumulate=MICROBATCHES[name]))
+                                 num_mixtures=MIXTURES, num_scales=SCALES, batch_size=CASES[name][0],
+                                 optim=optim.Config(accumulate=MICROBATCHES[name]))
         driver = drive.device(lambda c, spec=spec: pixelcnn.make_run(c, spec), config, Examples.of(dataset), [0])
         state = driver.start()
 

@@ -282,9 +282,10 @@ def _to_kernel(x: Array, g: Array, axes: tuple[_Axis, _Axis]) -> Array:
         x = x.reshape(-1, rows, s, columns, t, channels).swapaxes(2, 3).reshape(-1, rows, columns, s * t * channels)
         x = jnp.stack([x[:, :, j : j + q] for j in range(m)], 3)  # in two steps: both copy long rows
         x = jnp.stack([x[:, i : i + p] for i in range(n)], 3)
-        x, g = x.reshape(-1, patch), g.reshape(-1, features)
-        a, b = (g, x) if features <= patch else (x, g)  # a product of few rows is the faster
-        return jnp.matmul(a.T, b, preferred_element_type=jnp.float32)
+        parts = 4 if p * q % 4 == 0 else 1  # short products are faster, and those of few rows
+        x, g = x.reshape(parts, -1, patch), g.reshape(parts, -1, features)
+        a, b = (g, x) if features <= patch else (x, g)
+        return jnp.einsum("kpa,kpb->kab", a, b, preferred_element_type=jnp.float32).sum(0)
 
     patch = n * m * s * t * channels
     patches = p * q * patch * x.dtype.itemsize  # bytes of one image's
