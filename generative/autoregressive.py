@@ -171,14 +171,16 @@ def make(config: Config, spec: DataSpec, network: Network, output: pixels.Output
 
     def complete(params: PyTree, key: Key, images: Array, known: Array, labels: Array | None = None,
                  temperature: float | Array = 1.0, sampler: Literal["incremental", "naive"] = "incremental") -> Array:
-        """Images of which the `known` pixels [H, W] are those of `images` uint8 [N, H, W, C], as floats in [0, 1]."""
+        """Images of which the `known` pixels [H, W] are those of `images` uint8 [N, H, W, C], as floats in [0, 1].
+
+        Where they are made binary it is by one draw for all images and keys, so that copies of an image stay copies.
+        """
         if not isinstance(known, jax.core.Tracer):
             check_prefix(known)
         n = len(images)
-        k_values, k_noise = jax.random.split(key)
-        given = output.values(images, k_values)
+        given = jax.vmap(lambda image: output.values(image[None], jax.random.key(0))[0])(images)
         shape = (*spec.shape[:2], output.groups, output.uniforms)
-        noise = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(k_noise, i), shape))(jnp.arange(n))
+        noise = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), shape))(jnp.arange(n))
         y = classes(jnp.arange(n) % (spec.num_classes or 1) if labels is None else labels)
         how = incremental if sampler == "incremental" else naive
         values, _ = how(network, output, params, noise, given, known, y, temperature)

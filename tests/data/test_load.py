@@ -53,7 +53,7 @@ def idx(*shape, fill=0):
 
 
 def test_names_are_described():
-    assert data.names() == ["digits", "mnist", "fashion_mnist", "cifar10"]
+    assert data.names() == ["digits", "mnist", "fashion_mnist", "idx", "cifar10"]
     assert all(data.DESCRIPTIONS[name] for name in data.names())
 
 
@@ -74,7 +74,7 @@ def test_digits_are_those_of_scikit_learn_rescaled_to_bytes():
 
 @pytest.mark.parametrize(("kwargs", "message"), [
     ({"name": "mnits"}, "no dataset 'mnits'; did you mean 'mnist'"),
-    ({"name": "imagenet"}, "known are: cifar10, digits, fashion_mnist, mnist"),
+    ({"name": "imagenet"}, "known are: cifar10, digits, fashion_mnist, idx, mnist"),
     ({"name": "digits", "split": "valid"}, "split must be 'train' or 'test', got 'valid'"),
     ({"name": "digits", "data_dir": "somewhere"}, "reads no folder, got somewhere"),
     ({"name": "mnist", "data_dir": "/no/such/folder"}, "/no/such/folder does not exist"),
@@ -129,7 +129,7 @@ def test_without_a_network_it_says_to_pass_data_dir(monkeypatch, tmp_path):
 
 
 def test_each_known_set_has_the_four_files_and_a_hash_of_each():
-    assert set(fetch.SHA256) == set(fetch.MIRRORS) == set(data.names()) - {"digits", "cifar10"}
+    assert set(fetch.SHA256) == set(fetch.MIRRORS) == set(data.names()) - {"digits", "idx", "cifar10"}
     for files in fetch.SHA256.values():
         assert {len(bytes.fromhex(digest)) for digest in files.values()} == {32}
         assert sorted(files) == ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz",
