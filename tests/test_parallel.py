@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from agents import actor_critic, dqn, ppo, reinforce
-from generative import vae
+from generative import pixelcnn, vae, vqvae
 from jaxdl import drive, parallel, policy
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.policy import Config as PolicyConfig
@@ -99,6 +99,17 @@ def vae_learner(optim, axis_name):
     return vae.make(config, DataSpec("small", 100, (3, 3, 1)), axis_name).learner
 
 
+def pixelcnn_learner(optim, axis_name):
+    config = pixelcnn.Config(variant="plain", features=4, num_blocks=2, window=3, head_features=4, binarize="threshold",
+                             batch_size=B, total_steps=10, optim=optim)
+    return pixelcnn.make(config, DataSpec("small", 100, (3, 3, 1)), axis_name).learner
+
+
+def vqvae_learner(optim, axis_name):
+    config = vqvae.Config(conv_channels=(3,), num_codes=4, code_size=2, batch_size=B, total_steps=10, optim=optim)
+    return vqvae.make(config, DataSpec("small", 100, (4, 4, 1)), axis_name).learner
+
+
 def policy_learner(module, **settings):
     """Of `T` steps of `B` environments."""
     def learner(optim, axis_name):
@@ -146,6 +157,10 @@ CASES = {
                                 noisy=False),
     "vae": Case(vae_learner, Examples(jax.random.randint(jax.random.key(0), (B, 3, 3, 1), 0, 256).astype(jnp.uint8)),
                 noisy=True),
+    "pixelcnn": Case(pixelcnn_learner, Examples(jax.random.randint(jax.random.key(0), (B, 3, 3, 1), 0, 256).astype(jnp.uint8)),
+                     noisy=False),
+    "vqvae": Case(vqvae_learner, Examples(jax.random.randint(jax.random.key(0), (B, 4, 4, 1), 0, 256).astype(jnp.uint8)),
+                  noisy=False),
 }
 
 
@@ -186,6 +201,7 @@ def mapped(name, optimizer, how, shards):
 
 FEWER = {  # of what learns from trajectories not all combinations are tried: a pmap takes its time to compile
     name: {("sgd", "vmap", 2), ("adam", "vmap", 4)} for name, case in CASES.items() if isinstance(case.batch, Trajectory)}
+FEWER |= {key: {("sgd", "shard_map", 2), ("adam", "vmap", 4)} for key in ("pixelcnn", "vqvae")}
 FEWER["ppo"] |= {("sgd", "pmap", 2), ("sgd", "shard_map", 2)}
 FEWER["actor_critic"] |= {("sgd", "shard_map", 4)}
 TRIED = [(name, *how) for name in CASES for how in itertools.product(("sgd", "adam"), MAPS, (2, 4))
@@ -222,7 +238,7 @@ def test_shards_have_metrics_of_their_own_parts(name, shards):
     told = [mapped(name, "sgd", how, shards)[1] for how in MAPS if (name, "sgd", how, shards) in TRIED]
     for metrics in told:
         assert all(m.count.shape == (shards,) for m in metrics.values())
-        loss = metrics.get("loss", metrics.get("policy_loss"))
+        loss = metrics.get("loss", metrics.get("policy_loss", metrics.get("nll")))
         assert len(np.unique(loss.total)) == shards
         if isinstance(CASES[name].batch, Trajectory):
             assert loss.count.sum() == counted(name)
