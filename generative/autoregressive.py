@@ -52,17 +52,9 @@ class Network(NamedTuple):
 
 
 @settings
-class Config:
+class Config(dataset.Config):
     """Settings that all these models have."""
 
-    dataset: str = "digits"
-    """Name of the dataset (`jaxdl list`)."""
-    data_dir: str | None = None
-    """Folder with the dataset's files; without it a known dataset is fetched."""
-    epochs: int | None = None
-    """Passes over the training images (10 if neither this nor total_steps is given)."""
-    total_steps: int | None = None
-    """Updates of the planned run, in place of epochs; schedules run over it."""
     batch_size: int = 32
     """Images in one update."""
     features: int = 32

@@ -34,13 +34,9 @@ _SLOW = 2e-4  # learning rate of a discriminator without one (DCGAN)
 
 
 @settings
-class Config:
+class Config(dataset.Config):
     """Settings of the GAN."""
 
-    dataset: str = "digits"
-    """Name of the dataset (`jaxdl list`)."""
-    data_dir: str | None = None
-    """Folder with the dataset's files; without it a known dataset is fetched."""
     epochs: int | None = None
     """Passes of the discriminator over the training images (10 if neither this nor total_steps is given)."""
     total_steps: int | None = None

@@ -34,19 +34,9 @@ from jaxdl.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner
 
 
 @settings
-class Config:
+class Config(dataset.Config):
     """Settings of the VAE."""
 
-    dataset: str = "digits"
-    """Name of the dataset (`jaxdl list`)."""
-    data_dir: str | None = None
-    """Folder with the dataset's files; without it a known dataset is fetched."""
-    epochs: int | None = None
-    """Passes over the training images (10 if neither this nor total_steps is given)."""
-    total_steps: int | None = None
-    """Updates of the planned run, in place of epochs; schedules run over it."""
-    batch_size: int = 128
-    """Images in one update."""
     network: Literal["mlp", "conv"] = "mlp"
     """Dense layers, or convolutions of stride 2 beneath them."""
     conv_channels: tuple[int, ...] = (32, 64)

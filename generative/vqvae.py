@@ -36,19 +36,9 @@ _DEAD = 0.1  # share of the even number of choices below which a code begins ane
 
 
 @settings
-class Config:
+class Config(dataset.Config):
     """Settings of the VQ-VAE."""
 
-    dataset: str = "digits"
-    """Name of the dataset (`jaxdl list`)."""
-    data_dir: str | None = None
-    """Folder with the dataset's files; without it a known dataset is fetched."""
-    epochs: int | None = None
-    """Passes over the training images (10 if neither this nor total_steps is given)."""
-    total_steps: int | None = None
-    """Updates of the planned run, in place of epochs; schedules run over it."""
-    batch_size: int = 128
-    """Images in one update."""
     conv_channels: tuple[int, ...] = (32, 64)
     """Channels of the encoder's convolutions, each of which halves the sides; the decoder has them in reverse."""
     num_codes: int = 128

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdl.config import config as settings
 from jaxdl.config import require_positive
 from jaxdl.errors import UserError
 from jaxdl.types import Array, DataSpec, Key, PyTree, Source
@@ -28,6 +29,22 @@ from jaxdl.types import Array, DataSpec, Key, PyTree, Source
 # are more likely than odd ones, whatever the rounds: no batch shows it.
 ROUNDS = 12
 DEFAULT_EPOCHS = 10
+
+
+@settings
+class Config:
+    """Settings of all that learns from a dataset: which, for how long, in what parts."""
+
+    dataset: str = "digits"
+    """Name of the dataset (`jaxdl list`)."""
+    data_dir: str | None = None
+    """Folder with the dataset's files; without it a known dataset is fetched."""
+    epochs: int | None = None
+    """Passes over the training images (10 if neither this nor total_steps is given)."""
+    total_steps: int | None = None
+    """Updates of the planned run, in place of epochs; schedules run over it."""
+    batch_size: int = 128
+    """Images in one update."""
 
 
 class DatasetState(NamedTuple):
