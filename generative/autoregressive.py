@@ -3,8 +3,8 @@
 A network that is causal computes every p(x_i | x_<i) of a given image at once, which is what training needs. To draw an image
 it must be asked again after each pixel. `naive` does that with the whole network. `incremental` does not: of each layer
 it computes the one position that is new, from what is kept of the row above and of the pixels to the left, and what rests on
-the rows above alone it computes for a whole row at once. An image then costs one forward pass. (Ramachandran et al., "Fast
-generation for convolutional autoregressive models", 2017, keep queues of pixels; rows at once are ours.)
+the rows above alone it computes for a whole row at once. An image then takes the arithmetic of one forward pass. (Ramachandran
+et al., "Fast generation for convolutional autoregressive models", 2017, keep queues of pixels; rows at once are ours.)
 
 Both draw from uniform numbers that are there beforehand, each image's a function of the key and of its place alone, so both
 draw the same image.
