@@ -484,6 +484,8 @@ def test_more_importance_samples_give_a_tighter_bound(call):
 
 def test_sample_draws_a_picture_that_its_seed_determines(call):
     found, said = call("sample", "model", "--num", "4", "--seed", "2", "--out", "a.png")
+    assert found.pop("images_per_s") > 0
+    assert all(found.pop(name) >= 0 for name in ("compile_s", "sample_s"))
     assert found == {"num": 4, "seed": 2, "out": "a.png"}
     assert said == "a.png\n"
     call("sample", "model", "--num", "4", "--seed", "2", "--out", "b.png")
@@ -510,7 +512,7 @@ def test_list_names_all_that_can_be_used_here(call, capsys):
     assert found["environments"]["CartPole-v1"] == "device, host"
     assert found["environments"]["LunarLander-v3"] == "host"
     assert found["environments"]["Acrobot-v1"] == "device, host"
-    assert found["datasets"].keys() == {"digits", "mnist", "fashion_mnist", "cifar10"}
+    assert found["datasets"].keys() == {"digits", "mnist", "fashion_mnist", "idx", "cifar10"}
     assert cli.main(["list"]) == 0
     assert capsys.readouterr() == (said, "")
 
