@@ -129,7 +129,7 @@ def copies(place, tmp_path, monkeypatch):
 
 COMMANDS = [
     ("trian dqn", "'trian'", "did you mean 'train'"),
-    ("fly", "'fly'", "train, resume, evaluate, sample, interpolate, traverse, arithmetic, transfer, plot, list"),
+    ("fly", "'fly'", "evaluate, sample, complete, encode, interpolate, traverse, arithmetic, transfer, plot, list"),
     ("--fly", "'--fly'", "commands are"),
     ("train", "algorithm or a preset", "dqn", "vae"),
     ("train dqm", "'dqm'", "did you mean 'dqn'"),
@@ -375,8 +375,8 @@ LOOKING = [
     ("evaluate model --video film.gif", "--video is for agents", "run of vae"),
     ("evaluate model --importance-samples 0", "importance_samples must be above 0, got 0"),
     ("sample agent --out x.png", "agent is a run of dqn", "cannot draw images"),
-    ("sample model --out x.jpg", "must end in .png, got x.jpg"),
-    ("sample model --out x", "must end in .png, got x"),
+    ("sample model --out x.jpg", "must end in .png or .gif, got x.jpg"),
+    ("sample model --out x", "must end in .png or .gif, got x"),
     ("sample model --out missing/x.png", "missing/x.png cannot be written", "no folder missing"),
     ("sample model --out x.png --num 0", "num must be between 1 and 10000, got 0"),
     ("sample model --out x.png --num 10001", "num must be between 1 and 10000, got 10001"),
