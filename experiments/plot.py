@@ -45,6 +45,8 @@ MEASURES = (  # drawn is the first that has a curve
     Measure("episode_return", "eval/return_mean", "mean return of training episodes (reward)", 0.0),
     Measure("elbo", "eval/elbo", "ELBO (nats per example)", 0.05),
     Measure("eval/elbo", None, "ELBO of held-out data (nats per example)", 0.05),
+    Measure("nll", "eval/nll", "-log p(x) (nats per image)", 0.05),
+    Measure("eval/nll", None, "-log p(x) of held-out data (nats per image)", 0.05),
     Measure("eval/fid", None, "Frechet distance of in-domain features", 0.05),
     Measure("mse", "eval/mse", "mean squared error a pixel", 0.05),
     Measure("eval/mse", None, "mean squared error of held-out data", 0.05),
@@ -183,7 +185,7 @@ def plot_sweep(run: str | Path, out: str | Path) -> None:
     found = (summary.get("eval") or {}).get("members")
     if not swept[0][0] or not isinstance(found, list):
         raise UserError(f"{run} is no run of a sweep that was evaluated")
-    score = next(name for name in ("return_mean", "elbo", "fid", "mse") if name in found[0])
+    score = next(name for name in ("return_mean", "elbo", "nll", "fid", "mse") if name in found[0])
     field, *others = swept[0][0]
     lines: dict[str, list[tuple[float, np.ndarray]]] = {}
     for combination, members in swept:

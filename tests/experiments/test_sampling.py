@@ -73,7 +73,8 @@ def test_a_film_shows_pixels_in_their_order(runs, capsys, tmp_path):
     assert grey[0] > grey[1] > grey[2] == 0
 
 
-def test_evaluate_gives_nats_and_bits(runs, capsys):
+def test_evaluate_gives_nats_and_bits_and_training_leaves_their_curve(runs, capsys):
+    assert (runs / "pixelrnn" / "curve.png").exists()
     told = run(capsys, "evaluate", runs / "pixelrnn")
     assert told["bits_per_dim"] == pytest.approx(told["nll"] / (64 * np.log(2)), rel=1e-5)
     assert 0.5 < told["bits_per_dim"] < 1.5
