@@ -1,11 +1,11 @@
 """Commands on latents and features: paths by hand, and each command on small runs."""
 
-import json
 from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import refused, run
 from PIL import Image
 
 from experiments import cli, judging, latents, transfer
@@ -25,18 +25,6 @@ def runs(tmp_path_factory):
         for algo, flags in small.items():
             assert cli.main(["train", algo, *flags.split(), "--quick-compile", "--out", str(folder / algo)]) == 0
         yield folder
-
-
-def run(capsys, *argv):
-    """The JSON of a command."""
-    assert cli.main([*map(str, argv), "--json"]) == 0
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
-
-
-def refused(capsys, *argv):
-    """The sentence with which a command ends."""
-    assert cli.main([str(word) for word in argv]) == 2
-    return capsys.readouterr().err.splitlines()[-1]
 
 
 # --- Paths.

@@ -1,10 +1,10 @@
 """`jaxdl sample`, `complete`, `evaluate` of models that go pixel by pixel, and `encode`: a prior over a VQ-VAE's codes."""
 
-import json
 import re
 
 import numpy as np
 import pytest
+from commands import refused, run
 from PIL import Image
 
 from experiments import cli
@@ -21,18 +21,6 @@ def runs(tmp_path_factory):
     for algo, flags in small.items():
         assert cli.main(["train", algo, *flags.split(), "--out", str(folder / algo)]) == 0
     return folder
-
-
-def run(capsys, *argv):
-    """The JSON of a command."""
-    assert cli.main([*map(str, argv), "--json"]) == 0
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
-
-
-def refused(capsys, *argv):
-    """The sentence with which a command ends."""
-    assert cli.main([str(word) for word in argv]) == 2
-    return capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("algo", ["pixelcnn", "pixelrnn"])
