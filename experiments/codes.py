@@ -6,7 +6,7 @@ small grey image like any other, and the prior is a PixelCNN (`--dataset idx --o
 Shapes: `N` images, `h w` a map of codes, `K` codes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,6 @@ import numpy as np
 import tyro
 
 from experiments import arguments, jobs, runs
-from jaxdl import train
 from jaxdl.data import SPLITS, idx
 from jaxdl.errors import UserError
 from jaxdl.types import Examples
@@ -39,18 +38,18 @@ def encode(argv: Sequence[str]) -> dict[str, Any]:
     args = arguments.parse(Args, argv, "jaxdl encode", "Write the codes of a VQ-VAE as a dataset, for a prior over them.")
     if args.out.exists():
         raise UserError(f"{args.out} exists; choose another folder, or remove it")
-    loaded, params, num_codes = _open(args.run, args.data_dir)
-    program = jax.jit(loaded.job.model.encode)
+    loaded, num_codes = _open(args.run, args.data_dir)
+    program, splits = jax.jit(loaded.job.model.encode), dict(zip(SPLITS, (loaded.job.train, loaded.job.test), strict=True))
     found = {}
-    for split, dataset in zip(SPLITS, (loaded.job.train, loaded.job.test), strict=True):
-        parts = [program(params, Examples(dataset.images[i : i + _AT_ONCE]), jax.random.key(0))
+    for split, dataset in splits.items():
+        parts = [program(loaded.params, Examples(dataset.images[i : i + _AT_ONCE]), jax.random.key(0))
                  for i in range(0, len(dataset.images), _AT_ONCE)]
         found[split] = np.concatenate(parts)
     try:
         args.out.mkdir(parents=True)
     except OSError as e:
         raise UserError(f"cannot make {args.out}: {e.strerror}") from e
-    for split, dataset in zip(SPLITS, (loaded.job.train, loaded.job.test), strict=True):
+    for split, dataset in splits.items():
         idx.write_split(args.out, split, -(-found[split] * 256 // num_codes).astype(np.uint8), dataset.labels)
     height, width = found["train"].shape[1:]
     print(f"{args.out}: codes of {len(found['train'])} and {len(found['test'])} images; a prior over them:\n"
@@ -59,29 +58,37 @@ def encode(argv: Sequence[str]) -> dict[str, Any]:
             "used": len(np.unique(found["train"]))}
 
 
-def decoded(values: np.ndarray, levels: int, run: Path, data_dir: Path | None = None) -> np.ndarray:
-    """Draws of a prior [N, h, w, 1] in [0, 1] -> the images [N, H, W, C] whose codes they are.
+def decoder(run: Path, levels: int, shape: tuple[int, int, int]) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes images [N, H, W, C] of draws [N, h, w, 1] in [0, 1] of a prior over a VQ-VAE's codes.
+
+    Args:
+        run: the VQ-VAE's.
+        levels: values a pixel of the prior can have.
+        shape: of one draw.
 
     Raises:
         UserError: not a run of a VQ-VAE, or one with other codes or another map of them.
     """
-    loaded, params, num_codes = _open(run, data_dir)
-    model = loaded.job.model
-    codes = np.rint(values[..., 0] * (levels - 1)).astype(np.int32)
+    loaded, num_codes = _open(run, None)
+    model, params = loaded.job.model, loaded.params
     expected = jax.eval_shape(model.encode, params, Examples(loaded.job.test.images[:1])).shape[1:]
-    if (levels, codes.shape[1:]) != (num_codes, expected):
+    if (levels, shape[:2]) != (num_codes, expected):
         raise UserError(f"decoder={run} has {num_codes} codes in maps of {list(expected)}, and the prior draws {levels} levels "
-                        f"in maps of {list(codes.shape[1:])}; it must be trained on what 'jaxdl encode {run}' wrote")
-    program = jax.jit(model.decode)
-    return np.concatenate([program(params, codes[i : i + _AT_ONCE]) for i in range(0, len(codes), _AT_ONCE)])
+                        f"in maps of {list(shape[:2])}; it must be trained on what 'jaxdl encode {run}' wrote")
+
+    def decode(draws: np.ndarray) -> np.ndarray:
+        codes, program = np.rint(draws[..., 0] * (levels - 1)).astype(np.int32), jax.jit(model.decode)
+        return np.concatenate([program(params, codes[i : i + _AT_ONCE]) for i in range(0, len(codes), _AT_ONCE)])
+
+    return decode
 
 
-def _open(run: Path, data_dir: Path | None) -> tuple[jobs.Loaded, Any, int]:
+def _open(run: Path, data_dir: Path | None) -> tuple[jobs.Loaded, int]:
+    """The run, its first member where it is a population, and K."""
     settings = runs.open_run(run)
     if settings.algo != "vqvae":
         raise UserError(f"{run} is a run of {settings.algo}, whose latents are no codes; train one with 'jaxdl train vqvae'")
     num_codes = settings.config.num_codes
     if num_codes > 256:
         raise UserError(f"{run} has num_codes={num_codes}, and a prior over codes takes at most 256")
-    loaded = jobs.load(run, data_dir=data_dir)
-    return loaded, train.members_of(loaded.params, len(jobs.population(settings)))[0], num_codes
+    return jobs.load(run, member=0, data_dir=data_dir), num_codes

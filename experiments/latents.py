@@ -15,7 +15,7 @@ import tyro
 from scipy import stats
 
 from experiments import arguments, jobs, judging, pictures, runs
-from jaxdl import data, files, train
+from jaxdl import data, files
 from jaxdl.errors import UserError
 from jaxdl.types import Array, Examples, Generative, PyTree
 
@@ -203,9 +203,8 @@ def _open(args: _Common) -> tuple[Generative, PyTree, jobs.Job]:
     settings = runs.open_run(args.run)
     if settings.algorithm.kind != "generative":
         raise UserError(f"{args.run} is a run of {settings.algo}, which has no latents")
-    loaded = jobs.load(args.run, data_dir=args.data_dir)
-    model = loaded.job.model
-    params = train.members_of(loaded.params, len(jobs.population(settings)))[0]
+    loaded = jobs.load(args.run, member=0, data_dir=args.data_dir)
+    model, params = loaded.job.model, loaded.params
     if model.decode is None or (model.prior is None and not _continuous(model, params, loaded.job.test)):
         raise UserError(f"{args.run} is a run of {settings.algo}, whose latents cannot be moved between or added up")
     return model, params, loaded.job

@@ -17,10 +17,11 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from experiments import arguments, codes, pictures
-from jaxdl import files, train, video
+from experiments import arguments, codes, jobs, pictures, runs
+from generative import autoregressive
+from jaxdl import files, video
 from jaxdl.errors import UserError
-from jaxdl.types import Generative, PyTree
+from jaxdl.types import DataSpec, Generative, PyTree
 
 Sampler = Literal["incremental", "naive"]
 
@@ -104,18 +105,21 @@ def sample(argv: Sequence[str]) -> dict[str, Any]:
         """A run of vqvae whose codes the model draws (`jaxdl encode`): the picture is of the images."""
 
     args = arguments.parse(Args, argv, "jaxdl sample", "Draw images from a generative model.")
-    loaded, params = _open(args)
+    loaded = _open(args)
     if loaded.job.model.sample is None:
         raise UserError(f"{args.run} is a run of {loaded.settings.algo}, which has no prior to draw from"
                         + ("; 'jaxdl encode' makes a dataset of its codes, for one" if loaded.settings.algo == "vqvae" else ""))
     if args.decoder is not None and (loaded.job.model.complete is None or args.out.suffix.lower() == ".gif"):
         raise UserError(f"decoder={args.decoder} is for a prior over codes that goes into a .png, and {args.run} is a run of "
                         f"{loaded.settings.algo} and out={args.out}")
-    drawn = draw(loaded.job.model, params, args.seed, args.num, **_how(args))
+    decode = None
     if args.decoder is not None:
-        config = loaded.settings.config
-        levels = 2 if config.output == "bernoulli" else config.levels
-        drawn = drawn._replace(images=codes.decoded(drawn.images, levels, args.decoder))
+        spec = DataSpec.of(loaded.job.train)
+        levels = autoregressive.output_of(loaded.settings.config, spec).levels
+        decode = codes.decoder(args.decoder, levels, spec.shape)
+    drawn = draw(loaded.job.model, loaded.params, args.seed, args.num, **_how(args))
+    if decode is not None:
+        drawn = drawn._replace(images=decode(drawn.images))
     if args.out.suffix.lower() == ".gif":
         _film(args.out, drawn.images)
     else:
@@ -139,7 +143,7 @@ def complete(argv: Sequence[str]) -> dict[str, Any]:
     args = arguments.parse(Args, argv, "jaxdl complete", "Draw the rest of test images of which the first rows are given.")
     if not 1 <= args.draws <= 100:
         raise UserError(f"draws must be between 1 and 100, got {args.draws}")
-    loaded, params = _open(args)
+    loaded = _open(args)
     model, test = loaded.job.model, loaded.job.test.images
     if model.complete is None:
         raise UserError(f"{args.run} is a run of {loaded.settings.algo}, which draws all pixels at once and cannot complete "
@@ -150,7 +154,7 @@ def complete(argv: Sequence[str]) -> dict[str, Any]:
     if args.num > len(test):
         raise UserError(f"num must be at most {len(test)}, the test images, got {args.num}")
     which = np.random.default_rng(args.seed).choice(len(test), args.num, replace=False)
-    drawn = draw(model, params, args.seed, args.num * args.draws, given=test[which].repeat(args.draws, 0), rows=rows,
+    drawn = draw(model, loaded.params, args.seed, args.num * args.draws, given=test[which].repeat(args.draws, 0), rows=rows,
                  **_how(args))
     whole = drawn.images.reshape(args.num, args.draws, *test.shape[1:])
     if args.out.suffix.lower() == ".gif":
@@ -166,10 +170,8 @@ def _how(args: _Common) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("temperature", "sampler") if getattr(args, name) is not None}
 
 
-def _open(args: Any) -> tuple[Any, PyTree]:
-    """The run, read back, and the parameters of its first member."""
-    from experiments import jobs, runs
-
+def _open(args: Any) -> jobs.Loaded:
+    """The run, read back; its first member where it is a population."""
     if not 1 <= args.num <= 10_000:
         raise UserError(f"num must be between 1 and 10000, got {args.num}")
     if not 0 <= args.seed < 2**32:
@@ -182,11 +184,11 @@ def _open(args: Any) -> tuple[Any, PyTree]:
     if settings.algorithm.kind != "generative":
         raise UserError(f"{args.run} is a run of {settings.algo}, which cannot draw images; 'jaxdl evaluate {args.run} "
                         "--video FILE.gif' films it")
-    loaded = jobs.load(args.run, data_dir=args.data_dir)
+    loaded = jobs.load(args.run, member=0, data_dir=args.data_dir)
     if loaded.job.model.complete is None:
         for name, given in [*_how(args).items(), *([("out", args.out)] if args.out.suffix.lower() == ".gif" else [])]:
             raise UserError(f"{name}={given} is for models that go pixel by pixel, and {args.run} is a run of {settings.algo}")
-    return loaded, train.members_of(loaded.params, len(jobs.population(settings)))[0]
+    return loaded
 
 
 def _film(path: Path, images: np.ndarray, rows: int = 0) -> None:
