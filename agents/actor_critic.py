@@ -167,21 +167,22 @@ def planned_updates(config: Config) -> int:
     return config.total_steps // (config.num_envs * config.rollout_steps)
 
 
-def make_run(config: Config, axis_name: str | None = None, env: Env | None = None) -> Run:
+def make_run(config: Config, axis_name: str | None = None, env: Env | None = None, shards: int = 1) -> Run:
     """Actor-critic on an environment that runs on the device; `env` is one that was made before."""
     env = env or envs.make_device(config.env_id, config.env, config.num_envs)
-    agent, source = make(config, env.spec, axis_name), _source(config, axis_name)
+    agent, source = make(config, env.spec, axis_name), _source(config, axis_name, shards)
     return compose(agent.learner, rollout.rollout(env, agent.explore, source), stride=source.stride, axis_name=axis_name)
 
 
-def make_host_run(config: Config, spec: EnvSpec) -> HostRun:
+def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, shards: int = 1) -> HostRun:
     """Actor-critic on Gymnasium environments."""
-    agent, source = make(config, spec), _source(config, None)
+    agent, source = make(config, spec, axis_name), _source(config, axis_name, shards)
     host = rollout.host_rollout(spec, agent.learner, agent.explore, source)
     return compose_host(agent.learner, host, num_envs=config.num_envs, train_freq=config.rollout_steps, updates=1,
-                        first_step=0)
+                        first_step=0, axis_name=axis_name)
 
 
-def _source(config: Config, axis_name: str | None) -> rollout.Settings:
+def _source(config: Config, axis_name: str | None, shards: int) -> rollout.Settings:
+    config = parallel.share(config, shards)
     return rollout.Settings(config.num_envs, config.rollout_steps, config.gamma, config.clip_reward, config.normalize_reward,
-                            axis_name=axis_name)
+                            axis_name=axis_name, shards=shards)

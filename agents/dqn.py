@@ -371,20 +371,21 @@ def planned_updates(config: Config) -> int:
     return max((config.total_steps - first_step(config)) // (config.num_envs * config.train_freq), 1) * config.gradient_steps
 
 
-def make_run(config: Config, axis_name: str | None = None, env: Env | None = None) -> Run:
+def make_run(config: Config, axis_name: str | None = None, env: Env | None = None, shards: int = 1) -> Run:
     """DQN on an environment that runs on the device; `env` is one that was made before."""
     env = env or envs.make_device(config.env_id, config.env, config.num_envs)
     agent = make(config, env.spec, axis_name)
-    source = _source(config)
+    source = _source(config, shards)
     return compose(agent.learner, replay.replay(env, agent.explore, source), stride=source.stride,
                    updates=config.gradient_steps, first_step=first_step(config), axis_name=axis_name)
 
 
-def make_host_run(config: Config, spec: EnvSpec) -> HostRun:
+def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, shards: int = 1) -> HostRun:
     """DQN on Gymnasium environments."""
-    agent = make(config, spec)
-    return compose_host(agent.learner, replay.host_replay(spec, agent.explore, _source(config)), num_envs=config.num_envs,
-                        train_freq=config.train_freq, updates=config.gradient_steps, first_step=first_step(config))
+    agent, source = make(config, spec, axis_name), _source(config, shards)
+    return compose_host(agent.learner, replay.host_replay(spec, agent.explore, source), num_envs=config.num_envs,
+                        train_freq=config.train_freq, updates=config.gradient_steps, first_step=first_step(config),
+                        axis_name=axis_name)
 
 
 def first_step(config: Config) -> int:
@@ -393,8 +394,9 @@ def first_step(config: Config) -> int:
     return source.stride * source.warmup_collects
 
 
-def _source(config: Config) -> replay.Settings:
+def _source(config: Config, shards: int = 1) -> replay.Settings:
+    config = parallel.share(config, shards)
     names = ("num_envs", "buffer_size", "batch_size", "train_freq", "gradient_steps", "learning_starts", "n_steps", "gamma",
              "clip_reward")
     priorities = (config.priority_exponent, lambda t: beta(config, t)) if config.prioritized else None
-    return replay.Settings(**{name: getattr(config, name) for name in names}, priorities=priorities)
+    return replay.Settings(**{name: getattr(config, name) for name in names}, priorities=priorities, shards=shards)

@@ -284,20 +284,22 @@ def planned_updates(config: Config, spec: EnvSpec) -> int:
     return config.total_steps // (config.num_envs * rollout_steps(config, spec))
 
 
-def make_run(config: Config, axis_name: str | None = None, env: Env | None = None) -> Run:
+def make_run(config: Config, axis_name: str | None = None, env: Env | None = None, shards: int = 1) -> Run:
     """REINFORCE on an environment that runs on the device; `env` is one that was made before."""
     env = env or envs.make_device(config.env_id, config.env, config.num_envs)
-    agent, source = make(config, env.spec, axis_name), _source(config, env.spec, axis_name, fresh=not env.external)
+    agent, source = make(config, env.spec, axis_name), _source(config, env.spec, axis_name, shards, fresh=not env.external)
     return compose(agent.learner, rollout.rollout(env, agent.explore, source), stride=source.stride, axis_name=axis_name)
 
 
-def make_host_run(config: Config, spec: EnvSpec) -> HostRun:
+def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, shards: int = 1) -> HostRun:
     """REINFORCE on Gymnasium environments."""
-    agent, source = make(config, spec), _source(config, spec, None, fresh=False)
+    agent, source = make(config, spec, axis_name), _source(config, spec, axis_name, shards, fresh=False)
     host = rollout.host_rollout(spec, agent.learner, agent.explore, source)
-    return compose_host(agent.learner, host, num_envs=config.num_envs, train_freq=source.steps, updates=1, first_step=0)
+    return compose_host(agent.learner, host, num_envs=config.num_envs, train_freq=source.steps, updates=1, first_step=0,
+                        axis_name=axis_name)
 
 
-def _source(config: Config, spec: EnvSpec, axis_name: str | None, fresh: bool) -> rollout.Settings:
+def _source(config: Config, spec: EnvSpec, axis_name: str | None, shards: int, fresh: bool) -> rollout.Settings:
+    config = parallel.share(config, shards)
     return rollout.Settings(config.num_envs, rollout_steps(config, spec, fresh), config.gamma, config.clip_reward,
-                            config.normalize_reward, fresh and complete(config), axis_name)
+                            config.normalize_reward, fresh and complete(config), axis_name, shards)

@@ -30,7 +30,7 @@ class Job(NamedTuple):
 
     what: dict[str, str]  # {"env_id": ...} or {"dataset": ...}
     total_steps: int  # of the planned run
-    driver: Callable[[], drive.Driver]
+    driver: Callable[..., drive.Driver]  # (written_by=None): of how many devices the checkpoint is that will be read
     evaluate: Callable[..., dict[str, Any]]  # (params, **options) -> numbers
     score: str  # the number of `evaluate` that is better when higher; with a minus in front, when lower
     model: Any  # the Agent, or the generative model
@@ -59,16 +59,19 @@ def _agent(settings: Settings) -> Job:
     spec = envs.spec(config.env_id, config.env)
     agent = module.make(config, spec)
     of_each = population(settings)
+    if train.devices > 1 and backend == "device" and envs.is_atari(config.env_id):
+        raise UserError(f"devices={train.devices} cannot share {config.env_id}, whose games are in no device; use backend=host")
     configs, seeds = [member.config(config) for member in of_each], [member.seed for member in of_each]
     if len(of_each) > 1 and (backend == "host" or envs.is_atari(config.env_id)):
         where = "on the host" if backend == "host" else "outside of JAX"
         raise UserError(f"a population of {len(of_each)} (num_seeds, sweep) needs an environment in JAX, and {config.env_id} "
                         f"runs {where}; train its members one after the other")
 
-    def driver() -> drive.Driver:
+    def driver(written_by: int | None = None) -> drive.Driver:
         if backend == "device":
             env = envs.make_device(config.env_id, config.env, config.num_envs)
-            return drive.device(lambda c: module.make_run(c, env=env), configs, None, seeds, quick=train.quick_compile)
+            return drive.device(lambda c, **axis: module.make_run(c, env=env, **axis), configs, None, seeds,
+                                quick=train.quick_compile, devices=train.devices, written_by=written_by)
         venv = envs.make_host(config.env_id, config.num_envs, config.vectorization, config.env)
         return host.host(lambda c: module.make_host_run(c, spec), config, venv, train.seed, quick=train.quick_compile)
 
@@ -91,9 +94,9 @@ def _generative(settings: Settings) -> Job:
     of_each = population(settings)
     configs, seeds = [member.config(config) for member in of_each], [member.seed for member in of_each]
 
-    def driver() -> drive.Driver:
-        return drive.device(lambda c: module.make_run(c, spec), configs, Examples.of(train_data), seeds,
-                            quick=train.quick_compile)
+    def driver(written_by: int | None = None) -> drive.Driver:
+        return drive.device(lambda c, **axis: module.make_run(c, spec, **axis), configs, Examples.of(train_data), seeds,
+                            quick=train.quick_compile, devices=train.devices, written_by=written_by)
 
     by_features = model.measure is None  # there is nothing else to tell it by
     if by_features and spec.num_classes is None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from experiments import algorithms
 from experiments.members import members
-from jaxdl import files, train
+from jaxdl import files, parallel, train
 from jaxdl.config import from_dict, to_dict
 from jaxdl.errors import UserError
 
@@ -39,10 +39,20 @@ class Settings(NamedTuple):
 
     def validate(self) -> None:
         """Refuse settings that make no sense."""
-        self.algorithm.load().validate(self.config)
+        validate = self.algorithm.load().validate
+        validate(self.config)
         train.validate(self.train)
-        for member in members(self.config, self.train):
-            self.algorithm.load().validate(member.config(self.config))
+        of_each = members(self.config, self.train)
+        for member in of_each:
+            validate(member.config(self.config))
+        if self.train.devices > 1 and len(of_each) == 1:
+            share = parallel.share(self.config, self.train.devices)
+            try:
+                validate(share)
+            except UserError as e:
+                raise UserError(f"on each of {self.train.devices} devices: {e}") from None
+        elif self.train.devices > 1:
+            parallel.check_share("the number of members", len(of_each), self.train.devices)
 
 
 def write_config(folder: Path, settings: Settings) -> None:

@@ -12,7 +12,7 @@ import tyro
 
 from experiments import algorithms, arguments, jobs, runs
 from experiments.showing import leave_pictures, line_of
-from jaxdl import checkpoint, files
+from jaxdl import checkpoint, files, parallel
 from jaxdl import train as training
 from jaxdl.drive import Driver
 from jaxdl.errors import UserError
@@ -20,10 +20,11 @@ from jaxdl.errors import UserError
 
 def train(argv: Sequence[str]) -> dict[str, Any]:
     """`jaxdl train ALGO [flags]`. Returns the summary."""
-    settings, out, overwrite = _parse_train(argv)
+    settings, out, overwrite = parse_train(argv)
     settings.validate()
     if out is not None:
         runs.check_out(out, overwrite)
+    parallel.provide(settings.train.devices)
     job = jobs.open_job(settings)
     (what,) = job.what.values()
     name = f"{settings.algo}-{what}".replace("/", "-")
@@ -40,7 +41,7 @@ def train(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def resume(argv: Sequence[str]) -> dict[str, Any]:
-    """`jaxdl resume RUN [--total-steps N]`. Returns the summary."""
+    """`jaxdl resume RUN [--total-steps N] [--devices N]`. Returns the summary."""
 
     @dataclass(frozen=True)
     class Args:
@@ -48,9 +49,15 @@ def resume(argv: Sequence[str]) -> dict[str, Any]:
         """Folder of the run."""
         total_steps: int | None = None
         """Go on to this step, past the planned end; schedules keep their horizon and hold their end value."""
+        devices: int | None = None
+        """Go on with so many devices in place of those that it had; the environments and their memory are dealt out anew."""
 
     args = arguments.parse(Args, argv, "jaxdl resume", "Continue a run from its newest checkpoint.")
     settings = runs.open_run(args.run)
+    if args.devices is not None:
+        settings = settings._replace(train=dataclasses.replace(settings.train, devices=args.devices))
+        settings.validate()
+    parallel.provide(settings.train.devices)
     job = jobs.open_job(settings)
     steps = checkpoint.steps(args.run / "checkpoints")
     if not steps:
@@ -70,11 +77,12 @@ def resume(argv: Sequence[str]) -> dict[str, Any]:
                 raise UserError(f"{summary} is damaged: it has no number of steps; remove it to resume the run")
             print(f"{args.run} is finished ({done['steps']:,} steps); give --total-steps to go on")
             return done
-    with contextlib.closing(job.driver()) as driver:
-        return _run(args.run, settings, job, driver, resume=True)
+    written_by = checkpoint.read_meta(args.run / "checkpoints", steps[-1]).get("devices", 1)
+    with contextlib.closing(job.driver(written_by)) as driver:
+        return _run(args.run, settings, job, driver, resume=True, written_by=written_by)
 
 
-def _parse_train(argv: Sequence[str]) -> tuple[runs.Settings, Path | None, bool]:
+def parse_train(argv: Sequence[str]) -> tuple[runs.Settings, Path | None, bool]:
     known = ", ".join([*algorithms.ALGORITHMS, *algorithms.PRESETS])
     if not argv or argv[0] in ("-h", "--help"):
         text = f"usage: jaxdl train ALGO [flags]\n\nALGO is one of: {known}\n'jaxdl train ALGO --help' shows its flags."
@@ -122,7 +130,8 @@ def _take(argv: list[str], flag: str) -> tuple[list[str], str | None]:
     return argv, None
 
 
-def _run(folder: Path, settings: runs.Settings, job: jobs.Job, driver: Driver, resume: bool) -> dict[str, Any]:
+def _run(folder: Path, settings: runs.Settings, job: jobs.Job, driver: Driver, resume: bool,
+         written_by: int | None = None) -> dict[str, Any]:
     (kind, what), = job.what.items()
     print(f"{'resuming' if resume else 'training'} {settings.algo} on {what} in {folder}", flush=True)
     if resume and not driver.exact:
@@ -131,6 +140,10 @@ def _run(folder: Path, settings: runs.Settings, job: jobs.Job, driver: Driver, r
     if resume and not settings.train.checkpoint_memory and hasattr(driver.like.source, "memory"):
         print("checkpoints of this run leave the replay memory out: it is filled anew with random steps, so this is not "
               "bit for bit the run that was interrupted")
+
+    if resume and written_by != driver.devices and driver.members == 1:
+        print(f"dealt out anew over {driver.devices} devices in place of {written_by}: the learner goes on as it was, and so do "
+              "environments and their memory; what is drawn from them, or from the dataset, comes in another order")
 
     def goes_on() -> None:
         if resume:

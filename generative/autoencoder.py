@@ -21,7 +21,6 @@ from jaxdl import nn, optim, parallel
 from jaxdl.config import config as settings
 from jaxdl.config import require, require_positive
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.run import compose
 from jaxdl.sources import dataset
 from jaxdl.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run
 
@@ -182,7 +181,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
                       reconstruct=reconstruct)
 
 
-def make_run(config: Config, spec: DataSpec, axis_name: str | None = None) -> Run:
+def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
     """An autoencoder on a dataset that lies on the device (`data`: `Examples`)."""
-    model = make(config, spec, axis_name)
-    return compose(model.learner, dataset.dataset(spec.num_examples, config.batch_size), stride=1, axis_name=axis_name)
+    learner = make(config, spec, axis_name).learner
+    return dataset.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)

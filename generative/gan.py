@@ -24,7 +24,6 @@ from jaxdl.config import require, require_positive
 from jaxdl.errors import UserError
 from jaxdl.nn import spectral
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.run import compose
 from jaxdl.sources import dataset
 from jaxdl.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run
 
@@ -227,8 +226,8 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     return Generative(Learner(init, update, lambda state: state.ema), None, "-fid", sample, prior=prior, decode=decode)
 
 
-def make_run(config: Config, spec: DataSpec, axis_name: str | None = None) -> Run:
+def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
     """A GAN on a dataset that lies on the device (`data`: `Examples`)."""
-    model = make(config, spec, axis_name)
-    batches = dataset.dataset(spec.num_examples, critic_steps(config) * config.batch_size)
-    return compose(model.learner, batches, stride=1, axis_name=axis_name)
+    learner = make(config, spec, axis_name).learner
+    parallel.check_share("batch_size", config.batch_size, shards)
+    return dataset.run_of(learner, spec.num_examples, critic_steps(config) * config.batch_size, axis_name, shards)

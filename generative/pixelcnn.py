@@ -10,7 +10,6 @@ from generative import autoregressive, pixelcnn_gated, pixelcnn_plain, pixelcnn_
 from jaxdl.config import config as settings
 from jaxdl.config import require
 from jaxdl.errors import UserError
-from jaxdl.run import compose
 from jaxdl.sources import dataset
 from jaxdl.types import DataSpec, Generative, Run
 
@@ -68,7 +67,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     return autoregressive.make(config, spec, *network(config, spec), axis_name)
 
 
-def make_run(config: Config, spec: DataSpec, axis_name: str | None = None) -> Run:
+def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
     """A PixelCNN on a dataset that lies on the device (`data`: `Examples`)."""
-    model = make(config, spec, axis_name)
-    return compose(model.learner, dataset.dataset(spec.num_examples, config.batch_size), stride=1, axis_name=axis_name)
+    learner = make(config, spec, axis_name).learner
+    return dataset.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)

@@ -28,7 +28,6 @@ from jaxdl.config import config as settings
 from jaxdl.config import require, require_positive
 from jaxdl.errors import UserError
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.run import compose
 from jaxdl.sources import dataset
 from jaxdl.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run
 
@@ -302,7 +301,7 @@ def _kl_above(kl: Array, free: float | Array, axis_name: str | None) -> Array:
     return jnp.where(counts, kl, free).sum()
 
 
-def make_run(config: Config, spec: DataSpec, axis_name: str | None = None) -> Run:
+def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
     """A VAE on a dataset that lies on the device (`data`: `Examples`)."""
-    vae = make(config, spec, axis_name)
-    return compose(vae.learner, dataset.dataset(spec.num_examples, config.batch_size), stride=1, axis_name=axis_name)
+    learner = make(config, spec, axis_name).learner
+    return dataset.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)

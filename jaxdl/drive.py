@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl import parallel
 from jaxdl.config import leaves_as_arrays
 from jaxdl.run import Report, advance
 from jaxdl.types import Array, PyTree, Run, RunState
@@ -26,8 +27,9 @@ from jaxdl.types import Array, PyTree, Run, RunState
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 TRAIN_OPTIONS = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": True,
                  "xla_cpu_parallel_codegen_split_count": _CORES, "xla_cpu_prefer_vector_width": 512}
-QUICK_OPTIONS = TRAIN_OPTIONS | {"xla_cpu_use_fusion_emitters": False}  # the older emitters for training too
-START_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+_OLDER_EMITTERS = {} if jax.__version_info__ >= (0, 11) else {"xla_cpu_use_fusion_emitters": False}  # gone with jaxlib 0.11
+QUICK_OPTIONS = TRAIN_OPTIONS | _OLDER_EMITTERS
+START_OPTIONS = {"xla_backend_optimization_level": 0} | _OLDER_EMITTERS
 
 
 class Driver(NamedTuple):
@@ -46,6 +48,7 @@ class Driver(NamedTuple):
     compile_s: float  # seconds of tracing and compiling
     exact: bool  # a restored run has the bits of an uninterrupted one
     members: int  # of the population; 1 is a single run, without the axis
+    devices: int = 1  # that share it
 
 
 def compile_all(*programs: tuple[Callable, tuple, tuple[int, ...], dict]) -> list[Any]:
@@ -77,37 +80,70 @@ def _in_turn(f: Callable[[Any, RunState], tuple[RunState, Report]], config: Any,
     return jax.lax.scan(body, state, jnp.arange(len(state.key)))
 
 
+def _like_of(init: Callable[[], RunState], shards: int) -> RunState:
+    """The state that so many devices share, as shapes."""
+    if shards == 1:
+        return jax.eval_shape(init)
+    state = jax.eval_shape(jax.vmap(lambda _: init(), axis_name=parallel.AXIS, axis_size=shards), jnp.zeros(shards))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)._replace(source=state.source)
+
+
+def _resplit(source: PyTree, written_by: int, like: PyTree, devices: int) -> PyTree:
+    """`parallel.resplit`, with no axis of devices where there is one."""
+    source, like = (x if n > 1 else jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype)
+                    if isinstance(x, jax.ShapeDtypeStruct) else x[None], x) for x, n in ((source, written_by), (like, devices)))
+    new = parallel.resplit(source, like)
+    return new if devices > 1 else jax.tree.map(lambda x: x[0], new)
+
+
 def shapes_of(tree: PyTree) -> PyTree:
     """The same tree with `ShapeDtypeStruct`s for arrays."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
 
 
-def device(make_run: Callable[[Any], Run], config: Any, data: PyTree, seeds: Sequence[int], *, quick: bool = False) -> Driver:
-    """Drive a run whose every part is on the device.
+def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Sequence[int], *, quick: bool = False,
+           devices: int = 1, written_by: int | None = None) -> Driver:
+    """Drive a run whose every part is on the device, or on several.
+
+    On several devices a single run is shared by all (`jaxdl.parallel`): its learner is the same on each, and every leaf of its
+    source has a leading axis of devices. A population is spread over them instead, as many whole members on each.
 
     Args:
-        make_run: config -> Run; called while tracing, with arrays as the leaves of the config.
+        make_run: config -> Run; called while tracing, with arrays as the leaves of the config. With several devices and a
+            single run also `axis_name` and `shards` are given.
         config: the settings; a list has those of each member, which differ in numbers alone.
         data: the dataset on the device, or None.
         seeds: one seed for a single run, several for a population: member k is the run of `seeds[k]`.
         quick: compile in half the time programs that take up to three times as long, on a CPU.
+        devices: how many; the first of `jax.devices()`.
+        written_by: how many devices wrote the checkpoint that `restore` is to read, if not as many.
+
+    Raises:
+        UserError: there are not as many devices, or they cannot share the sizes or the members.
     """
     began = time.perf_counter()
     seeds = np.asarray(seeds, np.uint32)
     single = len(seeds) == 1
     configs = [leaves_as_arrays(c) for c in (config if isinstance(config, list) else [config] * len(seeds))]
     config = configs[0] if single else jax.tree.map(lambda *x: np.stack(x), *configs)
-    run = make_run(configs[0])
+    mesh = parallel.make_mesh(devices) if devices > 1 else None
+    if mesh is not None and not single:
+        parallel.check_share("the number of members", len(seeds), devices)
+    spread = parallel.Spread(mesh, single)
+    data = spread.place_data(data)
 
-    def start(config, seeds, data):
+    def run_of(config: Any, shards: int = devices) -> Run:
+        return make_run(config) if shards == 1 or not single else make_run(config, axis_name=parallel.AXIS, shards=shards)
+
+    def start(config, seeds, data, shards=devices):
         if single:
-            return make_run(config).init(jax.random.key(seeds[0]), data)
-        return jax.vmap(lambda config, seed: make_run(config).init(jax.random.key(seed), data),
+            return run_of(config, shards).init(jax.random.key(seeds[0]), data)
+        return jax.vmap(lambda config, seed: run_of(config).init(jax.random.key(seed), data),
                         out_axes=run.axes)(config, seeds)
 
     def chunk(config, state, data, n):
         def member(config: Any, state: RunState) -> tuple[RunState, Report]:
-            return advance(make_run(config), state, data, n)
+            return advance(run_of(config), state, data, n)
 
         if single:
             return member(config, state)
@@ -115,21 +151,36 @@ def device(make_run: Callable[[Any], Run], config: Any, data: PyTree, seeds: Seq
             return _in_turn(member, config, state)
         return jax.vmap(member, in_axes=(0, run.axes), out_axes=(run.axes, 0))(config, state)
 
+    def restart(config, state):
+        return run_of(config).restart(state)
+
+    run = run_of(configs[0])
+    member, state = spread.members, spread.state
+    start = spread.over(start, (member, member, spread.data), state)
+    chunk = spread.over(chunk, (member, state, spread.data, parallel.SAME), (state, member))
     like = jax.eval_shape(start, config, seeds, data)
+    written_by = written_by or devices
+    written = like if written_by == devices or not single else _like_of(
+        lambda: run_of(config, written_by).init(jax.random.key(0), None), written_by)
     start, chunk = compile_all(
-        (start, (config, seeds, data), (), START_OPTIONS),
-        (chunk, (config, like, data, np.int32(1)), (1,), QUICK_OPTIONS if quick else TRAIN_OPTIONS))
+        (start, spread.shapes((config, seeds, data), (member, member, spread.data)), (), START_OPTIONS),
+        (chunk, spread.shapes((config, like, data, np.int32(1)), (member, state, spread.data, parallel.SAME)), (1,),
+         QUICK_OPTIONS if quick else TRAIN_OPTIONS))
 
     def run_chunk(state, n):
         state, report = chunk(config, state, data, np.int32(n))
         return state, jax.device_get(report)
 
     def restore(state):
+        if written_by != devices and single:
+            state = state._replace(source=_resplit(state.source, written_by, like.source, devices))
+        state = spread.placed(state)
         if run.restart is None:
             return state
-        return jax.jit(lambda config, state: make_run(config).restart(state), donate_argnums=1)(config, state)
+        return jax.jit(spread.over(restart, (member, spread.state), spread.state), donate_argnums=1)(config, state)
 
     return Driver(
-        start=lambda: start(config, seeds, data), chunk=run_chunk, snapshot=lambda s: s, restore=restore, like=like,
-        params=run.params, close=lambda: None, first_step=run.first_step, stride=run.stride, updates=run.updates,
-        compile_s=time.perf_counter() - began, exact=run.restart is None, members=len(seeds))
+        start=lambda: start(config, seeds, data), chunk=run_chunk, snapshot=lambda s: s, restore=restore, like=written,
+        params=lambda s: spread.local(run.params(s)), close=lambda: None, first_step=run.first_step, stride=run.stride,
+        updates=run.updates, compile_s=time.perf_counter() - began, exact=run.restart is None, members=len(seeds),
+        devices=devices)

@@ -1,9 +1,30 @@
-"""Reductions over the devices (or the vmapped shards) of a mapped axis. `axis_name=None` means there is one: no-ops."""
+"""One run on many devices: what each has of its own, what all reduce together, and the mesh that they lie on.
+
+Each device has environments of its own and its share of the memory or of the dataset; gradients, statistics and metrics are
+reduced over `axis_name`, so that all hold the same learner. `axis_name=None` means there is one: reductions do nothing.
+
+Settings are those of all devices together (`share` gives one's part), and `t` counts the steps of all.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from jaxdl.types import Key, PyTree
+from jaxdl.errors import UserError
+from jaxdl.types import Array, Key, PyTree, RunState
+
+AXIS = "devices"  # the mesh's only axis
+SHARED = ("num_envs", "buffer_size", "batch_size")  # settings that are sizes of all devices together
+SAME = P()  # the same on every device
+T = TypeVar("T")
 
 
 def mean_over(tree: PyTree, axis_name: str | None) -> PyTree:
@@ -25,3 +46,155 @@ def sum_over(tree: PyTree, axis_name: str | None) -> PyTree:
 def shard_key(key: Key, axis_name: str | None) -> Key:
     """A key of the shard's own, for noise; initial parameters take the key as it is."""
     return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+
+
+def share(config: T, shards: int) -> T:
+    """The config of one of `shards` devices: its part of each of the sizes that devices share (`SHARED`).
+
+    Raises:
+        UserError: one does not divide; names the nearest that would.
+    """
+    if shards == 1:
+        return config
+    sizes = {field: getattr(config, field) for field in SHARED if hasattr(config, field)}
+    for field, value in sizes.items():
+        check_share(field, value, shards)
+    return dataclasses.replace(config, **{field: value // shards for field, value in sizes.items()})
+
+
+def check_share(field: str, value: int, shards: int) -> None:
+    """Refuse a number that `shards` devices cannot share evenly.
+
+    Raises:
+        UserError: names the nearest that would do.
+    """
+    if value % shards:
+        below, above = value // shards * shards, -(-value // shards) * shards
+        near = f"{below} or {above} would" if below else f"{above} would"
+        raise UserError(f"{field}={value} does not divide over {shards} devices; {near}")
+
+
+def provide(devices: int) -> None:
+    """Have at least so many devices: where JAX runs on a CPU and has not begun, virtual ones that share its cores.
+
+    Raises:
+        UserError: there are not as many.
+    """
+    if devices > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        with contextlib.suppress(RuntimeError):  # it has begun
+            jax.config.update("jax_num_cpu_devices", devices)
+    if devices > 1:
+        make_mesh(devices)
+
+
+def make_mesh(devices: int) -> Mesh:
+    """The first of `jax.devices()` in a row.
+
+    Raises:
+        UserError: there are not as many.
+    """
+    there = jax.devices()
+    if devices > len(there):
+        raise UserError(f"devices={devices}, but JAX sees {len(there)} of {there[0].device_kind}")
+    return jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=there[:devices])
+
+
+class Spread(NamedTuple):
+    """How the parts of a run lie on a mesh. Without one, everything is left as it is."""
+
+    mesh: Mesh | None
+    shared: bool  # one run on all devices; else they have the members of a population, each whole
+
+    @property
+    def members(self) -> P:
+        """Of what each member has one of: settings, seeds, reports."""
+        return P() if self.shared else P(AXIS)
+
+    @property
+    def data(self) -> P:
+        """Of a dataset."""
+        return P(AXIS) if self.shared else P()
+
+    @property
+    def state(self) -> RunState:
+        """Of a run's state; a shared one has a leading axis of devices on every leaf of its source."""
+        return RunState(P(), P(AXIS), P(), P()) if self.shared else RunState(P(AXIS), P(AXIS), P(AXIS), P())
+
+    def over(self, f: Callable, in_specs: tuple, out_specs: Any) -> Callable:
+        """`f`, a function of a device's part, as a function of the whole."""
+        if self.mesh is None:
+            return f
+
+        def own(tree: PyTree, change: Callable[[Array], Array]) -> PyTree:
+            def of(node: Any) -> Any:
+                return node._replace(source=jax.tree.map(change, node.source)) if isinstance(node, RunState) else node
+
+            return jax.tree.map(of, tree, is_leaf=lambda x: isinstance(x, RunState)) if self.shared else tree
+
+        def shard(*args: Any) -> Any:
+            return own(f(*own(args, lambda x: x[0])), lambda x: x[None])
+
+        # `check_vma=True` would make gradients of replicated parameters sums already, and the mean over shards too large
+        return jax.shard_map(shard, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+    def shapes(self, args: tuple, specs: tuple) -> tuple:
+        """`args` as shapes that say where they lie."""
+        def of(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=sharding)
+
+        return args if self.mesh is None else self._map(of, args, specs)
+
+    def placed(self, state: RunState) -> RunState:
+        """A state whose arrays lie anywhere, put where the programs want them."""
+        return state if self.mesh is None else self._map(_put, state, self.state)
+
+    def place_data(self, data: PyTree) -> PyTree:
+        """A dataset where the programs want it; a shared run gives each device a part, and leaves the last N % D out."""
+        if self.mesh is None or data is None:
+            return data
+        if self.shared:
+            data = jax.tree.map(lambda x: x[: len(x) // self.mesh.size * self.mesh.size], data)
+        return self._map(_put, data, self.data)
+
+    def local(self, tree: PyTree) -> PyTree:
+        """What is the same on all devices, on one of them; of a population the members."""
+        if self.mesh is None:
+            return tree
+        return jax.tree.map(lambda x: x.addressable_data(0), tree) if self.shared else jax.device_get(tree)
+
+    def _map(self, f: Callable, tree: PyTree, specs: Any) -> PyTree:
+        def of(spec: P, part: PyTree) -> PyTree:
+            return jax.tree.map(lambda x: f(x, NamedSharding(self.mesh, spec)), part)
+
+        return jax.tree.map(of, specs, tree, is_leaf=lambda x: isinstance(x, P))
+
+
+def _put(x: Any, sharding: NamedSharding) -> Array:
+    return x if getattr(x, "sharding", None) == sharding else jax.device_put(x, sharding)
+
+
+def resplit(source: PyTree, like: PyTree) -> PyTree:
+    """The state of a source that M devices shared, as D devices share it: leaves [M, ...] become those of `like`, [D, ...].
+
+    What each environment has goes with it, its ring of the memory among it: the environments stay in order, and the first E / D
+    are the first device's. What a device has one of (a position in the dataset) is the first's; keys of new devices are made of
+    the first's. A node that needs more than that has a method `resplit(like)`.
+    """
+    def special(node: Any) -> bool:
+        return hasattr(node, "resplit")
+
+    def of(x: Any, like: Any) -> Any:
+        if special(x):
+            return x.resplit(like)
+        old, new = x.shape[1:], like.shape[1:]
+        if x.shape == like.shape:
+            return x
+        if old == new:
+            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+                return jnp.stack([x[i] if i < len(x) else jax.random.fold_in(x[0], i) for i in range(len(like))])
+            return jnp.broadcast_to(x[0], like.shape)
+        (axis,) = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
+        whole = jnp.moveaxis(x, 0, axis).reshape(*old[:axis], -1, *old[axis + 1 :])
+        return jnp.moveaxis(whole.reshape(*new[:axis], len(like), *new[axis:]), axis, 0)
+
+    return jax.tree.map(of, source, like, is_leaf=special)

@@ -67,8 +67,8 @@ def compose(learner: Learner, source: Source, *, stride: int, updates: int = 1, 
 
 
 def compose_host(learner: Learner, source: HostSource, *, num_envs: int, train_freq: int, updates: int,
-                 first_step: int) -> HostRun:
-    """The run of `learner` on the batches of a source whose environments live on the host."""
+                 first_step: int, axis_name: str | None = None) -> HostRun:
+    """The run of `learner` on the batches of a source whose environments live on the host; `num_envs` of them in all."""
 
     def init(key: Key, obs: Array) -> RunState:
         k_learner, k_run = jax.random.split(key)
@@ -78,7 +78,7 @@ def compose_host(learner: Learner, source: HostSource, *, num_envs: int, train_f
         return state._replace(source=source.restart(state.source, obs))
 
     def keys(state: RunState) -> tuple[RunState, Key, Key]:
-        next_key, keys = step_keys(state.key, 1 + 2 * updates)
+        next_key, keys = step_keys(state.key, 1 + 2 * updates, axis_name)
         return state._replace(key=next_key), keys[0], keys[1:].reshape(updates, 2)
 
     def act(state: RunState, key: Key | None) -> tuple[RunState, Array, Metrics]:

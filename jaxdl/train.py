@@ -39,6 +39,8 @@ class Config:
     """Train this many seeds (seed, seed + 1, ...) as one program."""
     sweep: tuple[str, ...] = ()
     """Train each value of a number of the settings with every seed, in the same program: learning_rate=1e-4,3e-4 ..."""
+    devices: int = 1
+    """Devices that share the batch, the environments and their memory; a population's members are spread over them."""
     quick_compile: bool = False
     """Compile in half the time programs that run up to three times as long: for runs of a second, on a CPU."""
     stop_step: int | None = None
@@ -83,8 +85,8 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    require_positive(config, "num_seeds", "stop_step", "log_every", "eval_every", "eval_episodes", "checkpoint_every",
-                     "keep_checkpoints")
+    require_positive(config, "num_seeds", "devices", "stop_step", "log_every", "eval_every", "eval_episodes",
+                     "checkpoint_every", "keep_checkpoints")
     require(config, "seed", 0 <= config.seed <= 2**32 - config.num_seeds, f"between 0 and 2**32 - {config.num_seeds}")
     stop = config.stop_at_return
     require(config, "stop_at_return", stop is None or math.isfinite(stop), "a finite number")
@@ -135,7 +137,7 @@ def fit(
         "eval": config.eval_every,
         "checkpoint": config.checkpoint_every or max(1, math.ceil(stop / 10)),
     }
-    shelf = _Shelf(folder, config, meta or {})
+    shelf = _Shelf(folder, config, meta or {}, driver.devices)
     if folder:
         check_room(folder, config, driver)
     if resume:
@@ -231,10 +233,11 @@ def _column(rows: list[dict[str, Any]], name: str) -> float | np.ndarray:
 class _Shelf:
     """The run's checkpoints and its best parameters; does nothing without a folder."""
 
-    def __init__(self, folder: Path | None, config: Config, meta: dict[str, Any]):
+    def __init__(self, folder: Path | None, config: Config, meta: dict[str, Any], devices: int):
         self.checkpoints = folder / "checkpoints" if folder else None
         self.best = folder / "best" if folder else None
         self.config, self.meta, self.newest = config, meta, None
+        self.devices = {"devices": devices}  # says how to read the source; a checkpoint is of the run on any number
         self.best_score = -math.inf
         if self.best and checkpoint.steps(self.best):
             self.best_score = checkpoint.read_meta(self.best, checkpoint.steps(self.best)[-1])["score"]
@@ -242,7 +245,7 @@ class _Shelf:
     def write(self, step: int, state: PyTree) -> None:
         if self.checkpoints:
             kept = _kept(state, self.config)
-            checkpoint.save(self.checkpoints, step, kept, meta=self.meta, keep=self.config.keep_checkpoints)
+            checkpoint.save(self.checkpoints, step, kept, meta=self.meta | self.devices, keep=self.config.keep_checkpoints)
             self.newest = step
 
     @contextmanager

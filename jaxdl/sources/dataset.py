@@ -19,10 +19,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdl import parallel
 from jaxdl.config import config as settings
 from jaxdl.config import require_positive
 from jaxdl.errors import UserError
-from jaxdl.types import Array, DataSpec, Key, PyTree, Source
+from jaxdl.run import compose
+from jaxdl.types import Array, DataSpec, Key, Learner, PyTree, Run, Source
 
 # Each changes one half. In 40,000 orders of n = 2 to 16 (the smallest sides mix worst) the places of single examples
 # are uniform by chi-square from 6 rounds on, those of pairs from 10 or 12. Where both sides are odd, even permutations
@@ -76,6 +78,20 @@ def total_steps(config: Any, spec: DataSpec) -> int:
     if config.total_steps is not None:
         return config.total_steps
     return (config.epochs or DEFAULT_EPOCHS) * steps_per_epoch(spec.num_examples, config.batch_size)
+
+
+def run_of(learner: Learner, num_examples: int, batch_size: int, axis_name: str | None = None, shards: int = 1) -> Run:
+    """The run of a learner on a dataset: an update a step.
+
+    Under an axis each of the `shards` has its part of every batch and of the dataset, whose last N % shards examples are
+    left out.
+
+    Raises:
+        UserError: as `dataset`, or the shards cannot share the batch.
+    """
+    parallel.check_share("batch_size", batch_size, shards)
+    source = dataset(num_examples // shards, batch_size // shards)
+    return compose(learner, source, stride=1, axis_name=axis_name)
 
 
 def dataset(num_examples: int, batch_size: int) -> Source:

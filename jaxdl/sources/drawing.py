@@ -10,11 +10,14 @@ priority so far. How this differs: draws are not stratified over the batch.
 Shapes: `E` environments, `B` batch, `M` rows.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
+from jaxdl import parallel
 from jaxdl.sources import sum_tree
 from jaxdl.sources.storage import Storage, Written
 from jaxdl.types import Array, Key, PyTree, TimeStep, Transition
@@ -52,6 +55,24 @@ class PrioritizedState(NamedTuple):
     highest: Array  # float32 (): the largest priority so far
     waiting: Array  # int32 [B]: rows whose priorities wait, the tree's `dropped` where none does
     priority: Array  # float32 [B]: of those rows
+
+    def resplit(self, like: "PrioritizedState") -> "PrioritizedState":
+        """As `parallel.resplit`, [M, ...] as [D, ...]: what waits is written, and the sums are made anew."""
+        devices = len(like.highest)
+        leaves = self.tree[0].reshape(len(self.highest), -1)
+        leaves = jax.vmap(lambda x, i, p: x.at[i].set(p, mode="drop"))(leaves, self.waiting, self.priority)
+        rows = self.rows() // len(self.highest)
+        leaves = leaves[:, :rows].reshape(devices, -1)
+        tree = jax.vmap(lambda x: sum_tree.make(leaves.shape[1]).of(x))(leaves)
+        dropped = like.tree[0].shape[1] * sum_tree.FAN
+        return PrioritizedState(
+            parallel.resplit(self.stored, like.stored), tree, jnp.broadcast_to(self.highest.max(), devices),
+            jnp.full(like.waiting.shape, dropped, jnp.int32), jnp.zeros(like.priority.shape))
+
+    def rows(self) -> int:
+        """Of all devices together."""
+        stored = self.stored.rows if hasattr(self.stored, "rows") else self.stored.frames
+        return math.prod(stored.shape[:-1])
 
 
 def prioritized(storage: Storage, batch_size: int, *, alpha: Array, beta: Callable[[Array], Array], learns: bool = True,

@@ -43,16 +43,17 @@ class Settings(NamedTuple):
     batch_size: int  # B
     train_freq: int  # vector steps that one collect takes, k: k * E environment steps
     gradient_steps: int  # samples taken after each collect
-    learning_starts: int  # environment steps stored by the warm-up, rounded up to whole collects
+    learning_starts: int  # environment steps stored by the warm-up on all devices, rounded up to whole collects
     n_steps: int  # n
     gamma: Array  # discount per step, a number or a traced scalar
     clip_reward: bool = False  # store rewards clipped to [-1, 1]; returns of episodes are reported as they are
     priorities: tuple[Array, Callable[[Array], Array]] | None = None  # alpha, and steps -> beta; None: uniform draws
+    shards: int = 1  # devices that have as many environments, as large a memory and batch each
 
     @property
     def stride(self) -> int:
-        """Environment steps of one collect."""
-        return self.num_envs * self.train_freq
+        """Environment steps of one collect, on all devices."""
+        return self.num_envs * self.train_freq * self.shards
 
     @property
     def warmup_collects(self) -> int:
@@ -120,7 +121,8 @@ def replay(env: Env, actor: Actor, settings: Settings) -> Source:
         def step(carry, x):
             env_state, obs, actor_carry, episodes = carry
             i, k = x
-            actor_carry, action, extras = actor.act(params, actor_carry, obs, actor.draw(k[0], num_envs), t + i * num_envs)
+            actor_carry, action, extras = actor.act(params, actor_carry, obs, actor.draw(k[0], num_envs),
+                                                    t + i * num_envs * settings.shards)
             env_state, ts = env.step(env_state, action, env.draw(k[1:].reshape(env.keys, num_envs)))
             episodes, metrics = episodes.add(ts)
             metrics |= {name: Mean.of(x) for name, x in extras.items()}
@@ -176,8 +178,8 @@ def check_sizes(settings: Settings) -> None:
     if buffer_size < batch_size:
         raise UserError(f"buffer_size={buffer_size} is smaller than batch_size={batch_size}: no batch could be drawn "
                         "from it; raise the one or lower the other")
-    if settings.stride > buffer_size:
-        raise UserError(f"num_envs * train_freq = {settings.stride} steps between two updates do not fit "
+    if (steps := settings.num_envs * settings.train_freq) > buffer_size:
+        raise UserError(f"num_envs * train_freq = {steps} steps between two updates do not fit "
                         f"buffer_size={buffer_size}; lower train_freq or num_envs, or raise buffer_size")
     if settings.learning_starts < 1:
         raise UserError(f"learning_starts must be at least 1 (nothing can be drawn from an empty memory), "

@@ -45,11 +45,12 @@ class Settings(NamedTuple):
     normalize_reward: bool = False
     fresh: bool = False  # on the device: every rollout begins with new episodes
     axis_name: str | None = None  # over whose shards the statistics of rewards are shared
+    shards: int = 1  # devices that have E environments each
 
     @property
     def stride(self) -> int:
-        """Environment steps of one rollout."""
-        return self.num_envs * self.steps
+        """Environment steps of one rollout, on all devices."""
+        return self.num_envs * self.steps * self.shards
 
 
 def check_sizes(total_steps: int, num_envs: int, steps: int) -> None:
@@ -132,7 +133,7 @@ def rollout(env: Env, actor: Actor, settings: Settings) -> Source:
             env_state, obs, first, actor_carry, episodes = carry
             i, of_actor, of_env = x
             actor_carry = renewed(actor, actor_carry, first)
-            actor_carry, action, choice = actor.act(params, actor_carry, obs, of_actor, t + i * num_envs)
+            actor_carry, action, choice = actor.act(params, actor_carry, obs, of_actor, t + i * num_envs * settings.shards)
             env_state, ts = env.step(env_state, action, of_env)
             episodes, whole, over = episodes.step(ts)
             # one array of what is one number an environment: each that is written costs a kernel

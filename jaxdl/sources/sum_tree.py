@@ -25,6 +25,7 @@ class SumTree(NamedTuple):
     """A tree of sums as pure functions. `dropped` is an index that no leaf has."""
 
     init: Callable[[], Levels]  # () -> all priorities 0
+    of: Callable[[Array], Levels]  # (priorities [capacity]) -> levels
     set: Callable[[Levels, Array, Array], Levels]  # (levels, index [M] int32, priority [M] float32) -> levels
     sample: Callable[[Levels, Key, int], tuple[Array, Array]]  # (levels, key, B) -> (index [B], probability [B])
     total: Callable[[Levels], Array]  # (levels) -> the sum of all priorities, ()
@@ -43,6 +44,13 @@ def make(capacity: int) -> SumTree:
 
     def init() -> Levels:
         return tuple(jnp.zeros((n, FAN), jnp.float32) for n in sizes)
+
+    def of(priorities: Array) -> Levels:
+        levels: list[Array] = []
+        for n in sizes:
+            levels.append(jnp.zeros(n * FAN).at[: len(priorities)].set(priorities).reshape(n, FAN))
+            priorities = levels[-1].sum(-1)
+        return tuple(levels)
 
     def set_(levels: Levels, index: Array, priority: Array) -> Levels:
         written: list[Any] = []
@@ -65,7 +73,7 @@ def make(capacity: int) -> SumTree:
     def total(levels: Levels) -> Array:
         return levels[-1].sum()
 
-    return SumTree(init, set_, sample, total, sizes[0] * FAN)
+    return SumTree(init, of, set_, sample, total, sizes[0] * FAN)
 
 
 def _choose(children: Array, u: Array) -> tuple[Array, Array]:
