@@ -142,7 +142,7 @@ def _run(folder: Path, settings: runs.Settings, job: jobs.Job, driver: Driver, r
               "bit for bit the run that was interrupted")
 
     if resume and written_by != driver.devices and driver.members == 1:
-        print(f"dealt out anew over {driver.devices} devices in place of {written_by}: the learner goes on as it was, and so do "
+        print(f"dealt out anew over {driver.devices} devices in place of {written_by}: the learner goes on as it was, so do "
               "environments and their memory; what is drawn from them, or from the dataset, comes in another order")
 
     def goes_on() -> None:

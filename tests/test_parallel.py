@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from agents import actor_critic, dqn, ppo, reinforce
-from generative import pixelcnn, vae, vqvae
+from generative import autoencoder, gan, pixelcnn, pixelrnn, vae, vqvae
 from jaxdl import drive, parallel, policy
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.policy import Config as PolicyConfig
@@ -59,10 +59,11 @@ def vector(tree):
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
 
 
-def assert_near(a, b):
-    """Each leaf to 1e-5 of its norm."""
+def assert_near(a, b, whole=False):
+    """Each leaf to 1e-5 of its norm; `whole`: each field of a state as one vector."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(map(np.asarray, jax.tree.leaves(a)), map(np.asarray, jax.tree.leaves(b)), strict=True):
+    parts = zip(a, b, strict=True) if whole else zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    for x, y in ((vector(x), vector(y)) for x, y in parts if jax.tree.leaves(x)):
         assert np.linalg.norm(x - y) <= 1e-5 * np.linalg.norm(y)
 
 
@@ -79,7 +80,10 @@ class Case(NamedTuple):
 
     learner: object  # (OptimConfig, axis_name) -> Learner
     batch: object
-    noisy: bool  # whether an update draws noise, which is a shard's own
+    noise: str = "none"  # what an update draws: "rows" each its own (see `noise_of_rows`), "shards" each its own, and that
+    # "later" than in the first update
+    rate: float = RATE
+    whole: bool = False  # gradients of some leaves are zero but for rounding: as in `assert_near`
 
 
 def dqn_learner(optim, axis_name, **settings):
@@ -103,6 +107,27 @@ def pixelcnn_learner(optim, axis_name):
     config = pixelcnn.Config(variant="plain", features=4, num_blocks=2, window=3, head_features=4, binarize="threshold",
                              batch_size=B, total_steps=10, optim=optim)
     return pixelcnn.make(config, DataSpec("small", 100, (3, 3, 1)), axis_name).learner
+
+
+def pixelrnn_learner(optim, axis_name):
+    config = pixelrnn.Config(variant="row", features=3, num_blocks=1, binarize="threshold", batch_size=B, total_steps=10,
+                             optim=optim)
+    return pixelrnn.make(config, DataSpec("small", 100, (3, 3, 1)), axis_name).learner
+
+
+def autoencoder_learner(optim, axis_name):
+    config = autoencoder.Config(network="mlp", hidden_sizes=(5,), corruption="gaussian", corruption_level=0.3, batch_size=B,
+                                total_steps=10, optim=optim)
+    return autoencoder.make(config, DataSpec("small", 100, (3, 3, 1)), axis_name).learner
+
+
+def gan_learner(**settings):
+    def learner(optim, axis_name):
+        config = gan.Config(width=2, latent_size=3, batch_size=B, total_steps=10, optim=optim,
+                            discriminator_learning_rate=optim.learning_rate, **settings)
+        return gan.make(config, DataSpec("small", 100, (4, 4, 1)), axis_name).learner
+
+    return learner
 
 
 def vqvae_learner(optim, axis_name):
@@ -145,34 +170,96 @@ def transitions():
                       0.9 * jax.random.bernoulli(k[3], 0.7, (B,)), next_obs)
 
 
+def images(*shape):
+    return Examples(jax.random.randint(jax.random.key(0), (B, *shape), 0, 256).astype(jnp.uint8))
+
+
 CASES = {
-    "dqn": Case(dqn_learner, transitions(), noisy=False),
-    "rainbow": Case(rainbow_learner, transitions()._replace(weight=jnp.linspace(0.5, 3.0, B)), noisy=False),
-    "ppo": Case(policy_learner(ppo, num_epochs=1, num_minibatches=1), trajectory(), noisy=False),
+    "dqn": Case(dqn_learner, transitions()),
+    "rainbow": Case(rainbow_learner, transitions()._replace(weight=jnp.linspace(0.5, 3.0, B))),
+    "ppo": Case(policy_learner(ppo, num_epochs=1, num_minibatches=1), trajectory()),
     "actor_critic": Case(policy_learner(actor_critic, policy=PolicyConfig(hidden_sizes=(5,), recurrent="gru", recurrent_size=4),
                                         normalize_advantage=True),
-                         trajectory(list(np.float32(np.random.default_rng(1).normal(size=(2, B, 4))))), noisy=False),
-    "reinforce": Case(policy_learner(reinforce), trajectory(), noisy=False),
-    "reinforce, left out": Case(policy_learner(reinforce, baseline="leave_one_out", episodes="complete"), trajectory(),
-                                noisy=False),
-    "vae": Case(vae_learner, Examples(jax.random.randint(jax.random.key(0), (B, 3, 3, 1), 0, 256).astype(jnp.uint8)),
-                noisy=True),
-    "pixelcnn": Case(pixelcnn_learner, Examples(jax.random.randint(jax.random.key(0), (B, 3, 3, 1), 0, 256).astype(jnp.uint8)),
-                     noisy=False),
-    "vqvae": Case(vqvae_learner, Examples(jax.random.randint(jax.random.key(0), (B, 4, 4, 1), 0, 256).astype(jnp.uint8)),
-                  noisy=False),
+                         trajectory(list(np.float32(np.random.default_rng(1).normal(size=(2, B, 4)))))),
+    "reinforce": Case(policy_learner(reinforce), trajectory()),
+    "reinforce, left out": Case(policy_learner(reinforce, baseline="leave_one_out", episodes="complete"), trajectory()),
+    "vae": Case(vae_learner, images(3, 3, 1), "shards"),
+    "pixelcnn": Case(pixelcnn_learner, images(3, 3, 1)),
+    "pixelrnn": Case(pixelrnn_learner, images(3, 3, 1)),
+    "vqvae": Case(vqvae_learner, images(4, 4, 1), "later", 0.01),  # dead codes begin anew
+    "autoencoder": Case(autoencoder_learner, images(3, 3, 1), "rows"),
+    "gan": Case(gan_learner(), images(4, 4, 1), "rows", 0.01, whole=True),
+    "gan, spectral": Case(gan_learner(network="resnet", objective="hinge", spectral_norm=True), images(4, 4, 1), "rows", 0.01,
+                          whole=True),
+    "gan, penalty": Case(gan_learner(objective="non_saturating", gradient_penalty=1.0), images(4, 4, 1), "rows", 0.01,
+                         whole=True),
 }
+CASES = {name: case._replace(batch=jax.tree.map(jnp.asarray, case.batch)) for name, case in CASES.items()}
+NORMAL, UNIFORM = jax.random.normal, jax.random.uniform
+
+
+@pytest.fixture(autouse=True)
+def noise_of_rows(request, monkeypatch):
+    """Cases of noise in rows draw that of the whole batch, from a key of its own: an update on shards has one device's."""
+    name = getattr(getattr(request.node, "callspec", None), "params", {}).get("name")
+    if name is None or CASES[name].noise != "rows":
+        return
+
+    def row(draw):
+        def drawn(key, shape, *args, **kwargs):
+            if args or kwargs:  # initial parameters
+                return draw(key, shape, *args, **kwargs)
+            try:
+                first = jax.lax.axis_index(AXIS) * shape[0]
+            except NameError:  # one device
+                first = 0
+            keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(5), i))(first + jnp.arange(shape[0]))
+            return jax.vmap(lambda key: draw(key, shape[1:]))(keys)
+
+        return drawn
+
+    monkeypatch.setattr(jax.random, "normal", row(NORMAL))
+    monkeypatch.setattr(jax.random, "uniform", row(UNIFORM))
+
+
+def the_learner(name, optimizer, rate, axis_name):
+    return CASES[name].learner(OptimConfig(optimizer=optimizer, learning_rate=rate, eps=1e-3), axis_name)
 
 
 @functools.cache
 def started(name):
-    return jit(CASES[name].learner(OptimConfig(), None).init)(jax.random.key(1)).params
+    return jit(the_learner(name, "sgd", CASES[name].rate, None).init)(jax.random.key(1))
+
+
+def updates(learner):
+    """(part, (state, n)) -> the state after n updates with it, and the metrics of the last."""
+    def run(part, shared):
+        state, n = shared
+        aux = jax.eval_shape(learner.update, state, *part)[1]
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), aux.metrics)
+
+        def body(_, carry):
+            state, aux = learner.update(carry[0], *part)
+            return state, aux.metrics
+
+        return jax.lax.fori_loop(0, n, body, (state, nothing))
+
+    return run
+
+
+@functools.cache
+def alone(name, optimizer):
+    """(n) -> the state after n updates of the whole batch on one device."""
+    learner = the_learner(name, optimizer, CASES[name].rate, None)
+    state = jit(learner.init)(jax.random.key(1))
+    program = jit(lambda n: updates(learner)((CASES[name].batch, jax.random.key(0)), (state, n))[0])
+    return {n: program(n) for n in (1, 10)}
 
 
 @functools.cache
 def gradient(name, shards):
-    """The gradient of the whole batch on one device, read off a step of SGD. With noise, the mean over shards with theirs."""
-    learner, batch = CASES[name].learner(OptimConfig(optimizer="sgd", learning_rate=1.0), None), CASES[name].batch
+    """The gradient of the whole batch on one device, read off a step of SGD: the mean over shards with their noise."""
+    learner, batch = the_learner(name, "sgd", 1.0, None), CASES[name].batch
     state = jit(learner.init)(jax.random.key(1))
     parts = [(jax.tree.map(lambda x: x[i], split(batch, shards)), jax.random.key(10 + i)) for i in range(shards)]  # noqa: B023
     update = jit(learner.update)
@@ -181,46 +268,54 @@ def gradient(name, shards):
     return jax.tree.map(lambda *g: sum(g) / shards, *grads)
 
 
-def by_hand(optimizer, params, grads):
+def by_hand(name, optimizer, params, grads):
     """The first step of an optimizer."""
     step = {"sgd": lambda g: g, "adam": lambda g: g / (jnp.abs(g) + 1e-3)}[optimizer]
-    return jax.tree.map(lambda p, g: p - RATE * step(g), params, grads)
+    return jax.tree.map(lambda p, g: p - CASES[name].rate * step(g), params, grads)
 
 
 @functools.cache
 def mapped(name, optimizer, how, shards):
-    """States and metrics after one update, shard by shard."""
-    case = CASES[name]
-    learner = case.learner(OptimConfig(optimizer=optimizer, learning_rate=RATE, eps=1e-3), AXIS)
+    """States and metrics after 1 update and after 10, shard by shard."""
+    learner = the_learner(name, optimizer, CASES[name].rate, AXIS)
     state = jit(learner.init)(jax.random.key(1))
     keys = jax.vmap(jax.random.key)(10 + jnp.arange(shards, dtype=jnp.uint32))
-    update = MAPS[how](lambda part, state: learner.update(state, *part), shards)
-    state, aux = jax.device_get(update((split(case.batch, shards), keys), state))
-    return state, aux.metrics
+    program = MAPS[how](updates(learner), shards)
+    part = split(CASES[name].batch, shards), keys
+    return {n: jax.device_get(program(part, (state, jnp.int32(n)))) for n in (1, 10)}
 
 
-FEWER = {  # of what learns from trajectories not all combinations are tried: a pmap takes its time to compile
-    name: {("sgd", "vmap", 2), ("adam", "vmap", 4)} for name, case in CASES.items() if isinstance(case.batch, Trajectory)}
-FEWER |= {key: {("sgd", "shard_map", 2), ("adam", "vmap", 4)} for key in ("pixelcnn", "vqvae")}
-FEWER["ppo"] |= {("sgd", "pmap", 2), ("sgd", "shard_map", 2)}
-FEWER["actor_critic"] |= {("sgd", "shard_map", 4)}
-TRIED = [(name, *how) for name in CASES for how in itertools.product(("sgd", "adam"), MAPS, (2, 4))
-         if how in FEWER.get(name, {how})]
+EVERY = list(itertools.product(CASES, ("sgd", "adam"), MAPS, (1, 2, 4, 8)))
+SOME = [(name, "sgd", "shard_map", 4) for name in CASES] + [(name, "adam", "vmap", 8) for name in ("rainbow", "ppo", "gan")] + [
+    (name, optimizer, how, 2) for name in ("dqn", "vae") for optimizer in ("sgd", "adam") for how in MAPS] + [
+    ("ppo", "sgd", "pmap", 2), ("gan", "sgd", "pmap", 2), ("rainbow", "adam", "pmap", 2)]
+TRIED = [pytest.param(*how, marks=[] if how in SOME else pytest.mark.slow) for how in EVERY]
 
 
 @pytest.mark.parametrize(("name", "optimizer", "how", "shards"), TRIED)
-def test_an_update_over_shards_is_the_update_of_the_whole_batch(name, optimizer, how, shards):
-    state, _ = mapped(name, optimizer, how, shards)
-    assert_replicated(state)
-    one = jax.tree.map(lambda x: x[0], state)
-    params = started(name)
-    grads = gradient(name, shards if CASES[name].noisy else 1)
-    assert_near(one.params, by_hand(optimizer, params, grads))
-    assert np.linalg.norm(vector(one.params) - vector(params)) > 1e-3 * np.linalg.norm(vector(params))
-    if not CASES[name].noisy:  # the same by the library, target network and moments among it
-        learner = CASES[name].learner(OptimConfig(optimizer=optimizer, learning_rate=RATE, eps=1e-3), None)
-        whole = jit(learner.update)(jit(learner.init)(jax.random.key(1)), CASES[name].batch, jax.random.key(0))[0]
-        assert_near(one, whole)
+def test_updates_over_shards_are_those_of_the_whole_batch(name, optimizer, how, shards):
+    results = mapped(name, optimizer, how, shards)
+    for state, _ in results.values():
+        assert_replicated(state)
+    one, ten = (jax.tree.map(lambda x: x[0], state) for state, _ in results.values())
+    learner, noise = the_learner(name, optimizer, CASES[name].rate, None), CASES[name].noise
+    before, after = vector(learner.params(started(name))), vector(learner.params(ten))
+    assert np.linalg.norm(after - before) > 1e-3 * np.linalg.norm(before)
+    if noise == "shards":
+        assert_near(one.params, by_hand(name, optimizer, started(name).params, gradient(name, shards)))
+    else:  # all of the state: target network, moments, statistics
+        assert_near(one, alone(name, optimizer)[1], CASES[name].whole)
+    if noise in ("shards", "later"):
+        assert_near(ten, jax.tree.map(lambda x: x[0], mapped(name, optimizer, "vmap", shards)[10][0]))
+    else:
+        assert_near(ten, alone(name, optimizer)[10], CASES[name].whole)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if "gan" not in name and "vqvae" not in name])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_first_update_is_the_step_of_the_gradient(name, optimizer):
+    if CASES[name].noise == "none":  # else it is seen on shards
+        assert_near(alone(name, optimizer)[1].params, by_hand(name, optimizer, started(name).params, gradient(name, 1)))
 
 
 def counted(name):
@@ -232,19 +327,17 @@ def counted(name):
     return (batch.valid & (begin <= T - 2)).sum()
 
 
-@pytest.mark.parametrize(("name", "shards"), sorted({(name, n) for name, optimizer, _, n in TRIED if optimizer == "sgd"}))
-def test_shards_have_metrics_of_their_own_parts(name, shards):
+@pytest.mark.parametrize("name", CASES)
+def test_shards_have_metrics_of_their_own_parts(name):
     """They are sums and counts, reduced once for a whole step (`jaxdl.run`)."""
-    told = [mapped(name, "sgd", how, shards)[1] for how in MAPS if (name, "sgd", how, shards) in TRIED]
-    for metrics in told:
-        assert all(m.count.shape == (shards,) for m in metrics.values())
-        loss = metrics.get("loss", metrics.get("policy_loss", metrics.get("nll")))
-        assert len(np.unique(loss.total)) == shards
-        if isinstance(CASES[name].batch, Trajectory):
-            assert loss.count.sum() == counted(name)
-        else:
-            assert loss.count.sum() == (shards if name == "vae" else B)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), metrics, told[0])
+    metrics = mapped(name, "sgd", "shard_map", 4)[1][1]
+    assert all(m.count.shape == (4,) for m in metrics.values())
+    loss = metrics[next(k for k in ("loss", "policy_loss", "nll", "loss_discriminator") if k in metrics)]
+    assert len(np.unique(loss.total)) == 4
+    if isinstance(CASES[name].batch, Trajectory):
+        assert loss.count.sum() == counted(name)
+    else:
+        assert loss.count.sum() == (4 if name == "vae" else B)
 
 
 # --- Runs.
@@ -256,22 +349,21 @@ def leaves_but_keys(tree):
 
 
 def dqn_run():
-    config = dqn.Config(num_envs=2, buffer_size=40, batch_size=8, learning_starts=8, total_steps=200, hidden_sizes=(4,),
+    config = dqn.Config(num_envs=4, buffer_size=80, batch_size=16, learning_starts=16, total_steps=200, hidden_sizes=(4,),
                         gradient_steps=2, optim=OptimConfig(optimizer="sgd", learning_rate=0.01))
-    return dqn.make_run(config, AXIS), None
+    return dqn.make_run(config, AXIS, shards=2), None
 
 
 def ppo_run():
-    config = ppo.Config(num_envs=2, rollout_steps=8, num_epochs=2, num_minibatches=1, total_steps=200, normalize_reward=True,
+    config = ppo.Config(num_envs=4, rollout_steps=8, num_epochs=2, num_minibatches=1, total_steps=200, normalize_reward=True,
                         policy=PolicyConfig(hidden_sizes=(4,), normalize_obs=True),
                         optim=OptimConfig(optimizer="sgd", learning_rate=0.01))
-    return ppo.make_run(config, AXIS), None
+    return ppo.make_run(config, AXIS, shards=2), None
 
 
 def vae_run():
     data = jax.random.randint(jax.random.key(0), (20, 3, 3, 1), 0, 256).astype(jnp.uint8)
-    learner = vae_learner(OptimConfig(), AXIS)
-    return compose(learner, dataset.dataset(20, 4), stride=1, axis_name=AXIS), Examples(data)
+    return dataset.run_of(vae_learner(OptimConfig(), AXIS), 40, 8, AXIS, shards=2), Examples(data)
 
 
 @pytest.fixture(scope="module", params=[dqn_run, ppo_run, vae_run], ids=["dqn", "ppo", "vae"])

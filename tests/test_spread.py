@@ -1,0 +1,225 @@
+"""Runs that several devices share: the driver on a mesh, and what becomes of a run that goes on with another number of them."""
+
+import functools
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agents import dqn, ppo
+from generative import vae
+from jaxdl import checkpoint, drive, parallel, train
+from jaxdl.errors import UserError
+from jaxdl.sources import drawing, storage, sum_tree
+from jaxdl.sources.dataset import DatasetState
+from jaxdl.types import DataSpec, EnvSpec, Examples, TimeStep
+from tests.test_parallel import jit, leaves_but_keys
+
+DATA = Examples(jnp.asarray(np.random.default_rng(0).integers(0, 256, (43, 4, 4, 1)), jnp.uint8))
+SPEC = DataSpec("small", 43, (4, 4, 1))
+SMALL = {"hidden_sizes": (4,)}
+
+
+def dqn_config(**changed):
+    return dqn.Config(**{"num_envs": 4, "buffer_size": 80, "batch_size": 8, "learning_starts": 16, "total_steps": 2000} | SMALL
+                      | changed)
+
+
+RUNS = {
+    "dqn": (dqn.make_run, dqn_config(), None),
+    "prioritized": (dqn.make_run, dqn_config(prioritized=True, n_steps=2, gradient_steps=2), None),
+    "ppo": (ppo.make_run, ppo.Config(num_envs=4, rollout_steps=8, num_minibatches=2, total_steps=2000, normalize_reward=True),
+            None),
+    "vae": (lambda c, **axis: vae.make_run(c, SPEC, **axis),
+            vae.Config(latent_size=2, hidden_sizes=(4,), batch_size=8, total_steps=50), DATA),
+}
+
+
+def driver_of(name, devices, seeds=(0,), **settings):
+    make_run, config, data = RUNS[name]
+    return drive.device(make_run, config, data, seeds, quick=True, devices=devices, **settings)
+
+
+def host(tree):
+    return jax.tree.map(lambda x: jax.random.wrap_key_data(np.asarray(jax.random.key_data(x)))
+                        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else jnp.asarray(np.asarray(x)), tree)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_driver_on_a_mesh_runs_what_vmap_does(name):
+    make_run, config, data = RUNS[name]
+    driver = driver_of(name, 2)
+    state, report = driver.chunk(driver.start(), 3)
+
+    def shard(data):
+        run = make_run(config, axis_name=parallel.AXIS, shards=2)
+        return jax.lax.fori_loop(0, 3, lambda _, s: run.step(s, data)[0], run.init(jax.random.key(0), data))
+
+    parts = jax.tree.map(lambda x: x[:42].reshape(2, 21, *x.shape[1:]), data)
+    expected = jit(jax.vmap(shard, in_axes=0 if data else None, axis_name=parallel.AXIS, axis_size=2))(parts)
+    expected = jax.tree.map(lambda x: x[0], expected)._replace(source=expected.source)
+    for a, b in zip(leaves_but_keys(state), leaves_but_keys(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert driver.first_step + 3 * driver.stride == state.t
+    assert (driver.first_step, driver.stride) == (driver_of(name, 1).first_step, driver_of(name, 1).stride)
+    assert np.isfinite(report.totals).all()
+    assert jax.tree.all(jax.tree.map(lambda x: len(x.sharding.device_set) == 1, driver.params(state)))
+
+
+def test_the_learner_lies_on_all_devices_and_the_source_is_split():
+    state = driver_of("dqn", 4).start()
+    assert all(x.is_fully_replicated and len(x.sharding.device_set) == 4 for x in jax.tree.leaves(state.learner))
+    assert state.source.memory.rows.shape[:2] == (4, 20)
+    assert {s.data.shape[:2] for s in state.source.memory.rows.addressable_shards} == {(1, 20)}
+
+
+def test_a_population_over_devices_is_that_of_one():
+    one, two = (driver_of("ppo", n, seeds=(3, 4, 5, 6)) for n in (1, 2))
+    for a, b in zip(*(leaves_but_keys(d.chunk(d.start(), 2)[0]) for d in (one, two)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert len(jax.tree.leaves(two.params(two.start()))[0]) == 4
+
+
+@pytest.mark.parametrize(("name", "field"), [("dqn", "num_envs=4"), ("vae", "batch_size=8")])
+def test_what_does_not_divide_is_refused(name, field):
+    with pytest.raises(UserError, match=f"{field} does not divide over 3 devices; (3 or 6|6 or 9) would"):
+        driver_of(name, 3)
+
+
+def test_members_that_do_not_divide_are_refused():
+    with pytest.raises(UserError, match="number of members=3 does not divide over 2 devices; 2 or 4 would"):
+        driver_of("ppo", 2, seeds=(0, 1, 2))
+
+
+def test_more_devices_than_there_are_are_refused():
+    with pytest.raises(UserError, match="devices=64, but JAX sees 8 of cpu"):
+        parallel.make_mesh(64)
+
+
+@pytest.mark.parametrize(("name", "before", "after"), [
+    ("dqn", 1, 4), ("dqn", 4, 1), ("prioritized", 4, 2), ("ppo", 2, 1), ("vae", 1, 2), ("vae", 4, 2)])
+def test_a_run_goes_on_with_another_number_of_devices(name, before, after):
+    first = driver_of(name, before)
+    state = host(first.chunk(first.start(), 3)[0])
+    second = driver_of(name, after, written_by=before)
+    jax.tree.map(lambda x, like: (x.shape, x.dtype) == (like.shape, like.dtype) or pytest.fail("like"), state, second.like)
+    gone_on = second.restore(jax.tree.map(jnp.copy, state))
+    for a, b in zip(leaves_but_keys(gone_on.learner), leaves_but_keys(state.learner), strict=True):
+        np.testing.assert_array_equal(a, b)
+    if name != "vae":
+        assert np.array_equal(np.ravel(gone_on.source.obs), np.ravel(state.source.obs))
+    if name == "dqn":
+        memory = state.source.memory
+        assert np.array_equal(np.ravel(gone_on.source.memory.rows), np.ravel(memory.rows))
+        assert np.array_equal(np.ravel(gone_on.source.memory.size), np.ravel(memory.size))
+    if name == "vae":
+        assert np.unique(gone_on.source.batch) == np.unique(state.source.batch) == [3]
+    t = int(state.t)
+    state, report = second.chunk(gone_on, 2)
+    assert state.t == t + 2 * second.stride
+    assert np.isfinite(report.totals).all()
+
+
+def test_environments_stay_in_order_when_they_are_dealt_out_anew():
+    first, second = driver_of("ppo", 4), driver_of("ppo", 2, written_by=4)
+    state = host(first.chunk(first.start(), 1)[0])
+    moved = second.restore(jax.tree.map(jnp.copy, state)).source
+    old, new = state.source.episodes.sums, moved.episodes.sums  # [D, 2, E / D]
+    np.testing.assert_array_equal(np.concatenate(list(old), -1), np.concatenate(list(new), -1))
+    assert np.unique(moved.scale.moments.count) == np.unique(state.source.scale.moments.count)
+
+
+@functools.cache
+def filled(shards):
+    """Prioritized memories of as many shards over 8 environments, each transition with a priority of its own."""
+    spec = EnvSpec("x", gymnasium.spaces.Box(-1, 1, (1,), np.float32), gymnasium.spaces.Discrete(2), None)
+    envs = 8 // shards
+    store = storage.records(spec, num_envs=envs, buffer_size=5 * envs, n_steps=1, gamma=0.9)
+    memory = drawing.prioritized(store, 40 // shards, alpha=1.0, beta=lambda t: 0.4)
+
+    def fill(first):
+        obs = first + jnp.arange(envs, dtype=jnp.float32)[:, None]
+        state = memory.init(obs)
+        no = jnp.zeros(envs, bool)
+        for t in range(3):
+            item = memory.item(obs, jnp.zeros(envs, jnp.int32), TimeStep(obs, obs[:, 0] + 10 * t, no, no, obs))
+            state = memory.add(state, jax.tree.map(lambda x: x[None], item))
+        index = jnp.arange(40 // shards, dtype=jnp.int32)
+        priority = jnp.where(index % 5 < 3, 1.0 + (first + index // 5) + 10 * (index % 5), 0.0)
+        return state._replace(waiting=index, priority=priority, highest=1 + priority.max())
+
+    return jit(jax.vmap(fill))(jnp.arange(shards) * envs)
+
+
+@pytest.mark.parametrize(("before", "after"), [(4, 2), (2, 4), (8, 1)])
+def test_priorities_go_with_their_transitions(before, after):
+    """Those that wait are written first; of 8 rings of 5 rows, none is a multiple of the tree's fan-out."""
+    old, new = filled(before), filled(after)
+    got = jit(parallel.resplit)(old, new)
+    assert [x.shape for x in jax.tree.leaves(got)] == [x.shape for x in jax.tree.leaves(new)]
+    size = 40 // after
+    expected = new.tree[0].reshape(after, -1)[:, :size] * 0 + new.priority
+    np.testing.assert_array_equal(got.tree[0].reshape(after, -1)[:, :size], expected)
+    tree = sum_tree.make(size)
+    for state in (jax.tree.map(lambda x, i=i: x[i], got) for i in range(after)):
+        assert tree.total(state.tree) == state.tree[0].sum() > 0
+        index, probability = jit(tree.sample, static_argnums=2)(state.tree, jax.random.key(0), 200)
+        np.testing.assert_allclose(probability, state.tree[0].reshape(-1)[index] / state.tree[0].sum(), rtol=1e-6)
+        assert (state.waiting == tree.dropped).all()
+    assert np.unique(got.highest) == old.highest.max()
+    np.testing.assert_array_equal(got.stored.rows.reshape(40, -1), old.stored.rows.reshape(40, -1))
+
+
+def test_new_devices_have_keys_of_their_own():
+    keys = jax.random.split(jax.random.key(0), 2)
+    state = DatasetState(keys, jnp.array([3, 3]), jnp.array([5, 5]))
+    like = DatasetState(jax.random.split(jax.random.key(0), 4), jnp.zeros(4, jnp.int32), jnp.zeros(4, jnp.int32))
+    got = parallel.resplit(state, like)
+    assert len(np.unique(jax.random.key_data(got.key), axis=0)) == 4
+    assert (got.key[:2] == keys).all()
+    np.testing.assert_array_equal((got.epoch, got.batch), ([3] * 4, [5] * 4))
+
+
+def test_schedules_are_those_of_the_whole_run():
+    """Exploration ends after as many steps of all environments, on however many devices."""
+    config = dqn_config(exploration_fraction=0.5, train_freq=2)
+    said = []
+    for devices in (1, 2, 4):
+        driver = drive.device(dqn.make_run, config, None, [0], quick=True, devices=devices)
+        state, report = driver.chunk(driver.start(), 20)
+        said.append(report.metrics["epsilon"].total / report.metrics["epsilon"].count)
+        assert state.t == 16 + 20 * 8
+    # on more devices a device's environments are stepped at the same `t` as the others'
+    np.testing.assert_allclose(said, said[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_no_copy_of_the_memory_on_a_mesh(members):
+    """Where devices share a run, and where each has a member, the memory is written in place."""
+    def compiled(capacity):
+        config = dqn_config(buffer_size=capacity)
+        seeds = list(range(members))
+        before = []
+        original = drive.compile_all
+        try:
+            drive.compile_all = lambda *programs: before.append(original(*programs)) or before[0]
+            drive.device(dqn.make_run, config, None, seeds, devices=2)
+        finally:
+            drive.compile_all = original
+        return before[0][1]
+
+    small, large = (compiled(n).memory_analysis().temp_size_in_bytes for n in (4_000, 400_000))
+    assert large < small + 100_000
+
+
+def test_training_says_what_devices_learned(tmp_path):
+    driver = driver_of("ppo", 2)
+    config = train.Config(checkpoint_every=320, eval_episodes=1)
+    result = train.fit(driver, config, 960, folder=tmp_path)
+    assert result.ended == "finished"
+    assert checkpoint.read_meta(tmp_path / "checkpoints", result.step)["devices"] == 2
+    again = train.fit(driver_of("ppo", 4, written_by=2), config, 1920, folder=tmp_path, resume=True)
+    assert again.step == 1920
+    assert checkpoint.read_meta(tmp_path / "checkpoints", 1920)["devices"] == 4
