@@ -73,7 +73,8 @@ def _agent(settings: Settings) -> Job:
             return drive.device(lambda c, **axis: module.make_run(c, env=env, **axis), configs, None, seeds,
                                 quick=train.quick_compile, devices=train.devices, written_by=written_by)
         venv = envs.make_host(config.env_id, config.num_envs, config.vectorization, config.env)
-        return host.host(lambda c: module.make_host_run(c, spec), config, venv, train.seed, quick=train.quick_compile)
+        return host.host(lambda c, **axis: module.make_host_run(c, spec, **axis), config, venv, train.seed,
+                         quick=train.quick_compile, devices=train.devices, written_by=written_by)
 
     def evaluation(params: PyTree, *, episodes: int = train.eval_episodes, seed: int = train.seed) -> dict[str, Any]:
         result = evaluate.evaluate(agent.greedy, params, config.env_id, episodes=episodes, seed=seed, settings=config.env)

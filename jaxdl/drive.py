@@ -80,7 +80,7 @@ def _in_turn(f: Callable[[Any, RunState], tuple[RunState, Report]], config: Any,
     return jax.lax.scan(body, state, jnp.arange(len(state.key)))
 
 
-def _like_of(init: Callable[[], RunState], shards: int) -> RunState:
+def like_of(init: Callable[[], RunState], shards: int) -> RunState:
     """The state that so many devices share, as shapes."""
     if shards == 1:
         return jax.eval_shape(init)
@@ -88,12 +88,19 @@ def _like_of(init: Callable[[], RunState], shards: int) -> RunState:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)._replace(source=state.source)
 
 
-def _resplit(source: PyTree, written_by: int, like: PyTree, devices: int) -> PyTree:
-    """`parallel.resplit`, with no axis of devices where there is one."""
-    source, like = (x if n > 1 else jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype)
-                    if isinstance(x, jax.ShapeDtypeStruct) else x[None], x) for x, n in ((source, written_by), (like, devices)))
-    new = parallel.resplit(source, like)
-    return new if devices > 1 else jax.tree.map(lambda x: x[0], new)
+def dealt_out(state: RunState, written_by: int, like: RunState, devices: int) -> RunState:
+    """The state that some devices wrote as that of others (`parallel.resplit`); one device has no axis of them."""
+    if written_by == devices:
+        return state
+
+    def leading(tree: PyTree, count: int) -> PyTree:
+        def of(x: Any) -> Any:
+            return jax.ShapeDtypeStruct((1, *x.shape), x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x[None]
+
+        return tree if count > 1 else jax.tree.map(of, tree)
+
+    source = parallel.resplit(leading(state.source, written_by), leading(like.source, devices))
+    return state._replace(source=source if devices > 1 else jax.tree.map(lambda x: x[0], source))
 
 
 def shapes_of(tree: PyTree) -> PyTree:
@@ -160,7 +167,7 @@ def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Seque
     chunk = spread.over(chunk, (member, state, spread.data, parallel.SAME), (state, member))
     like = jax.eval_shape(start, config, seeds, data)
     written_by = written_by or devices
-    written = like if written_by == devices or not single else _like_of(
+    written = like if written_by == devices or not single else like_of(
         lambda: run_of(config, written_by).init(jax.random.key(0), None), written_by)
     start, chunk = compile_all(
         (start, spread.shapes((config, seeds, data), (member, member, spread.data)), (), START_OPTIONS),
@@ -172,9 +179,7 @@ def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Seque
         return state, jax.device_get(report)
 
     def restore(state):
-        if written_by != devices and single:
-            state = state._replace(source=_resplit(state.source, written_by, like.source, devices))
-        state = spread.placed(state)
+        state = spread.placed(dealt_out(state, written_by, like, devices) if single else state)
         if run.restart is None:
             return state
         return jax.jit(spread.over(restart, (member, spread.state), spread.state), donate_argnums=1)(config, state)

@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
+from jaxdl import drive
 from jaxdl.config import leaves_as_arrays
 from jaxdl.drive import QUICK_OPTIONS, START_OPTIONS, TRAIN_OPTIONS, Driver, compile_all
 from jaxdl.envs import HostEnvs
 from jaxdl.errors import EnvError
+from jaxdl.parallel import ALONE, AXIS, LEADING, ROWS, SAME, Lies, Spread, check_share, make_mesh
 from jaxdl.run import Report
 from jaxdl.types import HostRun, HostStep, Key, Mean, Metrics, PyTree, RunState
 
@@ -58,13 +61,13 @@ class Packing(NamedTuple):
             flat[i] for i in self.large]
 
     def unpack(self, buffers: list[jax.Array | np.ndarray]) -> PyTree:
-        """The tree of `pack`'s buffers; leaves of numpy vectors are views of them."""
+        """The tree of `pack`'s buffers, which may have leading axes; leaves of numpy vectors are views of them."""
         flat: list[Any] = [None] * len(self.leaves)
         for group, vector in zip(self.groups.values(), buffers, strict=False):
             begin = 0
             for i in group:
                 end = begin + math.prod(self.leaves[i].shape)
-                flat[i] = vector[begin:end].reshape(self.leaves[i].shape)
+                flat[i] = vector[..., begin:end].reshape((*vector.shape[:-1], *self.leaves[i].shape))
                 begin = end
         for i, buffer in zip(self.large, buffers[len(self.groups):], strict=True):
             flat[i] = buffer
@@ -110,20 +113,24 @@ class Programs(NamedTuple):
     act: Callable  # (fixed, moving, *step) -> (moving, action): store, act
     learn: Callable  # (fixed, moving, *step) -> (fixed, moving, action): store, learn, act
     drain: Callable  # (moving) -> (moving, report): the report so far; a new one begins
-    shapes: tuple[Any, ...]  # of (config, key, state, fixed, moving, *step)
 
-    def state(self, fixed: list[jax.Array], moving: list[jax.Array]) -> RunState:
+    def state(self, fixed: list[jax.Array], moving: list[jax.Array], spread: Spread) -> RunState:
         """The run's state as it lies in buffers; the small leaves are copied."""
 
         def unpacked(packing: Packing, buffers: list[jax.Array]) -> PyTree:
             small = len(packing.groups)
             return packing.unpack([np.array(b) if i < small else b for i, b in enumerate(buffers)])
 
-        return unpacked(self.moving, moving).state._replace(learner=unpacked(self.fixed, fixed).learner)
+        state = unpacked(self.moving, moving).state._replace(learner=unpacked(self.fixed, fixed).learner)
+        return state if spread.mesh is None else state._replace(key=state.key[0], t=state.t[0])
 
 
-def programs(make_run: Callable[[Any], HostRun], config: Any, key: Key, step: HostStep) -> Programs:
-    """The programs of a run; `config`, `key` and `step` are examples."""
+def programs(make_run: Callable[[Any], HostRun], config: Any, key: Key, step: HostStep, spread: Spread = ALONE) -> Programs:
+    """The programs of a run; `config`, `key` and `step` are examples, `step` of one device's environments.
+
+    Where devices share it each has its own moving buffers, which have a leading axis of devices outside of the programs.
+    """
+    axis_name = None if spread.mesh is None else AXIS
     run = make_run(config)
     state = jax.eval_shape(run.init, key, step.obs)
 
@@ -131,7 +138,7 @@ def programs(make_run: Callable[[Any], HostRun], config: Any, key: Key, step: Ho
         state, k_act, k_learn = run.keys(state)
         return run.observe(state, _step(obs, numbers))[1] | run.learn(state, k_learn)[1] | run.act(state, k_act)[2]
 
-    metrics = jax.eval_shape(metrics_of, state, *arrays(step))
+    metrics = spread.part_shapes(metrics_of, state, *arrays(step))  # reduced when they are drained
 
     def split(config: Any, state: RunState, report: Report) -> tuple[_Fixed, _Moving]:
         return _Fixed(config, state.learner), _Moving(state._replace(learner=None), report)
@@ -180,37 +187,62 @@ def programs(make_run: Callable[[Any], HostRun], config: Any, key: Key, step: Ho
 
     def drain(moving_buffers):
         state, report = moving.unpack(moving_buffers)
-        return moving.pack(_Moving(state, Report.empty(metrics))), report
+        return moving.pack(_Moving(state, Report.empty(metrics))), report.over(axis_name)
 
-    buffers = jax.eval_shape(init, config, key, step.obs)[:2]
-    return Programs(fixed, moving, init, restart, act, learn, drain, (config, key, state, *buffers, *arrays(step)))
+    return Programs(fixed, moving, init, restart, act, learn, drain)
 
 
-def host(make_run: Callable[[Any], HostRun], config: Any, venv: HostEnvs, seed: int, *, quick: bool = False) -> Driver:
+def host(make_run: Callable[..., HostRun], config: Any, venv: HostEnvs, seed: int, *, quick: bool = False, devices: int = 1,
+         written_by: int | None = None) -> Driver:
     """Drive a run on Gymnasium environments (`jaxdl.envs.make_host`); the driver's `close` closes them.
 
     Args:
-        make_run: config -> HostRun; called while tracing, with arrays as the leaves of the config.
+        make_run: config -> HostRun; called while tracing, with arrays as the leaves of the config. With several devices also
+            `axis_name` and `shards` are given.
         config: the settings.
-        venv: the environments.
+        venv: the environments; several devices share them, the first has the first.
         seed: of the run and of the environments.
         quick: as in `drive.device`.
+        devices: as in `drive.device`.
+        written_by: as in `drive.device`.
+
+    Raises:
+        UserError: as in `drive.device`.
     """
     began = time.perf_counter()
     config = leaves_as_arrays(config)
     key = jax.random.key(seed)
-    run = make_run(config)
+    spread = Spread(make_mesh(devices) if devices > 1 else None, shared=True)
+
+    def run_of(config: Any, shards: int = devices) -> HostRun:
+        return make_run(config) if shards == 1 else make_run(config, axis_name=AXIS, shards=shards)
+
+    run = run_of(config)
     n = venv.num_envs
+    check_share("num_envs", n, devices)
     first_obs = venv.reset(seed)
-    step = HostStep(first_obs, np.zeros(n, np.float32), np.zeros(n, bool), np.zeros(n, bool), np.zeros(n, bool))
-    p = programs(make_run, config, key, step)
-    _, _, state_shape, fixed_shape, moving_shape, *step_shape = p.shapes
+    no = np.zeros(n, bool)
+    step = HostStep(first_obs, np.zeros(n, np.float32), no, no, no)
+    p = programs(run_of, config, key, jax.tree.map(lambda x: x[: n // devices], step), spread)
+    same, moving, rows, numbers = SAME, LEADING, ROWS, Lies(P(None, AXIS))
+    shapes = dict(zip(("fixed", "moving", "action"), jax.eval_shape(
+        spread.over(p.init, (same, same, rows), (same, moving, rows)), config, key, first_obs), strict=True))
+
+    def program(f: Callable, ins: dict[str, Any], outs: Any, donate: tuple[int, ...], options: dict) -> tuple:
+        known = shapes | {"config": config, "key": key, "obs": first_obs, "numbers": arrays(step)[1]}
+        return (spread.over(f, tuple(ins.values()), outs), spread.shapes(tuple(known[k] for k in ins), tuple(ins.values())),
+                donate, options)
+
     options = QUICK_OPTIONS if quick else TRAIN_OPTIONS
+    answers = {"obs": rows, "numbers": numbers}
     init, act, learn, drain = compile_all(
-        (p.init, (config, key, first_obs), (), START_OPTIONS),
-        (p.act, (fixed_shape, moving_shape, *step_shape), (1,), options),
-        (p.learn, (fixed_shape, moving_shape, *step_shape), (0, 1), options),
-        (p.drain, (moving_shape,), (0,), START_OPTIONS))
+        program(p.init, {"config": same, "key": same, "obs": rows}, (same, moving, rows), (), START_OPTIONS),
+        program(p.act, {"fixed": same, "moving": moving} | answers, (moving, rows), (1,), options),
+        program(p.learn, {"fixed": same, "moving": moving} | answers, (same, moving, rows), (0, 1), options),
+        program(p.drain, {"moving": moving}, (moving, same), (0,), START_OPTIONS))
+    written_by = written_by or devices
+    like, written = (drive.like_of(lambda d=d: run_of(config, d).init(key, first_obs[: n // d]), d)
+                     for d in (devices, written_by))
 
     taken = 0  # environment steps
 
@@ -242,10 +274,16 @@ def host(make_run: Callable[[Any], HostRun], config: Any, venv: HostEnvs, seed: 
     def restore(state):
         nonlocal taken
         taken = int(state.t)
+        state = drive.dealt_out(state, written_by, like, devices)
         obs = venv.reset(seed + taken)  # episodes that the interrupted run has not seen
-        return jax.jit(p.restart)(config, state, obs)
+        return jax.jit(spread.over(p.restart, (same, spread.state, rows), (same, moving, rows)))(
+            config, spread.placed(state), obs)
+
+    def snapshot(state):
+        return p.state(*state[:2], spread)
 
     return Driver(
-        start=start, chunk=chunk, snapshot=lambda s: p.state(*s[:2]), restore=restore, like=state_shape,
-        params=lambda s: run.params(p.state(*s[:2])), close=venv.close, first_step=run.first_step,
-        stride=n * run.train_freq, updates=run.updates, compile_s=time.perf_counter() - began, exact=False, members=1)
+        start=start, chunk=chunk, snapshot=snapshot, restore=restore, like=written,
+        params=lambda s: spread.local(run.params(snapshot(s))), close=venv.close, first_step=run.first_step,
+        stride=n * run.train_freq, updates=run.updates, compile_s=time.perf_counter() - began, exact=False, members=1,
+        devices=devices)

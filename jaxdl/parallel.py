@@ -23,7 +23,6 @@ from jaxdl.types import Array, Key, PyTree, RunState
 
 AXIS = "devices"  # the mesh's only axis
 SHARED = ("num_envs", "buffer_size", "batch_size")  # settings that are sizes of all devices together
-SAME = P()  # the same on every device
 T = TypeVar("T")
 
 
@@ -99,6 +98,18 @@ def make_mesh(devices: int) -> Mesh:
     return jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=there[:devices])
 
 
+class Lies(NamedTuple):
+    """How an array lies on a mesh."""
+
+    spec: P
+    leading: bool = False  # each device has one: outside of a device's program there is an axis of devices before the others
+
+
+SAME = Lies(P())  # the same on every device
+ROWS = Lies(P(AXIS))  # the first axis is cut in parts
+LEADING = Lies(P(AXIS), leading=True)
+
+
 class Spread(NamedTuple):
     """How the parts of a run lie on a mesh. Without one, everything is left as it is."""
 
@@ -106,47 +117,53 @@ class Spread(NamedTuple):
     shared: bool  # one run on all devices; else they have the members of a population, each whole
 
     @property
-    def members(self) -> P:
+    def members(self) -> Lies:
         """Of what each member has one of: settings, seeds, reports."""
-        return P() if self.shared else P(AXIS)
+        return SAME if self.shared else ROWS
 
     @property
-    def data(self) -> P:
+    def data(self) -> Lies:
         """Of a dataset."""
-        return P(AXIS) if self.shared else P()
+        return ROWS if self.shared else SAME
 
     @property
     def state(self) -> RunState:
         """Of a run's state; a shared one has a leading axis of devices on every leaf of its source."""
-        return RunState(P(), P(AXIS), P(), P()) if self.shared else RunState(P(AXIS), P(AXIS), P(AXIS), P())
+        return RunState(SAME, LEADING, SAME, SAME) if self.shared else RunState(ROWS, ROWS, ROWS, SAME)
 
-    def over(self, f: Callable, in_specs: tuple, out_specs: Any) -> Callable:
-        """`f`, a function of a device's part, as a function of the whole."""
+    def over(self, f: Callable, ins: tuple, outs: Any) -> Callable:
+        """`f`, a function of a device's part, as a function of the whole; `ins` and `outs` are trees of `Lies`."""
         if self.mesh is None:
             return f
 
-        def own(tree: PyTree, change: Callable[[Array], Array]) -> PyTree:
-            def of(node: Any) -> Any:
-                return node._replace(source=jax.tree.map(change, node.source)) if isinstance(node, RunState) else node
-
-            return jax.tree.map(of, tree, is_leaf=lambda x: isinstance(x, RunState)) if self.shared else tree
+        def parts(tree: Any, lies: Any, change: Callable[[Array], Array]) -> Any:
+            return _under(lambda lies, x: change(x) if lies.leading else x, lies, tree)
 
         def shard(*args: Any) -> Any:
-            return own(f(*own(args, lambda x: x[0])), lambda x: x[None])
+            return parts(f(*parts(args, ins, lambda x: x[0])), outs, lambda x: x[None])
 
+        in_specs, out_specs = (jax.tree.map(lambda lies: lies.spec, x, is_leaf=_is_lies) for x in (ins, outs))
         # `check_vma=True` would make gradients of replicated parameters sums already, and the mean over shards too large
         return jax.shard_map(shard, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
-    def shapes(self, args: tuple, specs: tuple) -> tuple:
-        """`args` as shapes that say where they lie."""
-        def of(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=sharding)
+    def part_shapes(self, f: Callable, *args: Any) -> PyTree:
+        """What `f` gives on one device, of the same arguments on each, as shapes."""
+        if self.mesh is None:
+            return jax.eval_shape(f, *args)
+        of_each = jax.vmap(lambda _, *args: f(*args), (0, *[None] * len(args)), axis_name=AXIS, axis_size=self.mesh.size)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype),
+                            jax.eval_shape(of_each, jnp.zeros(self.mesh.size), *args))
 
-        return args if self.mesh is None else self._map(of, args, specs)
+    def shapes(self, args: tuple, lies: tuple) -> tuple:
+        """`args` as shapes that say where they lie."""
+        def of(lies: Lies, x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=NamedSharding(self.mesh, lies.spec))
+
+        return args if self.mesh is None else _under(of, lies, args)
 
     def placed(self, state: RunState) -> RunState:
         """A state whose arrays lie anywhere, put where the programs want them."""
-        return state if self.mesh is None else self._map(_put, state, self.state)
+        return state if self.mesh is None else self._put(state, self.state)
 
     def place_data(self, data: PyTree) -> PyTree:
         """A dataset where the programs want it; a shared run gives each device a part, and leaves the last N % D out."""
@@ -154,23 +171,30 @@ class Spread(NamedTuple):
             return data
         if self.shared:
             data = jax.tree.map(lambda x: x[: len(x) // self.mesh.size * self.mesh.size], data)
-        return self._map(_put, data, self.data)
+        return self._put(data, self.data)
 
     def local(self, tree: PyTree) -> PyTree:
         """What is the same on all devices, on one of them; of a population the members."""
         if self.mesh is None:
             return tree
-        return jax.tree.map(lambda x: x.addressable_data(0), tree) if self.shared else jax.device_get(tree)
+        if not self.shared:
+            return jax.device_get(tree)
+        return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
 
-    def _map(self, f: Callable, tree: PyTree, specs: Any) -> PyTree:
-        def of(spec: P, part: PyTree) -> PyTree:
-            return jax.tree.map(lambda x: f(x, NamedSharding(self.mesh, spec)), part)
-
-        return jax.tree.map(of, specs, tree, is_leaf=lambda x: isinstance(x, P))
+    def _put(self, tree: PyTree, lies: Any) -> PyTree:
+        return _under(lambda lies, x: jax.device_put(x, NamedSharding(self.mesh, lies.spec)), lies, tree)
 
 
-def _put(x: Any, sharding: NamedSharding) -> Array:
-    return x if getattr(x, "sharding", None) == sharding else jax.device_put(x, sharding)
+ALONE = Spread(None, shared=True)
+
+
+def _is_lies(x: Any) -> bool:
+    return isinstance(x, Lies)
+
+
+def _under(f: Callable[[Lies, Any], Any], lies: Any, tree: PyTree) -> PyTree:
+    """`f` of every leaf of `tree` and of the `Lies` it is under."""
+    return jax.tree.map(lambda lies, part: jax.tree.map(lambda x: f(lies, x), part), lies, tree, is_leaf=_is_lies)
 
 
 def resplit(source: PyTree, like: PyTree) -> PyTree:

@@ -150,6 +150,13 @@ class Report:
         bad_step = jnp.where((self.bad_step < 0) & ~jnp.isfinite(new).all(), t, self.bad_step)
         return Report(self.totals + new, bad_step, self.names)
 
+    def over(self, axis_name: str | None) -> "Report":
+        """The report of all shards."""
+        if axis_name is None:
+            return self
+        bad_step = jax.lax.pmax(self.bad_step, axis_name)
+        return Report(parallel.sum_over(self.totals, axis_name), bad_step, self.names)
+
     @property
     def metrics(self) -> Metrics:
         """The metrics by name; of a population [K] each."""

@@ -69,14 +69,19 @@ def test_no_copy_on_the_device(capacity, members):
     checked(compiled, shape, members * capacity * WIDTH * 4)
 
 
+def shapes_of(p, config, step):
+    """Of the arguments of `act` and `learn`."""
+    return *jax.eval_shape(p.init, config, jax.random.key(0), step.obs)[:2], *host.arrays(step)
+
+
 @pytest.mark.parametrize("capacity", CAPACITIES)
 def test_no_copy_on_the_host_path(capacity):
     config = config_of(capacity)
     flags = [np.zeros(4, bool)] * 3
     step = HostStep(np.zeros((4, 4), np.float32), np.zeros(4, np.float32), *flags)
     p = host.programs(lambda c: dqn.make_host_run(c, CARTPOLE), config, jax.random.key(0), step)
-    compiled = drive.compile_all((p.act, p.shapes[3:], (1,), drive.TRAIN_OPTIONS),
-                                 (p.learn, p.shapes[3:], (0, 1), drive.TRAIN_OPTIONS))
+    shapes = shapes_of(p, config, step)
+    compiled = drive.compile_all((p.act, shapes, (1,), drive.TRAIN_OPTIONS), (p.learn, shapes, (0, 1), drive.TRAIN_OPTIONS))
     for program in compiled:
         checked(program, f"{capacity},{WIDTH}", capacity * WIDTH * 4)
 
@@ -162,7 +167,7 @@ def test_no_copy_of_frames_on_the_host_path(program, prioritized):
         config = dataclasses.replace(config_of(capacity), prioritized=prioritized)
         p = host.programs(lambda c: dqn.make_host_run(c, PIXELS), config, jax.random.key(0), step)
         donated = (1,) if program == "act" else (0, 1)
-        (compiled,) = drive.compile_all((getattr(p, program), p.shapes[3:], donated, drive.TRAIN_OPTIONS))
+        (compiled,) = drive.compile_all((getattr(p, program), shapes_of(p, config, step), donated, drive.TRAIN_OPTIONS))
         return compiled
 
     assert_in_place(compile_at, frames_of)
