@@ -70,6 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; did you mean '{close[0]}'?" if close else f"; commands are: {', '.join(COMMANDS)}"
         return _fail(f"there is no command '{command}'{hint}", 2)
 
+    from experiments import supervising
+
+    if supervising.is_needed(argv):
+        return supervising.watch(argv)
     from jaxdl.errors import JaxdlError, UserError
 
     out = sys.stdout

@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.members import Member, members
 from experiments.runs import Settings, open_run
-from jaxdl import checkpoint, drive, envs, evaluate, host
+from jaxdl import checkpoint, drive, envs, evaluate, host, parallel, processes
 from jaxdl import data as datasets
 from jaxdl.config import to_dict
 from jaxdl.errors import UserError
@@ -72,7 +72,8 @@ def _agent(settings: Settings) -> Job:
             env = envs.make_device(config.env_id, config.env, config.num_envs)
             return drive.device(lambda c, **axis: module.make_run(c, env=env, **axis), configs, None, seeds,
                                 quick=train.quick_compile, devices=train.devices, written_by=written_by)
-        venv = envs.make_host(config.env_id, config.num_envs, config.vectorization, config.env)
+        parallel.check_share("num_envs", config.num_envs, processes.count())
+        venv = envs.make_host(config.env_id, config.num_envs // processes.count(), config.vectorization, config.env)
         return host.host(lambda c, **axis: module.make_host_run(c, spec, **axis), config, venv, train.seed,
                          quick=train.quick_compile, devices=train.devices, written_by=written_by)
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import tyro
 
 from experiments import algorithms, arguments, jobs, runs
 from experiments.showing import leave_pictures, line_of
-from jaxdl import checkpoint, files, parallel
+from jaxdl import checkpoint, files, parallel, processes
 from jaxdl import train as training
 from jaxdl.drive import Driver
 from jaxdl.errors import UserError
@@ -20,23 +21,28 @@ from jaxdl.errors import UserError
 
 def train(argv: Sequence[str]) -> dict[str, Any]:
     """`jaxdl train ALGO [flags]`. Returns the summary."""
-    settings, out, overwrite = parse_train(argv)
+    settings, out, overwrite, joined = parse_train(argv)
+    if joined.distributed and out is None:
+        raise UserError("distributed needs out: the folder that all processes of the run see")
+    settings = _provided(settings, joined)
     settings.validate()
-    if out is not None:
+    if out is not None and processes.is_first():
         runs.check_out(out, overwrite)
-    parallel.provide(settings.train.devices)
     job = jobs.open_job(settings)
     (what,) = job.what.values()
     name = f"{settings.algo}-{what}".replace("/", "-")
     with contextlib.closing(job.driver()) as driver:
-        training.check_room(out or Path("runs", name), settings.train, driver)
-        folder = runs.create(out, name, overwrite)
-        try:
-            runs.write_config(folder, settings)
-        except UserError:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # not where a person keeps something there
-            raise
+        folder = out
+        if processes.is_first():
+            training.check_room(out or Path("runs", name), settings.train, driver)
+            folder = runs.create(out, name, overwrite)
+            try:
+                runs.write_config(folder, settings)
+            except UserError:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()  # not where a person keeps something there
+                raise
+        processes.wait("the run folder")
         return _run(folder, settings, job, driver, resume=False)
 
 
@@ -51,13 +57,15 @@ def resume(argv: Sequence[str]) -> dict[str, Any]:
         """Go on to this step, past the planned end; schedules keep their horizon and hold their end value."""
         devices: int | None = None
         """Go on with so many devices in place of those that it had; the environments and their memory are dealt out anew."""
+        joined: Annotated[Joined, tyro.conf.OmitArgPrefixes] = Joined()
+        """The processes of the run."""
 
     args = arguments.parse(Args, argv, "jaxdl resume", "Continue a run from its newest checkpoint.")
     settings = runs.open_run(args.run)
     if args.devices is not None:
         settings = settings._replace(train=dataclasses.replace(settings.train, devices=args.devices))
-        settings.validate()
-    parallel.provide(settings.train.devices)
+    settings = _provided(settings, args.joined)
+    settings.validate()
     job = jobs.open_job(settings)
     steps = checkpoint.steps(args.run / "checkpoints")
     if not steps:
@@ -82,7 +90,34 @@ def resume(argv: Sequence[str]) -> dict[str, Any]:
         return _run(args.run, settings, job, driver, resume=True, written_by=written_by)
 
 
-def parse_train(argv: Sequence[str]) -> tuple[runs.Settings, Path | None, bool]:
+@dataclass(frozen=True)
+class Joined:
+    """Several processes that train one run."""
+
+    distributed: bool = False
+    """Join the other processes of the run: those that SLURM, Open MPI, Kubernetes or a TPU pod announces, or as given below."""
+    coordinator: str | None = None
+    """Address of the first process, HOST:PORT."""
+    num_processes: int | None = None
+    """How many there are."""
+    process_id: int | None = None
+    """Which of them this is, from 0."""
+
+
+def _provided(settings: runs.Settings, joined: Joined) -> runs.Settings:
+    """The settings with the devices that there are, which are made or joined first."""
+    devices = settings.train.devices
+    if not joined.distributed:
+        if any(x is not None for x in (joined.coordinator, joined.num_processes, joined.process_id)):
+            raise UserError("coordinator, num_processes and process_id are for --distributed")
+        parallel.provide(devices)
+        return settings
+    parallel.provide(max(1, devices // (joined.num_processes or 1)))
+    processes.join(joined.coordinator, joined.num_processes, joined.process_id)
+    return settings._replace(train=dataclasses.replace(settings.train, devices=jax.device_count() if devices == 1 else devices))
+
+
+def parse_train(argv: Sequence[str]) -> tuple[runs.Settings, Path | None, bool, Joined]:
     known = ", ".join([*algorithms.ALGORITHMS, *algorithms.PRESETS])
     if not argv or argv[0] in ("-h", "--help"):
         text = f"usage: jaxdl train ALGO [flags]\n\nALGO is one of: {known}\n'jaxdl train ALGO --help' shows its flags."
@@ -112,10 +147,12 @@ def parse_train(argv: Sequence[str]) -> tuple[runs.Settings, Path | None, bool]:
         """Folder of the run; a fresh one under runs/ if not given."""
         overwrite: bool = False
         """Replace the run that is in --out."""
+        joined: Joined = Joined()
+        """The processes of the run."""
 
     about = f"{preset.summary if preset else algorithm.summary}. --config RUN/config.json starts from the settings of a run."
     args = arguments.parse(Args, rest, f"jaxdl train {argv[0]}", about)
-    return runs.Settings(algo, args.algorithm, args.run), args.out, args.overwrite
+    return runs.Settings(algo, args.algorithm, args.run), args.out, args.overwrite, args.joined
 
 
 def _take(argv: list[str], flag: str) -> tuple[list[str], str | None]:
@@ -146,7 +183,7 @@ def _run(folder: Path, settings: runs.Settings, job: jobs.Job, driver: Driver, r
               "environments and their memory; what is drawn from them, or from the dataset, comes in another order")
 
     def goes_on() -> None:
-        if resume:
+        if resume and processes.is_first():
             runs.write_config(folder, settings)
             (folder / "summary.json").unlink(missing_ok=True)  # was of the run up to here
 
@@ -158,6 +195,8 @@ def _run(folder: Path, settings: runs.Settings, job: jobs.Job, driver: Driver, r
         "compile_s": round(result.compile_s, 3), "train_s": round(result.train_s, 3),
         "steps_per_s": round(result.steps_per_s * driver.members, 1), "ended": result.ended,
         "eval": evaluated(settings, result.eval), "run": str(folder)}
+    if not processes.is_first():
+        return summary
     files.write_json(folder / "summary.json", summary)
     if result.ended == "interrupted":
         print(f"interrupted at step {result.step:,}; the checkpoint is written; continue with: jaxdl resume {folder}")

@@ -50,6 +50,8 @@ class Config(dataset.Config):
     """Width of the latent, Z."""
     width: int = 64
     """Channels of the convolutions at half the images' side (dcgan), at full side (resnet); half as many as one further in."""
+    hidden_size: int | None = None
+    """Width of a fully connected layer of both networks where images are smallest; none if not given. InfoGAN has 1,024."""
     conditional: Literal["none", "projection", "concatenation"] = "none"
     """How the discriminator is told the class; the generator gets an embedding."""
     n_critic: int | None = None
@@ -88,7 +90,8 @@ def validate(config: Config) -> None:
         UserError: names the field, what was given and what would do.
     """
     dataset.validate(config)
-    require_positive(config, "latent_size", "width", "n_critic", "gradient_penalty", "discriminator_learning_rate")
+    require_positive(config, "latent_size", "width", "hidden_size", "n_critic", "gradient_penalty",
+                     "discriminator_learning_rate")
     require(config, "ema_decay", 0 <= config.ema_decay < 1, "at least 0 and below 1")
     if config.discriminator_norm == "batch" and penalty_of(config) is not None:
         raise UserError("discriminator_norm=batch ties the images of a batch together, and the gradient penalty is of each by "
@@ -131,8 +134,9 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     steps, penalty, objective = critic_steps(config), penalty_of(config), config.objective
     norm = config.discriminator_norm or (
         "batch" if config.network == "dcgan" and penalty is None and not config.spectral_norm else "none")
-    generator = nn.Generator(spec.shape, config.network, config.width, axis_name)
-    discriminator = nn.Discriminator(config.network, config.width, norm == "batch", config.conditional, axis_name)
+    generator = nn.Generator(spec.shape, config.network, config.width, config.hidden_size, axis_name)
+    discriminator = nn.Discriminator(config.network, config.width, norm == "batch", config.conditional, config.hidden_size,
+                                     axis_name)
     horizon = total_steps(config, spec)
     rate = config.discriminator_learning_rate
     rate = (config.optim.learning_rate if objective == "wgan_gp" else _SLOW) if rate is None else rate

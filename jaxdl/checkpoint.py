@@ -8,6 +8,9 @@ Nothing is unpickled.
 
     FOLDER/<step>/arrays/                   every leaf that has elements, by number (Orbax, OCDBT)
     FOLDER/<step>/manifest/manifest.json
+    FOLDER/<step>.parts/<process>/N.npy     of leaf N, which several processes share, the rows of each but the first
+
+The manifest is written when all processes have written their parts, with a digest of each: it makes them one checkpoint.
 
 A step that is saved again goes to `<step>.1`, and only then is `<step>` removed: a whole one is there at every moment.
 """
@@ -31,6 +34,7 @@ import jax.numpy as jnp
 import msgspec
 import numpy as np
 
+from jaxdl import processes
 from jaxdl.errors import CheckpointError
 from jaxdl.types import PyTree
 
@@ -52,11 +56,12 @@ class _Damage(Exception):
     """What is wrong with a checkpoint, as it goes between brackets."""
 
 
-class _Leaf(msgspec.Struct, forbid_unknown_fields=True):
+class _Leaf(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     path: str  # jax.tree_util.keystr
     dtype: str  # 'key<...>' is a typed random key; its data is what is stored
     shape: tuple[int, ...]
     sha256: str  # of the elements in C order
+    parts: tuple[str, ...] = ()  # of the rows of each process, where they share it: the digests
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
@@ -104,18 +109,32 @@ def save(folder: Path, step: int, state: PyTree, *, meta: dict[str, Any], keep: 
             The checkpoints that were there stay.
     """
     folder = Path(folder).absolute()
-    leaves, arrays = [], {}
+    leaves, arrays, cut = [], {}, {}
     for i, (name, x) in enumerate(_leaves(state)):
-        values = np.asarray(jax.random.key_data(x) if _is_key(x) else x)
+        stored = jax.random.key_data(x) if _is_key(x) else x
+        values = processes.own_rows(stored)
+        if processes.is_cut(stored):
+            cut[i] = values
         leaves.append(_Leaf(name, str(_dtype(x)), tuple(np.shape(x)), _sha256(values)))
         if values.size:  # Orbax refuses arrays without elements
             arrays[str(i)] = values
+    if processes.is_first():
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        _clean(folder)
+    processes.wait(f"checkpoint {step}")
+    revisions = [revision for s, revision, _ in _entries(folder) if s == step]
+    path = folder / (f"{step}.{max(revisions) + 1}" if revisions else str(step))
+    processes.wait(f"names of {step}")
+    if processes.count() > 1:
+        for i, digests in _write_parts(path, cut).items():
+            leaves[i] = msgspec.structs.replace(leaves[i], sha256="", parts=digests)
+        if not processes.is_first():
+            processes.wait(f"written {step}")
+            return path
     manifest = msgspec.to_builtins(_Manifest(_FORMAT, step, _plain(meta), leaves))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _clean(folder)
-        revisions = [revision for s, revision, _ in _entries(folder) if s == step]
-        path = folder / (f"{step}.{max(revisions) + 1}" if revisions else str(step))
         _write(path, {"sha256": _sha256_of_json(manifest), "manifest": manifest}, arrays)
     except Exception as e:  # Orbax and TensorStore wrap what the system said in errors of many types
         _clean(folder)
@@ -125,7 +144,39 @@ def save(folder: Path, step: int, state: PyTree, *, meta: dict[str, Any], keep: 
     for _, _, old in _entries(folder):
         if old not in kept and (old / _MANIFEST).is_file():
             _remove(old)
+    processes.wait(f"written {step}")
     return path
+
+
+def _parts(path: Path) -> Path:
+    """Where the parts of other processes lie."""
+    return path.with_name(path.name + ".parts")
+
+
+def _write_parts(path: Path, cut: dict[int, np.ndarray]) -> dict[int, tuple[str, ...]]:
+    """Write the rows that this process has of the leaves that are shared. Returns the digests of all processes' rows.
+
+    The first's go with what it writes of the others.
+
+    Raises:
+        CheckpointError: a process could not write its part.
+    """
+    wrong = ""
+    if not processes.is_first() and cut:
+        try:
+            own = _parts(path) / str(jax.process_index())
+            own.mkdir(parents=True, exist_ok=True)
+            for i, values in cut.items():
+                with (own / f"{i}.npy").open("wb") as f:
+                    np.save(f, values, allow_pickle=False)
+                    os.fsync(f.fileno())
+        except OSError as e:
+            wrong = _reason(e)
+    digests = np.array([list(bytes.fromhex(_sha256(x))) for x in cut.values()], np.uint8).reshape(-1, 32)
+    if processes.agree(bool(wrong)).any():
+        raise CheckpointError(f"a part of the checkpoint {path} cannot be written: {wrong or 'another process says why'}")
+    return {i: tuple(bytes(x).hex() for x in of_each)
+            for i, of_each in zip(cut, processes.gathered(digests).swapaxes(0, 1), strict=True)}
 
 
 def restore(
@@ -250,12 +301,13 @@ def _remove(path: Path) -> None:
     """First the name goes, so that an interrupted removal leaves no half checkpoint. What cannot be removed stays."""
     with contextlib.suppress(OSError):
         shutil.rmtree(path.rename(path.with_name(path.name + ".old")))
+        shutil.rmtree(_parts(path), ignore_errors=True)
 
 
 def _clean(folder: Path) -> None:
     with contextlib.suppress(OSError):
         for path in list(folder.iterdir()):
-            if _LEFTOVER.fullmatch(path.name):
+            if _LEFTOVER.fullmatch(path.name) or (path.suffix == ".parts" and not path.with_suffix("").is_dir()):
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -303,11 +355,18 @@ def _numpy_handler() -> type:
     return Handler
 
 
+def _alone() -> dict[str, Any]:
+    """Orbax would wait for all processes of the run; what it writes here is this one's."""
+    me, ocp = jax.process_index(), _orbax()
+    return {"multiprocessing_options": ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process-{me}")} if processes.count() > 1 else {}
+
+
 def _array_handler() -> Any:
     ocp = _orbax()
     numpy_handler = _numpy_handler()(deepcopy_host_arrays=False)  # a copy of a memory can be gigabytes
     registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, numpy_handler))
-    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry, **_alone())
 
 
 def _write(path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -315,9 +374,10 @@ def _write(path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) 
     items = {"manifest": ocp.args.JsonSave(manifest)}
     if arrays:
         items["arrays"] = ocp.args.PyTreeSave(arrays)
+    options = {"composite_options": ocp.CompositeOptions(**_alone())} if _alone() else {}
     handler = ocp.CompositeCheckpointHandler(
-        arrays=_array_handler(), manifest=ocp.JsonCheckpointHandler(_MANIFEST.name))
-    with ocp.Checkpointer(handler) as checkpointer:
+        arrays=_array_handler(), manifest=ocp.JsonCheckpointHandler(_MANIFEST.name, **_alone()), **options)
+    with ocp.Checkpointer(handler, **_alone()) as checkpointer:
         checkpointer.save(path, args=ocp.args.Composite(**items))
 
 
@@ -335,6 +395,11 @@ def _read(path: Path, step: int, like: PyTree, meta: dict[str, Any] | None, part
         i, leaf = found[name]
         stored = _stored(x)
         values = arrays.pop(i) if i in arrays else np.zeros(stored.shape, stored.dtype)
+        if leaf.parts:
+            values = np.concatenate([values, *(_read_part(_parts(path) / str(p) / f"{i}.npy", values)
+                                               for p in range(1, len(leaf.parts)))])
+            digests = tuple(_sha256(rows) for rows in np.split(values, len(leaf.parts)))
+            leaf = msgspec.structs.replace(leaf, sha256=_sha256(values) if digests == leaf.parts else "")
         if (values.shape, values.dtype) != (stored.shape, stored.dtype):
             raise _Damage(f"leaf {name} is {values.dtype}{list(values.shape)} on disk and {leaf} in the manifest")
         if _sha256(values) != leaf.sha256:
@@ -359,7 +424,7 @@ def _read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
         item=dict.fromkeys(names, 0), partial_restore=True,
         restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names})
     try:
-        with ocp.Checkpointer(_array_handler()) as checkpointer:
+        with ocp.Checkpointer(_array_handler(), **_alone()) as checkpointer:
             arrays = checkpointer.restore(path / "arrays", args=args)
     except MemoryError:
         raise
@@ -368,6 +433,19 @@ def _read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     if sorted(arrays) != sorted(names) or not all(isinstance(x, np.ndarray) for x in arrays.values()):
         raise _Damage("its arrays are not those of its manifest")
     return arrays
+
+
+def _read_part(path: Path, like: np.ndarray) -> np.ndarray:
+    """The rows that another process wrote, as many as `like`; untrusted: no larger than they must be, and no pickle."""
+    try:
+        if path.stat().st_size > like.nbytes + 1024:
+            raise ValueError(f"{path} is too large")
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as e:
+        raise _Damage(f"its part {path} cannot be read: {_reason(e)}") from e
+    if (values.shape, values.dtype) != (like.shape, like.dtype):
+        raise _Damage(f"its part {path} is {values.dtype}{list(values.shape)}, not {like.dtype}{list(like.shape)}")
+    return values
 
 
 def _read_manifest(path: Path, step: int) -> _Manifest:

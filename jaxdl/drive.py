@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl import parallel
+from jaxdl import parallel, processes
 from jaxdl.config import leaves_as_arrays
 from jaxdl.run import Report, advance
 from jaxdl.types import Array, PyTree, Run, RunState
@@ -176,7 +176,7 @@ def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Seque
 
     def run_chunk(state, n):
         state, report = chunk(config, state, data, np.int32(n))
-        return state, jax.device_get(report)
+        return state, jax.tree.map(processes.whole, report)
 
     def restore(state):
         state = spread.placed(dealt_out(state, written_by, like, devices) if single else state)

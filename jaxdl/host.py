@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from jaxdl import drive
+from jaxdl import drive, processes
 from jaxdl.config import leaves_as_arrays
 from jaxdl.drive import QUICK_OPTIONS, START_OPTIONS, TRAIN_OPTIONS, Driver, compile_all
 from jaxdl.envs import HostEnvs
@@ -119,7 +119,7 @@ class Programs(NamedTuple):
 
         def unpacked(packing: Packing, buffers: list[jax.Array]) -> PyTree:
             small = len(packing.groups)
-            return packing.unpack([np.array(b) if i < small else b for i, b in enumerate(buffers)])
+            return packing.unpack([np.array(b) if i < small and b.is_fully_addressable else b for i, b in enumerate(buffers)])
 
         state = unpacked(self.moving, moving).state._replace(learner=unpacked(self.fixed, fixed).learner)
         return state if spread.mesh is None else state._replace(key=state.key[0], t=state.t[0])
@@ -218,18 +218,24 @@ def host(make_run: Callable[..., HostRun], config: Any, venv: HostEnvs, seed: in
         return make_run(config) if shards == 1 else make_run(config, axis_name=AXIS, shards=shards)
 
     run = run_of(config)
-    n = venv.num_envs
+    n, here = run.num_envs, venv.num_envs
     check_share("num_envs", n, devices)
-    first_obs = venv.reset(seed)
-    no = np.zeros(n, bool)
-    step = HostStep(first_obs, np.zeros(n, np.float32), no, no, no)
-    p = programs(run_of, config, key, jax.tree.map(lambda x: x[: n // devices], step), spread)
+    first_env = here * jax.process_index()  # each has a seed of its own, whichever process it is in
+
+    def reset(seed: int) -> np.ndarray:
+        return spread.rows(venv.reset(seed + first_env))
+
+    first_obs = reset(seed)
+    part = n // devices
+    no = np.zeros(part, bool)
+    own_obs = jax.ShapeDtypeStruct((part, *first_obs.shape[1:]), first_obs.dtype)
+    p = programs(run_of, config, key, HostStep(own_obs, np.zeros(part, np.float32), no, no, no), spread)
     same, moving, rows, numbers = SAME, LEADING, ROWS, Lies(P(None, AXIS))
     shapes = dict(zip(("fixed", "moving", "action"), jax.eval_shape(
         spread.over(p.init, (same, same, rows), (same, moving, rows)), config, key, first_obs), strict=True))
 
     def program(f: Callable, ins: dict[str, Any], outs: Any, donate: tuple[int, ...], options: dict) -> tuple:
-        known = shapes | {"config": config, "key": key, "obs": first_obs, "numbers": arrays(step)[1]}
+        known = shapes | {"config": config, "key": key, "obs": first_obs, "numbers": jnp.zeros((4, n))}
         return (spread.over(f, tuple(ins.values()), outs), spread.shapes(tuple(known[k] for k in ins), tuple(ins.values())),
                 donate, options)
 
@@ -241,8 +247,12 @@ def host(make_run: Callable[..., HostRun], config: Any, venv: HostEnvs, seed: in
         program(p.learn, {"fixed": same, "moving": moving} | answers, (same, moving, rows), (0, 1), options),
         program(p.drain, {"moving": moving}, (moving, same), (0,), START_OPTIONS))
     written_by = written_by or devices
-    like, written = (drive.like_of(lambda d=d: run_of(config, d).init(key, first_obs[: n // d]), d)
-                     for d in (devices, written_by))
+
+    def like_of(devices: int) -> RunState:
+        obs = jnp.zeros((n // devices, *own_obs.shape[1:]), own_obs.dtype)
+        return drive.like_of(lambda: run_of(config, devices).init(key, obs), devices)
+
+    like, written = like_of(devices), like_of(written_by)
 
     taken = 0  # environment steps
 
@@ -250,7 +260,8 @@ def host(make_run: Callable[..., HostRun], config: Any, venv: HostEnvs, seed: in
         nonlocal taken
         taken += n
         try:
-            return arrays(venv.step(np.asarray(action)))
+            obs, of_each = arrays(venv.step(processes.own_rows(action)))
+            return spread.rows(obs), spread.rows(of_each, axis=1)
         except EnvError as e:
             raise EnvError(f"{e}, at environment step {taken:,}") from e
 
@@ -269,13 +280,13 @@ def host(make_run: Callable[..., HostRun], config: Any, venv: HostEnvs, seed: in
                 moving, action = act(fixed, moving, *answer(action))
             fixed, moving, action = learn(fixed, moving, *answer(action))
         moving, report = drain(moving)
-        return (fixed, moving, action), jax.device_get(report)
+        return (fixed, moving, action), jax.tree.map(processes.whole, report)
 
     def restore(state):
         nonlocal taken
         taken = int(state.t)
         state = drive.dealt_out(state, written_by, like, devices)
-        obs = venv.reset(seed + taken)  # episodes that the interrupted run has not seen
+        obs = reset(seed + taken)  # episodes that the interrupted run has not seen
         return jax.jit(spread.over(p.restart, (same, spread.state, rows), (same, moving, rows)))(
             config, spread.placed(state), obs)
 

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxdl import processes
 from jaxdl.errors import UserError
 from jaxdl.types import Array, Key, PyTree, RunState
 
@@ -74,7 +76,7 @@ def check_share(field: str, value: int, shards: int) -> None:
 
 
 def provide(devices: int) -> None:
-    """Have at least so many devices: where JAX runs on a CPU and has not begun, virtual ones that share its cores.
+    """Have at least so many devices here: where JAX runs on a CPU and has not begun, virtual ones that share its cores.
 
     Raises:
         UserError: there are not as many.
@@ -82,8 +84,6 @@ def provide(devices: int) -> None:
     if devices > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):  # it has begun
             jax.config.update("jax_num_cpu_devices", devices)
-    if devices > 1:
-        make_mesh(devices)
 
 
 def make_mesh(devices: int) -> Mesh:
@@ -95,6 +95,8 @@ def make_mesh(devices: int) -> Mesh:
     there = jax.devices()
     if devices > len(there):
         raise UserError(f"devices={devices}, but JAX sees {len(there)} of {there[0].device_kind}")
+    if processes.count() > 1 and devices != len(there):
+        raise UserError(f"devices={devices}, but the {processes.count()} processes have {len(there)}: all of them train")
     return jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=there[:devices])
 
 
@@ -173,19 +175,36 @@ class Spread(NamedTuple):
             data = jax.tree.map(lambda x: x[: len(x) // self.mesh.size * self.mesh.size], data)
         return self._put(data, self.data)
 
+    def rows(self, x: np.ndarray, axis: int = 0) -> Any:
+        """Rows of this process' environments, as the part of the array of all; as they are where it has all."""
+        if self.mesh is None or processes.count() == 1:
+            return x
+        sharding = NamedSharding(self.mesh, P(*[None] * axis, AXIS))
+        return jax.make_array_from_process_local_data(sharding, x)
+
     def local(self, tree: PyTree) -> PyTree:
         """What is the same on all devices, on one of them; of a population the members."""
         if self.mesh is None:
             return tree
         if not self.shared:
-            return jax.device_get(tree)
+            return jax.tree.map(processes.whole, tree)
         return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
 
     def _put(self, tree: PyTree, lies: Any) -> PyTree:
-        return _under(lambda lies, x: jax.device_put(x, NamedSharding(self.mesh, lies.spec)), lies, tree)
+        return _under(lambda lies, x: _placed(x, NamedSharding(self.mesh, lies.spec)), lies, tree)
 
 
 ALONE = Spread(None, shared=True)
+
+
+def _placed(x: Any, sharding: NamedSharding) -> Array:
+    """An array that every process has all of."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(x, sharding)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_placed(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
+    values = np.asarray(x)
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
 def _is_lies(x: Any) -> bool:

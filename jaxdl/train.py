@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl import checkpoint
+from jaxdl import checkpoint, processes
 from jaxdl.config import config, require, require_positive
 from jaxdl.drive import Driver
 from jaxdl.errors import CheckpointError, EnvError, JaxdlError, UserError
@@ -138,19 +138,20 @@ def fit(
         "checkpoint": config.checkpoint_every or max(1, math.ceil(stop / 10)),
     }
     shelf = _Shelf(folder, config, meta or {}, driver.devices)
-    if folder:
+    first = processes.is_first()
+    if folder and first:
         check_room(folder, config, driver)
     if resume:
         step, state = shelf.read(driver)
     else:
         step, state = driver.first_step, driver.start()
     ready()
-    log = open_log(folder, resume_step=step if resume else None) if folder else None
+    log = open_log(folder, resume_step=step if resume else None) if folder and first else None
     pace, train_s, began, evaluation, ended = 1, 0.0, step, None, "finished"
     totals, logged_at, logged_s, doubted = None, step, 0.0, None
 
     with (closing(log) if log else nullcontext(), _signals() as stopped,
-          progress(last, step, enabled=show_progress) as bar):
+          progress(last, step, enabled=show_progress if first else None) as bar):
         while step < last and ended == "finished":
             target = min([last, *(_next_multiple(step, e) for e in every.values() if e)])
             n = min(pace, math.ceil((target - step) / driver.stride), (last - step) // driver.stride)
@@ -159,7 +160,8 @@ def fit(
                 state, news = driver.chunk(state, n)
             spent = time.perf_counter() - start
             train_s += spent
-            pace = max(1, min(4 * pace, int(n * _CHUNK_S / max(spent, 1e-9))))
+            told = processes.agree(max(1, min(4 * pace, int(n * _CHUNK_S / max(spent, 1e-9)))), stopped())
+            pace, asked_to_stop = int(told[0, 0]), told[:, 1].any()
             before, step = step, step + n * driver.stride
             _check_finite(news, driver.params(state), step, shelf)
             totals = news.metrics if totals is None else jax.tree.map(np.add, totals, news.metrics)
@@ -185,7 +187,7 @@ def fit(
             if values and not doubted and (doubted := doubt(values)):
                 print(f"jaxdl: {doubted}", file=sys.stderr)
             bar.update(step, values or _means(totals))
-            if stopped() and step < last and ended == "finished":
+            if asked_to_stop and step < last and ended == "finished":
                 ended = "interrupted"
             if "checkpoint" in due or step == last or ended != "finished":  # after the row, which a crash must not lose
                 shelf.write(step, driver.snapshot(state))
@@ -263,7 +265,7 @@ class _Shelf:
         return f"the last good checkpoint is step {self.newest} in {self.checkpoints}"
 
     def keep_best(self, step: int, params: PyTree, score: float) -> None:
-        if self.best and score > self.best_score:
+        if self.best and score > self.best_score and processes.is_first():
             checkpoint.save(self.best, step, params, meta=self.meta | {"score": score}, keep=1)
             self.best_score = score
 

@@ -1,7 +1,9 @@
 """Generators and discriminators: DCGAN's convolutions, and residual blocks. Images are in [-1, 1], their sides divisible by 4.
 
 Radford et al., "Unsupervised representation learning with deep convolutional GANs" (2016), with two convolutions each way, and
-Miyato et al., "Spectral normalization" (2018), table 3, with as many blocks as the smaller images need. Classes are
+Miyato et al., "Spectral normalization" (2018), table 3, with as many blocks as the smaller images need. With a `hidden_size`
+both have a fully connected layer where the images are smallest (Chen et al., "InfoGAN", 2016, appendix C.1): strokes that are
+each right make a digit together only if something sees them all. Classes are
 one-hot `y` [B, Y], or None; a generator gets a linear embedding of them beside its latent.
 
 Kernels begin small, as DCGAN's do: with steps of a fixed size they turn sooner.
@@ -40,6 +42,7 @@ class Generator(linen.Module):
     shape: tuple[int, int, int]
     network: Literal["dcgan", "resnet"]
     width: int
+    hidden_size: int | None = None
     axis_name: str | None = None
 
     @linen.compact
@@ -49,6 +52,8 @@ class Generator(linen.Module):
 
         if y is not None:
             z = jnp.concatenate([z, linen.Dense(_EMBEDDING, use_bias=False, kernel_init=_LIKE_LATENTS)(y)], -1)
+        if self.hidden_size is not None:
+            z = norm(_dense(self.hidden_size, use_bias=False)(z))
         height, width = self.shape[0] // 4, self.shape[1] // 4
         x = _dense(height * width * 2 * self.width, use_bias=self.network == "resnet")(z)
         x = x.reshape(-1, height, width, 2 * self.width)
@@ -72,6 +77,7 @@ class Discriminator(linen.Module):
     width: int
     batch_norm: bool
     conditional: Literal["none", "projection", "concatenation"]
+    hidden_size: int | None = None
     axis_name: str | None = None
 
     @linen.compact
@@ -91,6 +97,9 @@ class Discriminator(linen.Module):
                 x = h + (_conv(channels, 1)(_halved(x)) if i == 0 else _halved(_conv(channels, 1)(x)))
             h = _conv(2 * self.width)(jax.nn.relu(_conv(2 * self.width)(jax.nn.relu(x))))
             features = flat = jax.nn.relu(x + h).sum((1, 2))
+        if self.hidden_size is not None:
+            flat = _dense(self.hidden_size, use_bias=not self.batch_norm)(flat)
+            flat = jax.nn.leaky_relu(BatchNorm(True, self.axis_name)(flat) if self.batch_norm else flat, 0.2)
         logits = _dense(1)(flat)[:, 0]
         if self.conditional == "projection":
             logits += (_dense(features.shape[-1], use_bias=False)(y) * features).sum(-1)
