@@ -29,6 +29,7 @@ commands:
   arithmetic RUN     differences of mean latents (ink, slant, class) added to latents
   transfer RUN       an autoencoder's encoder under a classifier that has few labels
   plot RUN...        learning curves of one or several runs in one picture
+  export RUN         one member of a population as a run of its own
   list               algorithms, presets, environments and datasets that can be used here
 
 Every command takes --help, --json (one JSON object as the last line on stdout) and --debug (tracebacks).
@@ -45,6 +46,7 @@ COMMANDS = {
     "arithmetic": "experiments.latents",
     "transfer": "experiments.transfer",
     "plot": "experiments.looking",
+    "export": "experiments.exporting",
     "list": "experiments.looking",
 }
 

@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.members import Member, members
+from experiments.members import Member, alone, members
 from experiments.runs import Settings, open_run
 from jaxdl import checkpoint, drive, envs, evaluate, host, parallel, processes
 from jaxdl import data as datasets
 from jaxdl.config import to_dict
 from jaxdl.errors import UserError
 from jaxdl.sources.episodes import renewed
-from jaxdl.types import Actor, DataSpec, Examples, Key, PyTree, RunState
+from jaxdl.types import Actor, DataSpec, Examples, Key, PyTree, Run, RunState
 
 _JUDGED = 10_000  # samples that are compared with test images, where there are as many of those
 _AT_ONCE = 1_000  # of them drawn in one call
@@ -34,6 +34,7 @@ class Job(NamedTuple):
     evaluate: Callable[..., dict[str, Any]]  # (params, **options) -> numbers
     score: str  # the number of `evaluate` that is better when higher; with a minus in front, when lower
     model: Any  # the Agent, or the generative model
+    make_run: Callable[..., Run] | None = None  # (config, axis_name=, shards=); None where environments live on the host
     train: datasets.Dataset | None = None  # the images
     test: datasets.Dataset | None = None  # held-out images
     doubt: Callable[[dict[str, Any]], str | None] = lambda values: None  # a row of metrics -> what the user should know of it
@@ -67,6 +68,9 @@ def _agent(settings: Settings) -> Job:
         raise UserError(f"a population of {len(of_each)} (num_seeds, sweep) needs an environment in JAX, and {config.env_id} "
                         f"runs {where}; train its members one after the other")
 
+    def make_run(c: Any, **axis: Any) -> Run:
+        return module.make_run(c, env=envs.make_device(config.env_id, config.env, config.num_envs), **axis)
+
     def driver(written_by: int | None = None) -> drive.Driver:
         if backend == "device":
             env = envs.make_device(config.env_id, config.env, config.num_envs)
@@ -82,6 +86,7 @@ def _agent(settings: Settings) -> Job:
         return {"episodes": result.episodes, "return_mean": result.return_mean, "return_std": result.return_std}
 
     return Job({"env_id": config.env_id}, config.total_steps, driver, evaluation, "return_mean", agent,
+               make_run if backend == "device" else None,
                doubt=lambda values: module.doubt(config, values) if hasattr(module, "doubt") else None)
 
 
@@ -96,8 +101,11 @@ def _generative(settings: Settings) -> Job:
     of_each = population(settings)
     configs, seeds = [member.config(config) for member in of_each], [member.seed for member in of_each]
 
+    def make_run(c: Any, **axis: Any) -> Run:
+        return module.make_run(c, spec, **axis)
+
     def driver(written_by: int | None = None) -> drive.Driver:
-        return drive.device(lambda c, **axis: module.make_run(c, spec, **axis), configs, Examples.of(train_data), seeds,
+        return drive.device(make_run, configs, Examples.of(train_data), seeds,
                             quick=train.quick_compile, devices=train.devices, written_by=written_by)
 
     by_features = model.measure is None  # there is nothing else to tell it by
@@ -138,7 +146,7 @@ def _generative(settings: Settings) -> Job:
         return found
 
     return Job({"dataset": config.dataset}, module.total_steps(config, spec), driver, evaluation, model.score, model,
-               train_data, test)
+               make_run, train_data, test)
 
 
 def _batches(data: datasets.Dataset, seed: int, size: int = 100) -> Iterator[tuple[Key, Examples]]:
@@ -210,9 +218,7 @@ def load(folder: str | Path, *, best: bool = False, step: int | None = None, mem
         step, read = checkpoint.restore(folder / "checkpoints", like, step=step, meta=meta(settings), partial=True)
         params = learner.params(read.learner)
     if member is not None:
-        chosen = of_each[member]
-        settings = settings._replace(config=chosen.config(settings.config),
-                                     train=replace(settings.train, num_seeds=1, sweep=(), seed=chosen.seed))
+        settings = alone(settings, of_each[member])
         params = jax.tree.map(lambda x: x[member], params) if count > 1 else params
     if count > 1 and member is None:
         def choose(*args: Any) -> np.ndarray:

@@ -64,3 +64,9 @@ def _paths(config: Any) -> Iterator[tuple[str, ...]]:
             yield from ((field.name, *path) for path in _paths(value))
         elif value is not None and is_leaf(type(config), field.name):
             yield (field.name,)
+
+
+def alone(settings: Any, member: Member) -> Any:
+    """The settings of a run with those of one of its members, by itself."""
+    return settings._replace(config=member.config(settings.config), train=dataclasses.replace(
+        settings.train, num_seeds=1, sweep=(), seed=member.seed, devices=1))

@@ -41,8 +41,8 @@ def watch(argv: Sequence[str]) -> int:
         reader.join()
     if status == -signal.SIGABRT:
         print(f"jaxdl: another process of the run ended or could not be reached for {HEARTBEAT_S} seconds, so this one ended "
-              "too; the last checkpoint is whole. Start all of them again with 'jaxdl resume RUN --distributed ...', or go on in "
-              "one: 'jaxdl resume RUN --devices N'", file=sys.stderr)
+              "too; the last checkpoint is whole. Start all of them again with 'jaxdl resume RUN --distributed ...', or go on "
+              "in one: 'jaxdl resume RUN --devices N'", file=sys.stderr)
         return 1
     sys.stderr.write("".join(crash))  # it was something else
     return status if status >= 0 else 128 - status

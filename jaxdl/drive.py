@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl import parallel, processes
+from jaxdl import parallel, processes, room
 from jaxdl.config import leaves_as_arrays
 from jaxdl.run import Report, advance
 from jaxdl.types import Array, PyTree, Run, RunState
@@ -166,6 +166,7 @@ def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Seque
     start = spread.over(start, (member, member, spread.data), state)
     chunk = spread.over(chunk, (member, state, spread.data, parallel.SAME), (state, member))
     like = jax.eval_shape(start, config, seeds, data)
+    room.check_state(like, data, devices, single)
     written_by = written_by or devices
     written = like if written_by == devices or not single else like_of(
         lambda: run_of(config, written_by).init(jax.random.key(0), None), written_by)
@@ -173,6 +174,8 @@ def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Seque
         (start, spread.shapes((config, seeds, data), (member, member, spread.data)), (), START_OPTIONS),
         (chunk, spread.shapes((config, like, data, np.int32(1)), (member, state, spread.data, parallel.SAME)), (1,),
          QUICK_OPTIONS if quick else TRAIN_OPTIONS))
+
+    room.check_program(chunk, devices)
 
     def run_chunk(state, n):
         state, report = chunk(config, state, data, np.int32(n))

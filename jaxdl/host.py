@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from jaxdl import drive, processes
+from jaxdl import drive, processes, room
 from jaxdl.config import leaves_as_arrays
 from jaxdl.drive import QUICK_OPTIONS, START_OPTIONS, TRAIN_OPTIONS, Driver, compile_all
 from jaxdl.envs import HostEnvs
@@ -253,6 +253,7 @@ def host(make_run: Callable[..., HostRun], config: Any, venv: HostEnvs, seed: in
         return drive.like_of(lambda: run_of(config, devices).init(key, obs), devices)
 
     like, written = like_of(devices), like_of(written_by)
+    room.check_program(learn, devices)
 
     taken = 0  # environment steps
 
