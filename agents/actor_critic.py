@@ -151,7 +151,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
             advantage = policy.standardized(advantage, batch.weight, axis_name)
         part = Part(batch.obs, trajectory.first, trajectory.choice.action, advantage, target, batch.weight, None)
         part = policy.sequences(part)._replace(carry=trajectory.carry)
-        grads, said = optim.gradients(loss_fn, state.params, part, key, config.optim.accumulate)
+        grads, said = optim.gradients(loss_fn, state.params, part, key, config.optim)
         updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
         metrics = policy.named(("loss", "policy_loss", "value_loss", "entropy"), said)

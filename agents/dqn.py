@@ -312,7 +312,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
                 largest if axis_name is None else jax.lax.pmax(largest, axis_name)))
         grads, (metrics, error) = optim.gradients(
             lambda params, batch, key: loss_fn(params, state.target, batch, key), state.params, batch, key,
-            config.optim.accumulate)
+            config.optim)
         updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
         since = state.since_target + stride

@@ -196,7 +196,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
             weight = policy.weights(part.weight > 0, axis_name)
             if config.normalize_advantage:
                 part = part._replace(advantage=policy.standardized(part.advantage, weight, axis_name))
-            grads, said = optim.gradients(loss_fn, params, part._replace(weight=weight), key, config.optim.accumulate)
+            grads, said = optim.gradients(loss_fn, params, part._replace(weight=weight), key, config.optim)
             grads = parallel.mean_over(grads, axis_name)
             updates, new_opt = tx.update(grads, opt, params)
             new = jax.tree.map(jnp.add, params, updates), new_opt

@@ -264,7 +264,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
             advantage = jnp.where(whole, advantage, 0) / jnp.maximum(episodes, 1e-8)
         part = Part(batch.obs, trajectory.first, trajectory.choice.action, advantage, to_go, weight, None)
         part = policy.sequences(part)._replace(carry=trajectory.carry)
-        grads, said = optim.gradients(loss_fn, state.params, part, key, config.optim.accumulate)
+        grads, said = optim.gradients(loss_fn, state.params, part, key, config.optim)
         updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
         params, average = jax.tree.map(jnp.add, state.params, updates), None
         if config.baseline == "constant":

@@ -153,7 +153,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         return loss.mean(), {"loss": Mean.of(loss)}
 
     def update(state: State, examples: Examples, key: Key) -> tuple[State, Aux]:
-        grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim.accumulate)
+        grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
         updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
         return State(jax.tree.map(jnp.add, state.params, updates), opt), Aux(metrics)
 

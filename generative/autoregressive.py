@@ -146,7 +146,7 @@ def make(config: Config, spec: DataSpec, network: Network, output: pixels.Output
             nll = nats(params, examples, key, True)
             return nll.mean(), metrics_of(nll)
 
-        grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim.accumulate)
+        grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
         updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
         t = state.count.astype(jnp.float32)

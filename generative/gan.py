@@ -11,6 +11,7 @@ How this differs from DCGAN and SNGAN: networks as small as the images need, ini
 Shapes: `B` batch, `N` images, `H W C` an image, `Z` latent, `Y` classes, `n` steps of the discriminator.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -23,6 +24,7 @@ from jaxdl.config import config as settings
 from jaxdl.config import require, require_positive
 from jaxdl.errors import UserError
 from jaxdl.nn import spectral
+from jaxdl.nn.switches import switched
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.sources import dataset
 from jaxdl.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run
@@ -97,6 +99,8 @@ def validate(config: Config) -> None:
         raise UserError("discriminator_norm=batch ties the images of a batch together, and the gradient penalty is of each by "
                         "itself; use discriminator_norm=none")
     optim.validate(config.optim, config.batch_size)
+    if config.optim.remat:
+        raise UserError("remat is for networks of stacked blocks, and a gan has none; lower batch_size")
     if config.optim.accumulate != 1:
         raise UserError(f"accumulate={config.optim.accumulate} would cut a batch whose statistics are taken as a whole; lower "
                         "batch_size")
@@ -143,6 +147,9 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     optim_d = replace(config.optim, learning_rate=rate)
     tx_g, tx_d = optim.make(config.optim, horizon), optim.make(optim_d, horizon * steps)
 
+    def switch(f: Callable) -> Callable:
+        return switched(f, config.optim.compute, remat=False)
+
     def classes(labels: Array | None) -> Array | None:
         return None if config.conditional == "none" else jax.nn.one_hot(labels, spec.num_classes)
 
@@ -179,7 +186,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
             slope = adversarial.gradient_penalty(lambda x: judge(params, vectors, x, y), real, fake, key)
             return (loss + penalty * slope).mean(), metrics | {"penalty": Mean.of(slope)}
 
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.discriminator)
+        grads, metrics = jax.grad(switch(loss_fn), has_aux=True)(state.discriminator)
         updates, opt = tx_d.update(parallel.mean_over(grads, axis_name), state.opt_discriminator, state.discriminator)
         params = jax.tree.map(jnp.add, state.discriminator, updates)
         return state._replace(discriminator=params, vectors=vectors, opt_discriminator=opt), metrics
@@ -192,7 +199,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         params, stats = state.generator["params"], state.generator["batch_stats"]
         y_last = None if y is None else y[-size:]
         fake, pull, new_stats = jax.vjp(
-            lambda params: generate(params, stats, prior(k_latent, size), y_last), params, has_aux=True)
+            switch(lambda params: generate(params, stats, prior(k_latent, size), y_last)), params, has_aux=True)
         if steps == 1:
             state, metrics = discriminator_step(state, real, fake, y, k_penalty)
         else:
@@ -210,7 +217,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
             loss = adversarial.generator_loss(objective, judge(state.discriminator, state.vectors, fake, y_last))
             return loss.mean(), loss
 
-        slope, loss = jax.grad(loss_of, has_aux=True)(fake)
+        slope, loss = jax.grad(switch(loss_of), has_aux=True)(fake)
         (grads,) = pull(slope)
         updates, opt = tx_g.update(parallel.mean_over(grads, axis_name), state.opt_generator, params)
         new = {"params": jax.tree.map(jnp.add, params, updates), "batch_stats": new_stats}

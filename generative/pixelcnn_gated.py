@@ -34,6 +34,8 @@ class _Layer(linen.Module):
     groups: int
     first: bool = False
 
+    RECOMPUTED = True
+
     @linen.compact
     def __call__(self, streams: tuple[Array, Array], y: Array | None) -> tuple[tuple[Array, Array], None]:
         v, h = streams

@@ -41,6 +41,8 @@ class _Block(linen.Module):
     features: int
     dropout: float | Array | None
 
+    RECOMPUTED = True
+
     @linen.compact
     def __call__(self, streams: tuple[Array, Array], cuts: tuple[Array, Array] | None, y: Array | None
                  ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:

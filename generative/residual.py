@@ -43,6 +43,8 @@ class _Block(linen.Module):
     features: int
     groups: int
 
+    RECOMPUTED = True
+
     @linen.compact
     def __call__(self, h: Array, y: Array | None) -> tuple[Array, None]:
         mask = nn.causal_mask((1, 1), "B", self.groups)

@@ -183,7 +183,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     def update(state: State, examples: Examples, key: Key) -> tuple[State, Aux]:
         codes = state.codebook.codes
         grads, (metrics, z, chosen) = optim.gradients(lambda params, images, _: losses(params, codes, images), state.params,
-                                                      examples.images, key, config.optim.accumulate)
+                                                      examples.images, key, config.optim)
         updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
         codebook, share = moved(state.codebook, z.reshape(-1, config.code_size), chosen.reshape(-1), key, config.decay,
                                 axis_name)

@@ -23,6 +23,7 @@ from jax.flatten_util import ravel_pytree
 from jaxdl.config import config as settings
 from jaxdl.config import require, require_positive
 from jaxdl.errors import UserError
+from jaxdl.nn.switches import switched
 from jaxdl.types import Array, Key, Mean, PyTree
 
 
@@ -62,6 +63,10 @@ class Config:
     """Penalty on half the squares of kernels, added to the loss's gradient."""
     accumulate: int = 1
     """Microbatches that a batch is cut into, one after the other: less memory, the same gradient."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """What dense and convolutional layers multiply in while they learn; parameters, losses and statistics stay float32."""
+    remat: bool = False
+    """Keep only what goes into the blocks of a network, and compute the rest again in the backward pass: less memory."""
 
 
 def validate(config: Config, batch_size: int | None = None) -> None:
@@ -162,7 +167,7 @@ def _on_one_vector(tx: optax.GradientTransformation) -> optax.GradientTransforma
     return optax.GradientTransformation(lambda params: tx.init(ravel_pytree(params)[0]), update)
 
 
-def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: PyTree, key: Key, accumulate: int = 1
+def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: PyTree, key: Key, config: Config
               ) -> tuple[PyTree, Any]:
     """Gradient of a loss that is a mean over the batch, and what the loss says beside it.
 
@@ -172,7 +177,7 @@ def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: 
     Args:
         loss_fn: `(params, batch, key) -> (loss (), aux)`; `aux` holds `types.Mean`s and arrays [B, ...].
         batch: a pytree of arrays [B, ...].
-        accumulate: microbatches; must divide B.
+        config: how: `accumulate` microbatches, which must divide B, in `compute`, with `remat`.
 
     Returns:
         The gradient, a tree like `params`, and `aux` of the whole batch: means merged, arrays put together.
@@ -180,7 +185,7 @@ def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: 
     Raises:
         UserError: `accumulate` does not divide the batch.
     """
-    grad = jax.grad(loss_fn, has_aux=True)
+    grad, accumulate = jax.grad(switched(loss_fn, config.compute, config.remat), has_aux=True), config.accumulate
     if accumulate == 1:
         return grad(params, batch, key)
     size = jax.tree.leaves(batch)[0].shape[0]

@@ -209,7 +209,7 @@ def loss_fn(params, batch, key):
 @pytest.mark.parametrize("jit", [True, False])
 def test_accumulated_gradients_are_the_whole_batchs(accumulate, jit):
     def run(n):
-        return optim.gradients(loss_fn, PARAMS, BATCH, jax.random.key(0), n)
+        return optim.gradients(loss_fn, PARAMS, BATCH, jax.random.key(0), optim.Config(accumulate=n))
 
     grads, aux = (jax.jit(run, static_argnums=0) if jit else run)(accumulate)
     expected, expected_aux = run(1)
@@ -221,14 +221,15 @@ def test_accumulated_gradients_are_the_whole_batchs(accumulate, jit):
 
 
 def test_accumulation_has_no_branches():
-    jaxpr = str(jax.make_jaxpr(lambda p: optim.gradients(loss_fn, p, BATCH, jax.random.key(0), 3))(PARAMS))
+    config = optim.Config(accumulate=3)
+    jaxpr = str(jax.make_jaxpr(lambda p: optim.gradients(loss_fn, p, BATCH, jax.random.key(0), config))(PARAMS))
     assert "scan[" in jaxpr
     assert "cond[" not in jaxpr
 
 
 def test_microbatches_must_divide_the_batch():
     with pytest.raises(UserError, match=r"accumulate=5 must divide the batch of 12"):
-        optim.gradients(loss_fn, PARAMS, BATCH, jax.random.key(0), 5)
+        optim.gradients(loss_fn, PARAMS, BATCH, jax.random.key(0), optim.Config(accumulate=5))
     with pytest.raises(UserError, match=r"accumulate=5 must divide the batch of 12"):
         optim.validate(Config(accumulate=5), batch_size=12)
     optim.validate(Config(accumulate=4), batch_size=12)
