@@ -30,6 +30,7 @@ commands:
   transfer RUN       an autoencoder's encoder under a classifier that has few labels
   plot RUN...        learning curves of one or several runs in one picture
   export RUN         one member of a population as a run of its own
+  scale ALGO         one learner on 1, 2, 4 ... devices, and where the time of a step goes
   list               algorithms, presets, environments and datasets that can be used here
 
 Every command takes --help, --json (one JSON object as the last line on stdout) and --debug (tracebacks).
@@ -47,6 +48,7 @@ COMMANDS = {
     "transfer": "experiments.transfer",
     "plot": "experiments.looking",
     "export": "experiments.exporting",
+    "scale": "experiments.scaling",
     "list": "experiments.looking",
 }
 

@@ -127,7 +127,7 @@ def parse_train(argv: Sequence[str]) -> tuple[runs.Settings, Path | None, bool, 
         raise UserError(f"train needs an algorithm or a preset: {known}")
     algo, algorithm, preset = algorithms.find(argv[0])
     module = algorithm.load()
-    rest, path = _take(list(argv[1:]), "--config")
+    rest, path = take(list(argv[1:]), "--config")
     config, drive = module.Config(), training.Config()
     if path is not None:
         given = runs.read_config(Path(path))
@@ -155,12 +155,16 @@ def parse_train(argv: Sequence[str]) -> tuple[runs.Settings, Path | None, bool, 
     return runs.Settings(algo, args.algorithm, args.run), args.out, args.overwrite, args.joined
 
 
-def _take(argv: list[str], flag: str) -> tuple[list[str], str | None]:
-    """`argv` without `flag VALUE` or `flag=VALUE`, and the value."""
+def take(argv: list[str], flag: str) -> tuple[list[str], str | None]:
+    """`argv` without `flag VALUE` or `flag=VALUE`, and the value.
+
+    Raises:
+        UserError: the value is missing.
+    """
     for i, word in enumerate(argv):
         if word == flag:
             if i + 1 == len(argv):
-                raise UserError(f"{flag} needs a file")
+                raise UserError(f"{flag} needs a value")
             return argv[:i] + argv[i + 2 :], argv[i + 1]
         if word.startswith(f"{flag}="):
             return argv[:i] + argv[i + 1 :], word.removeprefix(f"{flag}=")

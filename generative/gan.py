@@ -48,12 +48,12 @@ class Config(dataset.Config):
     """What both players minimize."""
     network: Literal["dcgan", "resnet"] = "dcgan"
     """Strided convolutions, or residual blocks."""
-    latent_size: int = 100
+    latent_size: int = 32
     """Width of the latent, Z."""
-    width: int = 64
+    width: int = 32
     """Channels of the convolutions at half the images' side (dcgan), at full side (resnet); half as many as one further in."""
-    hidden_size: int | None = None
-    """Width of a fully connected layer of both networks where images are smallest; none if not given. InfoGAN has 1,024."""
+    hidden_size: int | None = 256
+    """Width of a fully connected layer of both networks where images are smallest, or None; InfoGAN has 1,024."""
     conditional: Literal["none", "projection", "concatenation"] = "none"
     """How the discriminator is told the class; the generator gets an embedding."""
     n_critic: int | None = None

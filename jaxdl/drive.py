@@ -49,6 +49,7 @@ class Driver(NamedTuple):
     exact: bool  # a restored run has the bits of an uninterrupted one
     members: int  # of the population; 1 is a single run, without the axis
     devices: int = 1  # that share it
+    program: Any = None  # the compiled chunk; of environments on the host, what learns
 
 
 def compile_all(*programs: tuple[Callable, tuple, tuple[int, ...], dict]) -> list[Any]:
@@ -191,4 +192,4 @@ def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Seque
         start=lambda: start(config, seeds, data), chunk=run_chunk, snapshot=lambda s: s, restore=restore, like=written,
         params=lambda s: spread.local(run.params(s)), close=lambda: None, first_step=run.first_step, stride=run.stride,
         updates=run.updates, compile_s=time.perf_counter() - began, exact=run.restart is None, members=len(seeds),
-        devices=devices)
+        devices=devices, program=chunk)

@@ -298,4 +298,4 @@ def host(make_run: Callable[..., HostRun], config: Any, venv: HostEnvs, seed: in
         start=start, chunk=chunk, snapshot=snapshot, restore=restore, like=written,
         params=lambda s: spread.local(run.params(snapshot(s))), close=venv.close, first_step=run.first_step,
         stride=n * run.train_freq, updates=run.updates, compile_s=time.perf_counter() - began, exact=False, members=1,
-        devices=devices)
+        devices=devices, program=learn)

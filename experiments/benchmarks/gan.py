@@ -40,8 +40,8 @@ def jaxdl(args) -> dict:
 
     mnist = data.load("mnist", args.data_dir)
     spec = DataSpec.of(mnist)
-    config = gan.Config(dataset="mnist", batch_size=BATCH, latent_size=LATENT, network="dcgan", objective="non_saturating",
-                        discriminator_norm="batch", discriminator_learning_rate=2e-4,
+    config = gan.Config(dataset="mnist", batch_size=BATCH, latent_size=LATENT, network="dcgan", width=64, hidden_size=None,
+                        objective="non_saturating", discriminator_norm="batch", discriminator_learning_rate=2e-4,
                         optim=OptimConfig(learning_rate=2e-4, beta1=0.5))
     driver = drive.device(lambda c: gan.make_run(c, spec), config, Examples.of(mnist), [0])
     state = driver.start()

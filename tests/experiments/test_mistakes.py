@@ -129,7 +129,7 @@ def copies(place, tmp_path, monkeypatch):
 
 COMMANDS = [
     ("trian dqn", "'trian'", "did you mean 'train'"),
-    ("fly", "'fly'", "evaluate, sample, complete, encode, interpolate, traverse, arithmetic, transfer, plot, list"),
+    ("fly", "'fly'", "evaluate, sample, complete, encode, interpolate, traverse, arithmetic, transfer, plot, export, scale"),
     ("--fly", "'--fly'", "commands are"),
     ("train", "algorithm or a preset", "dqn", "vae"),
     ("train dqm", "'dqm'", "did you mean 'dqn'"),
@@ -228,7 +228,7 @@ DQN = [
     ("--config missing.json", "there is no file missing.json"),
     ("--config things", "things is not a file"),
     ("--config note.txt", "note.txt is not valid JSON"),
-    ("--config", "--config needs a file"),
+    ("--config", "--config needs a value"),
     ("--config model/config.json", "model/config.json is of the algorithm 'vae', not 'dqn'"),
     ("--out agent", "agent already holds a run", "jaxdl resume agent", "--overwrite"),
     ("--out note.txt", "note.txt is a file"),

@@ -58,8 +58,8 @@ def by_hand(config, state, batch, key, draw=jax.random.normal):
     """
     steps, penalty = gan.critic_steps(config), gan.penalty_of(config)
     norm = config.network == "dcgan" and penalty is None and not config.spectral_norm
-    generator = nn.Generator(SPEC.shape, config.network, config.width)
-    discriminator = nn.Discriminator(config.network, config.width, norm, config.conditional)
+    generator = nn.Generator(SPEC.shape, config.network, config.width, config.hidden_size)
+    discriminator = nn.Discriminator(config.network, config.width, norm, config.conditional, config.hidden_size)
     k_steps, k_latent, k_penalty = jax.random.split(key, 3)
     size = len(batch.images) // steps
     y = None if config.conditional == "none" else jax.nn.one_hot(batch.labels, 2)
