@@ -74,7 +74,7 @@ def make(example: PyTree, capacity: int, num_envs: int) -> Memory:
         index = places(state, k, valid)
         step = jnp.full((), k, jnp.int32) if valid is None else valid.sum(0, dtype=jnp.int32)
         return MemoryState(
-            state.rows.at[index.reshape(-1)].set(rows.reshape(-1, words.width), mode="drop", unique_indices=True),
+            write(state.rows, index.reshape(-1), rows.reshape(-1, words.width)),
             _wrap(state.cursor + step, length),
             jnp.minimum(state.size + step, length),
         )
@@ -118,6 +118,18 @@ def check_capacity(capacity: int, num_envs: int) -> None:
                         f"{nearest} would do")
     if capacity >= 2**31 - num_envs:
         raise UserError(f"buffer_size must be below 2**31 - num_envs, got {capacity}")
+
+
+def write(rows: Array, index: Array, new: Array) -> Array:
+    """`rows` with `new` [M, W] at `index` [M], each beyond the end or there once; a scatter, in place.
+
+    Of a single row XLA would make a slice that it fuses into the reads that follow, and then copies all rows first: a second
+    one goes with it, which is dropped.
+    """
+    if len(index) == 1:
+        beyond = jnp.full(1, len(rows) + 1, index.dtype)
+        index, new = jnp.concatenate([index, beyond]), jnp.concatenate([new, new])
+    return rows.at[index].set(new, mode="drop", unique_indices=True)
 
 
 def width(example: PyTree) -> int:

@@ -150,7 +150,7 @@ def frames(spec: EnvSpec, *, num_envs: int, buffer_size: int, n_steps: int, gamm
         index = memory.places(state.steps, k).reshape(-1)
         rows = pixels.pack(newest).reshape(-1, pixels.width)
         state = FramesState(memory.add(state.steps, steps),
-                            state.frames.at[index].set(rows, mode="drop", unique_indices=True))
+                            memories.write(state.frames, index, rows))
         lost = min(k, size)
         oldest = jnp.arange(lost, dtype=jnp.int32)[:, None] + size - lost  # whose stacks have just lost a frame
         retired = (state.steps.cursor + oldest) % length + length * jnp.arange(num_envs, dtype=jnp.int32)
