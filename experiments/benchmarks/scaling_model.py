@@ -1,0 +1,84 @@
+"""A model of what a step costs on many devices, beside what was measured here, and what it says of larger machines.
+
+    python scaling_model.py
+
+    step(D) = step(1) + sum over the step's collectives of latency(D) + 2 (D - 1) / D * bytes / bandwidth
+
+Every device has the work that one had (weak scaling); a ring all-reduce sends each byte twice but for its own part. The
+collectives are those of the compiled program. Latency and bandwidth are fitted to reductions timed on this machine's virtual devices, and
+assumed for others; `step(1)` is measured on an H200 (`step_times.json`), or assumed where it was not.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+
+from experiments import jobs, scaling
+from experiments.training import parse_train
+from jaxdl import collectives
+
+HERE = Path(__file__).parent
+LINKS = {  # latency of a small all-reduce in seconds, and bytes a second that a device can send while it receives as many
+    "8 H200 (NVLink)": {"devices": 8, "latency_s": 15e-6, "bandwidth": 450e9},
+    "256 chips of a TPU v5e pod": {"devices": 256, "latency_s": 40e-6, "bandwidth": 90e9},
+}
+ASSUMED = {  # step times on an H200 that could not be measured alone; where each comes from
+    "vae": (2.0e-3, "at most: 505 updates/s of a larger one (two layers, 50 samples) beside two other processes on the card"),
+    "gan": (2.1e-3, "at most: 487 updates/s of DCGAN with 64 channels beside two other processes on the card"),
+    "pixelcnn": (20e-3, "assumed: 1.2 TFLOP (64 images of 28x28, every weight at every pixel, three times) at 60 TFLOP/s"),
+}
+DATA = "--dataset digits"
+COMMANDS = {
+    "dqn": "dqn", "dqn, 1,024 environments": "dqn --num-envs 1024 --train-freq 1 --batch-size 1024 --buffer-size 1048576 "
+    "--learning-starts 10240 --total-steps 10000000", "reinforce": "reinforce", "actor_critic": "actor_critic", "ppo": "ppo",
+    "ppo, 2,048 environments": "ppo --num-envs 2048 --total-steps 100000000", "autoencoder": f"autoencoder {DATA}",
+    "vae": f"vae {DATA}", "gan": f"gan {DATA}",
+    "pixelcnn": f"pixelcnn {DATA} --variant plusplus --features 64 --num-blocks 2 --batch-size 64",
+}
+
+
+def main() -> None:
+    """Fit, predict and write."""
+    jax.config.update("jax_num_cpu_devices", 8)
+    fit = {n: _fit(n) for n in (2, 4, 8)}
+    measured = json.loads((HERE / "step_times.json").read_text())
+    rows = {}
+    for name, command in COMMANDS.items():
+        step_s, source = ASSUMED.get(name, (None, None))
+        known = measured["learners"].get(name, {})
+        if "step_s" in known:
+            step_s, source = known["step_s"], f"measured on one {measured['device']}"
+        settings, *_ = parse_train(command.split())
+        driver = jobs.open_job(scaling._with_devices(settings, 8, weak=True)).driver()
+        found = collectives.of(driver.program.as_text())
+        driver.close()
+        times, size = sum(c.times for c in found), sum(c.times * c.bytes for c in found)
+        rows[name] = {"step_s": step_s, "source": source, "collectives": times, "bytes": size}
+        for place, link in LINKS.items():
+            total = step_s + _collectives_s(times, size, **link)
+            rows[name][place] = {"step_s": total, "efficiency": round(step_s / total, 3)}
+        print(name, rows[name], flush=True)
+    here = {}
+    for path in sorted((HERE.parent / "results").glob("scale_*.json")):
+        one, *others = json.loads(path.read_text())["result"]["rows"]
+        here[path.stem] = [{"devices": row["devices"], "measured_s": row["step_s"], "predicted_s": one["step_s"] + _collectives_s(
+            sum(c["times"] for c in row["collectives"]), row["collective_bytes"], row["devices"], **fit[row["devices"]])}
+            for row in others]
+    result = {"command": "python scaling_model.py", "fitted here": fit, "assumed": LINKS, "learners": rows,
+              "strong scaling here": here}
+    Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _collectives_s(times: int, size: int, devices: int, latency_s: float, bandwidth: float) -> float:
+    return times * latency_s + 2 * (devices - 1) / devices * size / bandwidth
+
+
+def _fit(devices: int) -> dict[str, float]:
+    """Latency from a reduction of one number, bandwidth from one of 16 MB."""
+    latency, large = scaling.reduction_s(devices, 4), scaling.reduction_s(devices, 16_000_000, times=20)
+    return {"latency_s": latency, "bandwidth": 2 * (devices - 1) / devices * 16e6 / (large - latency)}
+
+
+if __name__ == "__main__":
+    main()
