@@ -5,8 +5,8 @@
     step(D) = step(1) + sum over the step's collectives of latency(D) + 2 (D - 1) / D * bytes / bandwidth
 
 Every device has the work that one had (weak scaling); a ring all-reduce sends each byte twice but for its own part. The
-collectives are those of the compiled program. Latency and bandwidth are fitted to reductions timed on this machine's virtual devices, and
-assumed for others; `step(1)` is measured on an H200 (`step_times.json`), or assumed where it was not.
+collectives are those of the compiled program. Latency and bandwidth are fitted to reductions on this machine's virtual devices,
+and assumed for others; `step(1)` is measured on an H200 (`step_times.json`), or assumed where it was not.
 """
 
 import json
@@ -62,12 +62,17 @@ def main() -> None:
     here = {}
     for path in sorted((HERE.parent / "results").glob("scale_*.json")):
         one, *others = json.loads(path.read_text())["result"]["rows"]
-        here[path.stem] = [{"devices": row["devices"], "measured_s": row["step_s"], "predicted_s": one["step_s"] + _collectives_s(
-            sum(c["times"] for c in row["collectives"]), row["collective_bytes"], row["devices"], **fit[row["devices"]])}
-            for row in others]
+        here[path.stem] = [_beside(row, one, fit[row["devices"]]) for row in others]
     result = {"command": "python scaling_model.py", "fitted here": fit, "assumed": LINKS, "learners": rows,
               "strong scaling here": here}
     Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _beside(row: dict, one: dict, link: dict) -> dict:
+    """The measured time of a step of the same work, and what the model makes of one device's."""
+    times = sum(c["times"] for c in row["collectives"])
+    predicted = one["step_s"] + _collectives_s(times, row["collective_bytes"], row["devices"], **link)
+    return {"devices": row["devices"], "measured_s": row["step_s"], "predicted_s": predicted}
 
 
 def _collectives_s(times: int, size: int, devices: int, latency_s: float, bandwidth: float) -> float:
