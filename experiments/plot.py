@@ -39,6 +39,11 @@ class Measure(NamedTuple):
     label: str  # of the axis
     skip: float  # part of the steps, from the first on, that does not count for the limits of the axis
 
+    @property
+    def higher(self) -> bool:
+        """Whether more of it is better."""
+        return "return" in self.name or "elbo" in self.name
+
 
 MEASURES = (  # drawn is the first that has a curve
     Measure("eval/return_mean", None, "mean return of evaluation episodes (reward)", 0.0),
@@ -191,6 +196,9 @@ def plot_sweep(run: str | Path, out: str | Path) -> None:
     for combination, members in swept:
         label = ", ".join(f"{name}={combination[name]:g}" for name in others)
         lines.setdefault(label, []).append((combination[field], np.array([found[m][score] for m in members], float)))
+    sign = 1 if score in ("return_mean", "elbo") else -1
+    centres = [sign * float(iqm(np.array([found[m][score] for m in members], float))) for _, members in swept]
+    best, top = swept[int(np.argmax(centres))][0], sign * max(centres)
     figure = Figure(figsize=(8, 5), dpi=100)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
     axes = figure.add_subplot()
@@ -205,6 +213,8 @@ def plot_sweep(run: str | Path, out: str | Path) -> None:
         seeds = len(points[0][1])
         name = f"interquartile mean and 95 % interval of {seeds} seeds" if seeds > 1 else "one seed"
         axes.plot(x, centre, "-", color=color, linewidth=1.8, label=f"{label}: {name}" if label else name)
+    name = ", ".join(f"{name}={value:g}" for name, value in best.items())
+    axes.plot([best[field]], [top], "*", color="black", markersize=12, linewidth=0, label=f"best: {name}, {top:,.4g}")
     if min(x) > 0 and max(x) / min(x) > 8:
         axes.set_xscale("log")
     axes.set_title(f"{values['algo']} on {summary.get('env_id', summary.get('dataset'))}, {summary['steps']:,} steps")
@@ -237,9 +247,21 @@ def _best(settings: list[Setting]) -> Measure | None:
     return None
 
 
+def _winner(measure: Measure, settings: list[Setting]) -> Setting | None:
+    """Of one algorithm's settings, several seeds each, the one whose interquartile mean is best over the last half."""
+    curves = [s.curves[measure.name] for s in settings]
+    if len(settings) < 2 or len({s.algo for s in settings}) > 1 or any(len(of_seeds) < 2 for of_seeds in curves):
+        return None
+    end = min(c.step[-1] for of_seeds in curves for c in of_seeds)
+    grid = np.linspace(end / 2, end, 50)
+    means = [float(iqm(np.stack([np.interp(grid, *c) for c in of_seeds])).mean()) for of_seeds in curves]
+    return settings[int(np.argmax(means) if measure.higher else np.argmin(means))]
+
+
 def _draw(axes: Any, measure: Measure, settings: list[Setting]) -> None:
+    winner = _winner(measure, settings)
     for i, setting in enumerate(settings):
-        color, label = _COLORS[i % len(_COLORS)], _label(setting, settings)
+        color, label = _COLORS[i % len(_COLORS)], _label(setting, settings) + (" (best)" if setting is winner else "")
         _draw_seeds(axes, setting.curves[measure.name], color, label, "-")
         if measure.beside in setting.curves and len(settings) <= _SEVERAL:
             _draw_seeds(axes, setting.curves[measure.beside], color, f"{label}, evaluated", "--")

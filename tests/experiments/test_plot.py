@@ -162,6 +162,18 @@ def test_of_more_than_two_settings_only_what_is_not_common_is_named(axes_of, tmp
                       "dqn, gamma=0.9", "ppo"]
 
 
+@pytest.mark.parametrize(("metric", "best"), [("eval/return_mean", "gamma=0.9"), ("loss", "gamma=0.8")])
+def test_the_best_of_an_algorithms_settings_is_named(axes_of, tmp_path, metric, best):
+    """By what is better: a higher return, a lower loss; one seed alone says nothing."""
+    runs = [make(tmp_path / f"{gamma}-{seed}", {step: {metric: 10 * gamma + seed} for step in (1, 2, 3)}, gamma=gamma)
+            for gamma in (0.8, 0.9) for seed in (0, 1)]
+    (axes,) = axes_of(*runs)
+    assert [t.get_text().partition(":")[0] for t in axes.get_legend().get_texts() if "(best)" in t.get_text()] == [
+        f"dqn, {best} (best)"]
+    (axes,) = axes_of(*runs[::2])
+    assert not any("best" in t.get_text() for t in axes.get_legend().get_texts())
+
+
 def test_a_preset_is_known_by_its_settings_within_settings_too(axes_of, tmp_path):
     rows = {1: {"eval/return_mean": 1.0}, 2: {"eval/return_mean": 2.0}}
     of_preset = {"rollout_steps": 32, "total_steps": 100_000, "clip_range": 0.2}

@@ -6,6 +6,7 @@ import os
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from agents import ppo
@@ -91,6 +92,21 @@ def test_a_sweep_leaves_a_picture_of_scores_against_values(place):
     assert not (place / "one" / "sweep.png").exists()
     with pytest.raises(UserError, match="is no run of a sweep"):
         plot.plot_sweep(place / "one", place / "x.png")
+
+
+def test_the_best_setting_is_marked(place, tmp_path, monkeypatch):
+    seen, real = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (seen.append(self), real(self, *a, **k)))
+    plot.plot_sweep(place / "many", tmp_path / "x.png")
+    (axes,) = seen[0].axes
+    members = json.loads((place / "many" / "summary.json").read_text())["eval"]["members"]
+    means = {}
+    for member in members:
+        means.setdefault((member["learning_rate"], member["gamma"]), []).append(member["return_mean"])
+    best = max(means, key=lambda values: np.mean(means[values]))
+    (star,) = [line for line in axes.get_lines() if line.get_marker() == "*"]
+    assert (star.get_xdata()[0], star.get_ydata()[0]) == (best[0], pytest.approx(np.mean(means[best])))
+    assert f"best: learning_rate={best[0]:g}, gamma={best[1]:g}" in star.get_label()
 
 
 def test_each_value_is_a_curve_of_its_own(place):
