@@ -15,15 +15,11 @@ The manifest is written when all processes have written their parts, with a dige
 A step that is saved again goes to `<step>.1`, and only then is `<step>` removed: a whole one is there at every moment.
 """
 
-import asyncio
 import contextlib
-import functools
 import hashlib
 import itertools
 import json
-import logging
 import math
-import os
 import re
 import shutil
 from pathlib import Path
@@ -36,6 +32,7 @@ import numpy as np
 
 from jaxdl import processes
 from jaxdl.errors import CheckpointError
+from jaxdl.storing import Damage, read_arrays, read_part, reason, write, write_rows
 from jaxdl.types import PyTree
 
 _FORMAT = 1
@@ -50,10 +47,6 @@ class DamagedError(CheckpointError):
 
     earlier: int | None = None
     """Step of the newest checkpoint before it that was read and found whole."""
-
-
-class _Damage(Exception):
-    """What is wrong with a checkpoint, as it goes between brackets."""
 
 
 class _Leaf(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -135,10 +128,10 @@ def save(folder: Path, step: int, state: PyTree, *, meta: dict[str, Any], keep: 
     manifest = msgspec.to_builtins(_Manifest(_FORMAT, step, _plain(meta), leaves))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(path, {"sha256": _sha256_of_json(manifest), "manifest": manifest}, arrays)
+        write(path, _MANIFEST.name, {"sha256": _sha256_of_json(manifest), "manifest": manifest}, arrays)
     except Exception as e:  # Orbax and TensorStore wrap what the system said in errors of many types
         _clean(folder)
-        raise CheckpointError(f"the checkpoint of step {step} cannot be written into {folder}: {_reason(e)}") from e
+        raise CheckpointError(f"the checkpoint of step {step} cannot be written into {folder}: {reason(e)}") from e
     others = [p for s, p in reversed(_whole(folder).items()) if s != step]
     kept = {path, *others[: keep - 1]}
     for _, _, old in _entries(folder):
@@ -164,14 +157,9 @@ def _write_parts(path: Path, cut: dict[int, np.ndarray]) -> dict[int, tuple[str,
     wrong = ""
     if not processes.is_first() and cut:
         try:
-            own = _parts(path) / str(jax.process_index())
-            own.mkdir(parents=True, exist_ok=True)
-            for i, values in cut.items():
-                with (own / f"{i}.npy").open("wb") as f:
-                    np.save(f, values, allow_pickle=False)
-                    os.fsync(f.fileno())
+            write_rows(_parts(path) / str(jax.process_index()), cut)
         except OSError as e:
-            wrong = _reason(e)
+            wrong = reason(e)
     digests = np.array([list(bytes.fromhex(_sha256(x))) for x in cut.values()], np.uint8).reshape(-1, 32)
     if processes.agree(bool(wrong)).any():
         raise CheckpointError(f"a part of the checkpoint {path} cannot be written: {wrong or 'another process says why'}")
@@ -205,7 +193,7 @@ def restore(
     step = step if step is not None else max(found)
     try:
         return step, _read(path, step, like, meta, partial)
-    except _Damage as e:
+    except Damage as e:
         earlier = next((s for s in reversed(found) if s < step and _readable(found[s], s, like, partial)), None)
         hint = ("there is no whole one before it" if earlier is None
                 else f"the newest whole one before it, step {earlier}, can be read with step={earlier}, or goes on when "
@@ -226,7 +214,7 @@ def read_meta(folder: Path, step: int) -> dict[str, Any]:
     path = _pick(_whole(folder), folder, step)
     try:
         return _read_manifest(path, step).meta
-    except _Damage as e:
+    except Damage as e:
         raise DamagedError(f"checkpoint {path} is damaged ({e})") from e.__cause__
 
 
@@ -278,7 +266,7 @@ def _entries(folder: Path) -> list[tuple[int, int, Path]]:
     try:
         paths = list(folder.iterdir()) if folder.is_dir() else []
     except OSError as e:
-        raise CheckpointError(f"{folder} cannot be read: {_reason(e)}") from e
+        raise CheckpointError(f"{folder} cannot be read: {reason(e)}") from e
     matches = [(_CHECKPOINT.fullmatch(p.name), p) for p in paths]
     return sorted((int(m[1]), int(m[2] or 0), p) for m, p in matches if m)
 
@@ -311,74 +299,7 @@ def _clean(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-# Writing and reading
-
-
-@functools.cache
-def _orbax() -> Any:
-    """Orbax (half a second to import), made quiet: its warnings are of its own layout, and its errors are raised."""
-    import orbax.checkpoint as ocp
-
-    logging.getLogger("absl").addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
-    return ocp
-
-
-@functools.cache
-def _numpy_handler() -> type:
-    """Orbax's handler, which lets all reads or writes end before the first error is raised.
-
-    Orbax raises at once and closes its event loop; the others then print a traceback each, and write on where the
-    interrupted checkpoint was just removed.
-    """
-
-    class Handler(_orbax().type_handlers.NumpyHandler):
-        async def _open_and_write(self, *args):
-            try:
-                await super()._open_and_write(*args)
-            except Exception as e:
-                self.errors.append(e)
-
-        async def _background_serialize(self, *args):
-            self.errors = []
-            await super()._background_serialize(*args)
-            if self.errors:
-                raise self.errors[0]
-
-        async def deserialize(self, infos, args):
-            reads = [super(Handler, self).deserialize([i], [a]) for i, a in zip(infos, args, strict=True)]
-            results = await asyncio.gather(*reads, return_exceptions=True)
-            errors = [r for r in results if isinstance(r, BaseException)]
-            if errors:
-                raise errors[0]
-            return [values for values, in results]
-
-    return Handler
-
-
-def _alone() -> dict[str, Any]:
-    """Orbax would wait for all processes of the run; what it writes here is this one's."""
-    me, ocp = jax.process_index(), _orbax()
-    return {"multiprocessing_options": ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process-{me}")} if processes.count() > 1 else {}
-
-
-def _array_handler() -> Any:
-    ocp = _orbax()
-    numpy_handler = _numpy_handler()(deepcopy_host_arrays=False)  # a copy of a memory can be gigabytes
-    registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, numpy_handler))
-    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry, **_alone())
-
-
-def _write(path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    ocp = _orbax()
-    items = {"manifest": ocp.args.JsonSave(manifest)}
-    if arrays:
-        items["arrays"] = ocp.args.PyTreeSave(arrays)
-    options = {"composite_options": ocp.CompositeOptions(**_alone())} if _alone() else {}
-    handler = ocp.CompositeCheckpointHandler(
-        arrays=_array_handler(), manifest=ocp.JsonCheckpointHandler(_MANIFEST.name, **_alone()), **options)
-    with ocp.Checkpointer(handler, **_alone()) as checkpointer:
-        checkpointer.save(path, args=ocp.args.Composite(**items))
+# Reading
 
 
 def _read(path: Path, step: int, like: PyTree, meta: dict[str, Any] | None, partial: bool) -> PyTree:
@@ -389,21 +310,21 @@ def _read(path: Path, step: int, like: PyTree, meta: dict[str, Any] | None, part
     _check_meta(path, manifest.meta, meta or {})
     _check_leaves(path, [leaf for _, leaf in found.values()], expected)
 
-    arrays = _read_arrays(path, [i for i, leaf in found.values() if math.prod(leaf.shape)])
+    arrays = read_arrays(path, [i for i, leaf in found.values() if math.prod(leaf.shape)])
     placed = []
     for name, x in expected:
         i, leaf = found[name]
         stored = _stored(x)
         values = arrays.pop(i) if i in arrays else np.zeros(stored.shape, stored.dtype)
         if leaf.parts:
-            values = np.concatenate([values, *(_read_part(_parts(path) / str(p) / f"{i}.npy", values)
+            values = np.concatenate([values, *(read_part(_parts(path) / str(p) / f"{i}.npy", values)
                                                for p in range(1, len(leaf.parts)))])
             digests = tuple(_sha256(rows) for rows in np.split(values, len(leaf.parts)))
             leaf = msgspec.structs.replace(leaf, sha256=_sha256(values) if digests == leaf.parts else "")
         if (values.shape, values.dtype) != (stored.shape, stored.dtype):
-            raise _Damage(f"leaf {name} is {values.dtype}{list(values.shape)} on disk and {leaf} in the manifest")
+            raise Damage(f"leaf {name} is {values.dtype}{list(values.shape)} on disk and {leaf} in the manifest")
         if _sha256(values) != leaf.sha256:
-            raise _Damage(f"leaf {name} has other bits than were written")
+            raise Damage(f"leaf {name} has other bits than were written")
         placed.append(_place(values, x))
     return jax.tree.unflatten(jax.tree.structure(like), placed)
 
@@ -411,41 +332,9 @@ def _read(path: Path, step: int, like: PyTree, meta: dict[str, Any] | None, part
 def _readable(path: Path, step: int, like: PyTree, partial: bool) -> bool:
     try:
         _read(path, step, like, None, partial)
-    except (_Damage, CheckpointError):
+    except (Damage, CheckpointError):
         return False
     return True
-
-
-def _read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    if not names:
-        return {}
-    ocp = _orbax()
-    args = ocp.args.PyTreeRestore(
-        item=dict.fromkeys(names, 0), partial_restore=True,
-        restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names})
-    try:
-        with ocp.Checkpointer(_array_handler(), **_alone()) as checkpointer:
-            arrays = checkpointer.restore(path / "arrays", args=args)
-    except MemoryError:
-        raise
-    except Exception as e:
-        raise _Damage(f"its arrays cannot be read: {_reason(e)}") from e
-    if sorted(arrays) != sorted(names) or not all(isinstance(x, np.ndarray) for x in arrays.values()):
-        raise _Damage("its arrays are not those of its manifest")
-    return arrays
-
-
-def _read_part(path: Path, like: np.ndarray) -> np.ndarray:
-    """The rows that another process wrote, as many as `like`; untrusted: no larger than they must be, and no pickle."""
-    try:
-        if path.stat().st_size > like.nbytes + 1024:
-            raise ValueError(f"{path} is too large")
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as e:
-        raise _Damage(f"its part {path} cannot be read: {_reason(e)}") from e
-    if (values.shape, values.dtype) != (like.shape, like.dtype):
-        raise _Damage(f"its part {path} is {values.dtype}{list(values.shape)}, not {like.dtype}{list(like.shape)}")
-    return values
 
 
 def _read_manifest(path: Path, step: int) -> _Manifest:
@@ -470,7 +359,7 @@ def _read_manifest(path: Path, step: int) -> _Manifest:
     except CheckpointError:
         raise
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as e:
-        raise _Damage(f"its manifest cannot be read: {_reason(e)}") from e
+        raise Damage(f"its manifest cannot be read: {reason(e)}") from e
     return manifest
 
 
@@ -511,13 +400,3 @@ def _some(sentences: list[str], most: int = 4) -> str:
     return "; ".join(itertools.chain(sentences[:most], more))
 
 
-def _reason(error: BaseException) -> str:
-    """What the system said, also where it is wrapped in TensorStore's text; else the first line of the error."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, KeyError):
-        return f"{error} is missing"
-    code = re.search(r"os_error_code='(\d+)'", str(error))
-    if code:
-        return os.strerror(int(code[1]))
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

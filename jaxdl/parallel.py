@@ -76,11 +76,7 @@ def check_share(field: str, value: int, shards: int) -> None:
 
 
 def provide(devices: int) -> None:
-    """Have at least so many devices here: where JAX runs on a CPU and has not begun, virtual ones that share its cores.
-
-    Raises:
-        UserError: there are not as many.
-    """
+    """Have so many devices here where JAX runs on a CPU and has not begun: virtual ones that share its cores."""
     if devices > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):  # it has begun
             jax.config.update("jax_num_cpu_devices", devices)

@@ -203,8 +203,8 @@ def test_each_step_can_be_read(tmp_path):
 
 def test_saving_a_step_again_replaces_it_and_never_leaves_none(tmp_path, monkeypatch):
     whole_at = []
-    write, remove = checkpoint._write, checkpoint._remove
-    monkeypatch.setattr(checkpoint, "_write", lambda *a: (whole_at.append(checkpoint.steps(tmp_path)), write(*a)))
+    write, remove = checkpoint.write, checkpoint._remove
+    monkeypatch.setattr(checkpoint, "write", lambda *a: (whole_at.append(checkpoint.steps(tmp_path)), write(*a)))
     monkeypatch.setattr(checkpoint, "_remove", lambda p: (remove(p), whole_at.append(checkpoint.steps(tmp_path))))
     like = small(0)
     for k in range(4):
@@ -269,7 +269,7 @@ LIKE = {"w": jnp.zeros((2, 3)), "n": jnp.int32(0), "k": jax.random.key(0)}
 ])
 def test_another_structure_is_refused_before_arrays_are_read(tmp_path, monkeypatch, like, message):
     checkpoint.save(tmp_path, 1, LIKE, meta={}, keep=1)
-    monkeypatch.setattr(checkpoint, "_read_arrays", lambda *a: pytest.fail("arrays were read"))
+    monkeypatch.setattr(checkpoint, "read_arrays", lambda *a: pytest.fail("arrays were read"))
     with pytest.raises(CheckpointError, match=message) as caught:
         checkpoint.restore(tmp_path, like)
     assert not isinstance(caught.value, checkpoint.DamagedError)
@@ -456,13 +456,13 @@ def test_a_write_that_the_system_refuses_leaves_what_was_there(tmp_path, limit):
 def test_a_full_disk(tmp_path, monkeypatch, error):
     fill(tmp_path, 1)
 
-    def write_half(path, manifest, arrays):
+    def write_half(path, *rest):
         half = path.with_name(path.name + ".orbax-checkpoint-tmp")
         half.mkdir()
         (half / "d").write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(checkpoint, "_write", write_half)
+    monkeypatch.setattr(checkpoint, "write", write_half)
     with pytest.raises(CheckpointError, match=r"step 2 cannot be written into .*: No space left on device$"):
         fill(tmp_path, 2, keep=1)
     assert os.listdir(tmp_path) == ["1"]

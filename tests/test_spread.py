@@ -47,7 +47,7 @@ def on_host(tree):
                         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else jnp.asarray(np.asarray(x)), tree)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", ["prioritized", "vae", *(pytest.param(n, marks=pytest.mark.slow) for n in ("dqn", "ppo"))])
 def test_a_driver_on_a_mesh_runs_what_vmap_does(name):
     make_run, config, data = RUNS[name]
     driver = driver_of(name, 2)
@@ -99,7 +99,8 @@ def test_more_devices_than_there_are_are_refused():
 
 
 @pytest.mark.parametrize(("name", "before", "after"), [
-    ("dqn", 1, 4), ("dqn", 4, 1), ("prioritized", 4, 2), ("ppo", 2, 1), ("vae", 1, 2), ("vae", 4, 2)])
+    ("dqn", 1, 4), ("prioritized", 4, 2), ("vae", 4, 2),
+    *(pytest.param(*how, marks=pytest.mark.slow) for how in (("dqn", 4, 1), ("ppo", 2, 1), ("vae", 1, 2)))])
 def test_a_run_goes_on_with_another_number_of_devices(name, before, after):
     first = driver_of(name, before)
     state = on_host(first.chunk(first.start(), 3)[0])

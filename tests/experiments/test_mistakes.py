@@ -571,14 +571,14 @@ def test_a_full_disk_under_a_picture_or_a_film_leaves_none(here, capsys, monkeyp
 
 
 def test_a_full_disk_in_training_keeps_the_checkpoints_that_are_whole(copies, capsys, monkeypatch):
-    write = checkpoint._write
-    monkeypatch.setattr(checkpoint, "_write", lambda path, *rest: full() if path.name == "540" else write(path, *rest))
+    write = checkpoint.write
+    monkeypatch.setattr(checkpoint, "write", lambda path, *rest: full() if path.name == "540" else write(path, *rest))
     capsys.readouterr()
     assert cli.main(["resume", "agent", "--total-steps", "600"]) == 2
     sentence = capsys.readouterr().err.splitlines()[-1]
     assert sentence.startswith("jaxdl: the checkpoint of step 540 cannot be written into ")
     assert sentence.endswith("agent/checkpoints: No space left on device")
     assert checkpoint.steps(copies / "agent" / "checkpoints") == [400, 420, 480]
-    monkeypatch.setattr(checkpoint, "_write", write)
+    monkeypatch.setattr(checkpoint, "write", write)
     assert cli.main(["resume", "agent"]) == 0  # goes on to the 600 that were asked for
     assert json.loads((copies / "agent" / "summary.json").read_text())["steps"] == 600
