@@ -228,7 +228,7 @@ def host(make_run: Callable[..., HostRun], config: Any, venv: HostEnvs, seed: in
     first_obs = reset(seed)
     part = n // devices
     no = np.zeros(part, bool)
-    own_obs = jax.ShapeDtypeStruct((part, *first_obs.shape[1:]), first_obs.dtype)
+    own_obs = jax.ShapeDtypeStruct((part, *first_obs.shape[1:]), jax.dtypes.canonicalize_dtype(first_obs.dtype))
     p = programs(run_of, config, key, HostStep(own_obs, np.zeros(part, np.float32), no, no, no), spread)
     same, moving, rows, numbers = SAME, LEADING, ROWS, Lies(P(None, AXIS))
     shapes = dict(zip(("fixed", "moving", "action"), jax.eval_shape(
