@@ -207,7 +207,8 @@ def _run(folder: Path, settings: runs.Settings, job: jobs.Job, driver: Driver, r
     else:
         pictures = leave_pictures(folder, settings, job, result.params)
         print("\n".join(_last_lines(folder, settings, summary, pictures)))
-    return summary
+    members = (summary["eval"] or {}).get("members")
+    return summary | ({"members": members} if members else {})  # where `evaluate` has them too
 
 
 def evaluated(settings: runs.Settings, found: list[dict[str, Any]] | None) -> dict[str, Any] | None:

@@ -300,9 +300,10 @@ def test_an_interrupted_run_keeps_a_checkpoint_says_how_to_go_on_and_finishes(he
 
 def test_a_population_is_the_single_runs_of_its_seeds(here, call):
     together, _ = call(*DQN, "--num-seeds", "2", "--out", "population")
-    assert set(together) == SUMMARY | {"env_id"}
+    assert set(together) == SUMMARY | {"env_id", "members"}
     assert (together["steps"], together["updates"]) == (400, 150)
-    members = together["eval"]["members"]
+    members = together["members"]
+    assert members == together["eval"]["members"]
     assert [member["seed"] for member in members] == [0, 1]
     assert all(set(member) == AGENT_EVAL | {"seed"} for member in members)
     assert set(together["eval"]) == AGENT_EVAL | {"members"}
