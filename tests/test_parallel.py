@@ -188,7 +188,7 @@ CASES = {
     "pixelrnn": Case(pixelrnn_learner, images(3, 3, 1)),
     "vqvae": Case(vqvae_learner, images(4, 4, 1), "later", 0.01),  # dead codes begin anew
     "autoencoder": Case(autoencoder_learner, images(3, 3, 1), "rows"),
-    "gan": Case(gan_learner(), images(4, 4, 1), "rows", 0.01, whole=True),
+    "gan": Case(gan_learner(), images(4, 4, 1), "rows", 0.003, whole=True),
     "gan, spectral": Case(gan_learner(network="resnet", objective="hinge", spectral_norm=True), images(4, 4, 1), "rows", 0.01,
                           whole=True),
     "gan, penalty": Case(gan_learner(objective="non_saturating", gradient_penalty=1.0), images(4, 4, 1), "rows", 0.01,
