@@ -57,7 +57,7 @@ def test_a_member_is_a_run_of_its_own(here, capsys):
     assert not Path("two").exists()
 
 
-@pytest.mark.parametrize("mode", ["--strong", "--weak"])
+@pytest.mark.parametrize("mode", ["--strong", pytest.param("--weak", marks=pytest.mark.slow)])
 def test_scaling_is_measured_and_drawn(here, capsys, mode):
     found = run(capsys, "scale", "ppo", *SMALL, "--total-steps", "6400", "--devices", "1,2", "--seconds", "0.1", mode,
                 "--out", "x.png")

@@ -68,7 +68,7 @@ def test_an_agent_multiplies_in_bfloat16_too():
     assert products(jaxpr.jaxpr) == {"bfloat16", "float32"}  # acting stays as it is
 
 
-@pytest.mark.parametrize("variant", ["plain", "gated", "plusplus"])
+@pytest.mark.parametrize("variant", ["plain", "gated", pytest.param("plusplus", marks=pytest.mark.slow)])
 def test_blocks_computed_again_are_the_same_and_take_less_memory(variant):
     sizes, states = [], []
     for remat in (False, True):
