@@ -51,11 +51,8 @@ def same_step(new, expected, old):
         assert np.linalg.norm(a - b) <= 1e-3 * went + 1e-6
 
 
-def by_hand(config, state, batch, key, draw=jax.random.normal):
-    """An update in plain steps: the new discriminator, each step's vectors, the new generator, the means of the logits.
-
-    `draw(key, shape)` makes the latents.
-    """
+def by_hand(config, state, batch, key):
+    """An update in plain steps: the new discriminator, each step's vectors, the new generator, the means of the logits."""
     steps, penalty = gan.critic_steps(config), gan.penalty_of(config)
     norm = config.network == "dcgan" and penalty is None and not config.spectral_norm
     generator = nn.Generator(SPEC.shape, config.network, config.width, config.hidden_size)
@@ -66,7 +63,7 @@ def by_hand(config, state, batch, key, draw=jax.random.normal):
     x = batch.images / 127.5 - 1
 
     def generate(params, key, y):
-        z = draw(key, (size, config.latent_size))
+        z = jax.random.normal(key, (size, config.latent_size))
         return generator.apply(state.generator | {"params": params}, z, y, True, mutable=["batch_stats"])
 
     def logits(params, vectors, images, y):
@@ -123,28 +120,6 @@ def test_an_update_is_the_steps_of_the_discriminator_and_then_one_of_the_generat
     assert ("penalty" in aux.metrics) == (config.objective == "wgan_gp")
     close([aux.metrics[f"logit_{kind}"].total / len(batch.images) for kind in ("real", "fake")], list(told), 1e-4)
     assert aux.metrics["logit_real"].count == len(batch.images)
-
-
-def test_an_update_on_shards_is_that_of_the_whole_batch():
-    """Images and noise are a shard's own; statistics, in training and running, are of all."""
-    config = gan.Config(**SMALL, objective="least_squares")
-    batch, keys = examples(), jax.random.split(jax.random.key(2), 2)
-    state = started(gan.make(config, SPEC))
-    sharded = gan.make(config, SPEC, axis_name="shards").learner.update
-    several, aux = jit(jax.vmap(sharded, (None, 0, 0), axis_name="shards"))(
-        state, jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), batch), keys)
-    for shard in jax.tree.leaves(several):
-        np.testing.assert_array_equal(shard[0], shard[1])
-
-    def draw(_, shape):
-        own = jax.vmap(lambda key: jax.random.split(key, 3)[1])(keys)
-        return jax.vmap(lambda key: jax.random.normal(key, (2, shape[1])))(own).reshape(shape)
-
-    against, _, made_by, told = jit(lambda state, batch: by_hand(config, state, batch, jax.random.key(0), draw))(state, batch)
-    one = jax.tree.map(lambda x: x[0], several)
-    same_step(one.discriminator, against, state.discriminator)
-    same_step(one.generator, made_by, state.generator)
-    close([aux.metrics[f"logit_{kind}"].total.sum() / 4 for kind in ("real", "fake")], list(told), 1e-4)
 
 
 def test_what_is_sampled_is_a_running_mean_of_parameters_and_statistics():
