@@ -42,10 +42,10 @@ def driver_of(name):
     return host.host(lambda c, **axis: ppo.make_host_run(c, spec, **axis), config, venv, 0, quick=True, devices=4)
 
 
-def train_all(folder):
-    for name, steps in STEPS.items():
-        config = train.Config(checkpoint_every=steps // 2, keep_checkpoints=5)
-        train.fit(driver_of(name), config, steps, folder=folder / name)
+def train_all(folder, names):
+    for name in names:
+        config = train.Config(checkpoint_every=STEPS[name] // 2, keep_checkpoints=5)
+        train.fit(driver_of(name), config, STEPS[name], folder=folder / name)
 
 
 def free_port():
@@ -60,21 +60,40 @@ def started(argv, process, port, **more):
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Of what two processes trained, and of what one did."""
-    two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
+def both_ways(make, names):
+    """Folders of what two processes trained, and of what one did."""
+    two, one = make("two"), make("one")
     port = free_port()
-    both = [started(["-m", "tests.test_processes", str(two)], i, port) for i in range(2)]
-    train_all(one)
+    both = [started(["-m", "tests.test_processes", str(two), ",".join(names)], i, port) for i in range(2)]
+    train_all(one, names)
     for process in both:
         said, _ = process.communicate(timeout=120)
         assert process.returncode == 0, said
     return two, one
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return both_ways(tmp_path_factory.mktemp, ("dqn", "vae"))
+
+
+@pytest.fixture(scope="module")
+def more_folders(tmp_path_factory):
+    return both_ways(tmp_path_factory.mktemp, ("ppo", "ppo on the host"))
+
+
+@pytest.mark.parametrize("name", ["dqn", "vae"])
 def test_two_processes_train_what_one_does(folders, name):
+    same(folders, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ppo", "ppo on the host"])
+def test_two_processes_train_the_policy_that_one_does(more_folders, name):
+    same(more_folders, name)
+
+
+def same(folders, name):
     from tests.test_parallel import assert_near  # imported above it would start JAX before the processes have joined
 
     like = driver_of(name).like
@@ -173,5 +192,5 @@ def test_the_others_end_when_a_process_is_killed(tmp_path):
 
 if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", 2)
-    processes.join(f"localhost:{sys.argv[2]}", 2, int(sys.argv[3]))
-    train_all(Path(sys.argv[1]))
+    processes.join(f"localhost:{sys.argv[3]}", 2, int(sys.argv[4]))
+    train_all(Path(sys.argv[1]), sys.argv[2].split(","))

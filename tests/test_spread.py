@@ -123,6 +123,7 @@ def test_a_run_goes_on_with_another_number_of_devices(name, before, after):
     assert np.isfinite(report.totals).all()
 
 
+@pytest.mark.slow
 def test_environments_stay_in_order_when_they_are_dealt_out_anew():
     first, second = driver_of("ppo", 4), driver_of("ppo", 2, written_by=4)
     state = on_host(first.chunk(first.start(), 1)[0])
@@ -154,7 +155,7 @@ def filled(shards):
     return jit(jax.vmap(fill))(jnp.arange(shards) * envs)
 
 
-@pytest.mark.parametrize(("before", "after"), [(4, 2), (2, 4), (8, 1)])
+@pytest.mark.parametrize(("before", "after"), [(4, 2), *(pytest.param(*n, marks=pytest.mark.slow) for n in ((2, 4), (8, 1)))])
 def test_priorities_go_with_their_transitions(before, after):
     """Those that wait are written first; of 8 rings of 5 rows, none is a multiple of the tree's fan-out."""
     old, new = filled(before), filled(after)
@@ -183,6 +184,7 @@ def test_new_devices_have_keys_of_their_own():
     np.testing.assert_array_equal((got.epoch, got.batch), ([3] * 4, [5] * 4))
 
 
+@pytest.mark.slow
 def test_schedules_are_those_of_the_whole_run():
     """Exploration ends after as many steps of all environments, on however many devices."""
     config = dqn_config(exploration_fraction=0.5, train_freq=2)
@@ -196,7 +198,7 @@ def test_schedules_are_those_of_the_whole_run():
     np.testing.assert_allclose(said, said[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("members", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_no_copy_of_the_memory_on_a_mesh(members):
     """Where devices share a run, and where each has a member, the memory is written in place."""
     def temporary(capacity):
@@ -206,6 +208,7 @@ def test_no_copy_of_the_memory_on_a_mesh(members):
     assert temporary(400_000) < temporary(4_000) + 100_000
 
 
+@pytest.mark.slow
 def test_training_says_what_devices_learned(tmp_path):
     driver = driver_of("ppo", 2)
     config = train.Config(checkpoint_every=320, eval_episodes=1)

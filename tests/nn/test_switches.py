@@ -91,6 +91,7 @@ def test_a_gan_has_no_blocks():
         gan.validate(gan.Config(optim=OptimConfig(remat=True)))
 
 
+@pytest.mark.slow
 def test_a_vae_learns_as_well_in_bfloat16():
     digits = data.load("digits")
     spec, found = DataSpec.of(digits), []
