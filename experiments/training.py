@@ -118,6 +118,11 @@ def _provided(settings: runs.Settings, joined: Joined) -> runs.Settings:
 
 
 def parse_train(argv: Sequence[str]) -> tuple[runs.Settings, Path | None, bool, Joined]:
+    """The settings, the run's folder, whether it may be replaced, and the processes, from the words after `jaxdl train`.
+
+    Raises:
+        UserError: they name no algorithm, or are wrong.
+    """
     known = ", ".join([*algorithms.ALGORITHMS, *algorithms.PRESETS])
     if not argv or argv[0] in ("-h", "--help"):
         text = f"usage: jaxdl train ALGO [flags]\n\nALGO is one of: {known}\n'jaxdl train ALGO --help' shows its flags."

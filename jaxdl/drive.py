@@ -104,11 +104,6 @@ def dealt_out(state: RunState, written_by: int, like: RunState, devices: int) ->
     return state._replace(source=source if devices > 1 else jax.tree.map(lambda x: x[0], source))
 
 
-def shapes_of(tree: PyTree) -> PyTree:
-    """The same tree with `ShapeDtypeStruct`s for arrays."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
-
-
 def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Sequence[int], *, quick: bool = False,
            devices: int = 1, written_by: int | None = None) -> Driver:
     """Drive a run whose every part is on the device, or on several.
@@ -143,9 +138,9 @@ def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Seque
     def run_of(config: Any, shards: int = devices) -> Run:
         return make_run(config) if shards == 1 or not single else make_run(config, axis_name=parallel.AXIS, shards=shards)
 
-    def start(config, seeds, data, shards=devices):
+    def start(config, seeds, data):
         if single:
-            return run_of(config, shards).init(jax.random.key(seeds[0]), data)
+            return run_of(config).init(jax.random.key(seeds[0]), data)
         return jax.vmap(lambda config, seed: run_of(config).init(jax.random.key(seed), data),
                         out_axes=run.axes)(config, seeds)
 
