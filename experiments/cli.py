@@ -74,17 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; did you mean '{close[0]}'?" if close else f"; commands are: {', '.join(COMMANDS)}"
         return _fail(f"there is no command '{command}'{hint}", 2)
 
-    from experiments import supervising
+    _set_up_jax()
+    if "--distributed" in rest:
+        from experiments import supervising
 
-    if supervising.is_needed(argv):
-        return supervising.watch(argv)
+        if supervising.is_needed(argv):
+            return supervising.watch(argv)
     from jaxdl.errors import JaxdlError, UserError
 
     out = sys.stdout
     if as_json:
         sys.stdout = sys.stderr
     try:
-        _set_up_jax()
         result = getattr(importlib.import_module(COMMANDS[command]), command)(rest)
         if as_json:
             print(json.dumps(result, allow_nan=False), file=out, flush=True)
@@ -112,7 +113,10 @@ def _fail(sentence: str, status: int) -> int:
 
 
 def _set_up_jax() -> None:
-    """Keep compiled programs in the user's cache folder, so that a second run of the same shape starts at once."""
+    """Keep compiled programs in the user's cache folder, so that a second run of the same shape starts at once.
+
+    JAX reads these variables when it is imported: nothing that imports it may come before.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         import platformdirs

@@ -13,8 +13,6 @@ import threading
 from collections.abc import Sequence
 from typing import IO
 
-from jaxdl.processes import HEARTBEAT_S
-
 _WATCHED = "JAXDL_WATCHED"  # in the environment of the child
 _CHATTER = re.compile(r"\[Gloo\] Rank ")
 _CRASH = re.compile(r"[EF]\d{4} \d\d:\d\d:\d\d\.|\*\*\* Check failure")
@@ -40,6 +38,8 @@ def watch(argv: Sequence[str]) -> int:
     for reader in readers:
         reader.join()
     if status == -signal.SIGABRT:
+        from jaxdl.processes import HEARTBEAT_S  # imports JAX, which the parent needs for nothing else
+
         print(f"jaxdl: another process of the run ended or could not be reached for {HEARTBEAT_S} seconds, so this one ended "
               "too; the last checkpoint is whole. Start all of them again with 'jaxdl resume RUN --distributed ...', or go on "
               "in one: 'jaxdl resume RUN --devices N'", file=sys.stderr)
