@@ -23,6 +23,7 @@ from jax.flatten_util import ravel_pytree
 from jaxdl.config import config as settings
 from jaxdl.config import require, require_positive
 from jaxdl.errors import UserError
+from jaxdl.muon import scale_by_muon
 from jaxdl.nn.switches import switched
 from jaxdl.types import Array, Key, Mean, PyTree
 
@@ -31,8 +32,9 @@ from jaxdl.types import Array, Key, Mean, PyTree
 class Config:
     """Settings of the optimizer. Decay and penalties are for kernels: parameters with two or more axes."""
 
-    optimizer: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"] = "adam"
-    """Rule of the update; adamw decouples weight decay from the gradient (Loshchilov & Hutter 2019)."""
+    optimizer: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "muon"] = "adam"
+    """Rule of the update; adamw decouples weight decay from the gradient (Loshchilov & Hutter 2019), muon makes the
+    singular values of kernels' updates equal (Jordan et al. 2024)."""
     learning_rate: float = 1e-3
     """Size of a step (PyTorch's default for Adam)."""
     schedule: Literal["constant", "linear", "cosine", "exponential", "inverse_time", "step"] = "constant"
@@ -44,7 +46,7 @@ class Config:
     warmup_fraction: float | None = None
     """Share of the planned updates over which the learning rate rises linearly; of n updates, the first has 1 / n."""
     momentum: float = 0.9
-    """Decay of the velocity (momentum, nesterov)."""
+    """Decay of the velocity (momentum, nesterov, muon)."""
     beta1: float = 0.9
     """Decay of Adam's mean of gradients (Kingma & Ba 2015)."""
     beta2: float = 0.999
@@ -56,7 +58,7 @@ class Config:
     max_grad_norm: float | None = None
     """Clip the gradient to this global norm before anything else; SB3's DQN has 10."""
     weight_decay: float | None = None
-    """Decoupled weight decay of kernels, per unit of learning rate (adamw only, 0.01 if not given: PyTorch)."""
+    """Decoupled weight decay of kernels, per unit of learning rate (adamw, 0.01 if not given: PyTorch; muon)."""
     l1: float | None = None
     """Penalty on the absolute values of kernels, added to the loss's gradient."""
     l2: float | None = None
@@ -85,8 +87,8 @@ def validate(config: Config, batch_size: int | None = None) -> None:
     needs = config.schedule in ("exponential", "inverse_time", "step")
     require(config, "final_fraction", 0 <= config.final_fraction <= 1 and not (needs and config.final_fraction == 0),
             f"{'above' if needs else 'at least'} 0 and at most 1 for schedule={config.schedule}")
-    if config.weight_decay is not None and config.optimizer != "adamw":
-        raise UserError(f"weight_decay is adamw's, and optimizer is {config.optimizer}; use l2, or optimizer=adamw")
+    if config.weight_decay is not None and config.optimizer not in ("adamw", "muon"):
+        raise UserError(f"weight_decay is of adamw and muon, and optimizer is {config.optimizer}; use l2, or optimizer=adamw")
     if batch_size is not None:
         _check_divides(config.accumulate, batch_size)
 
@@ -133,21 +135,24 @@ def make(config: Config, horizon: int) -> optax.GradientTransformation:
         "rmsprop": lambda: optax.scale_by_rms(config.rms_decay, config.eps, eps_in_sqrt=False),
         "adam": lambda: optax.scale_by_adam(config.beta1, config.beta2, config.eps),
         "adamw": lambda: optax.scale_by_adam(config.beta1, config.beta2, config.eps),
+        "muon": lambda: scale_by_muon(config.momentum, optax.scale_by_adam(config.beta1, config.beta2, config.eps)),
     }
     chain = []
     if config.max_grad_norm is not None:
         chain.append(optax.clip_by_global_norm(config.max_grad_norm))
     if config.l1 is not None or config.l2 is not None:
-        chain.append(optax.stateless(lambda grad, kernels: grad + _penalty_gradient(kernels, config.l1, config.l2)))
+        chain.append(optax.stateless(lambda grads, kernels: jax.tree.map(
+            lambda g, w: g + _penalty_gradient(w, config.l1, config.l2), grads, kernels)))
     chain.append(rules[config.optimizer]())
-    if config.optimizer == "adamw":
-        chain.append(optax.add_decayed_weights(0.01 if config.weight_decay is None else config.weight_decay))
+    decay = 0.01 if config.weight_decay is None and config.optimizer == "adamw" else config.weight_decay
+    if decay is not None:
+        chain.append(optax.add_decayed_weights(decay))
     if config.schedule == "constant" and config.warmup_fraction is None:
         chain.append(optax.scale(-config.learning_rate))
     else:
         rate = learning_rate(config, horizon)
         chain.append(optax.scale_by_schedule(lambda count: -rate(count)))
-    return _on_one_vector(optax.chain(*chain))
+    return (_on_matrices if config.optimizer == "muon" else _on_one_vector)(optax.chain(*chain))
 
 
 def _penalty_gradient(kernels: Array, l1: Array | None, l2: Array | None) -> Array:
@@ -160,11 +165,19 @@ def _on_one_vector(tx: optax.GradientTransformation) -> optax.GradientTransforma
 
     def update(grads: PyTree, state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
         grad, unravel = ravel_pytree(grads)
-        kernels, _ = ravel_pytree(jax.tree.map(lambda p: p if p.ndim > 1 else jnp.zeros_like(p), params))
-        step, state = tx.update(grad, state, kernels)
+        step, state = tx.update(grad, state, ravel_pytree(_kernels(params))[0])
         return unravel(step), state
 
     return optax.GradientTransformation(lambda params: tx.init(ravel_pytree(params)[0]), update)
+
+
+def _on_matrices(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`tx` on the trees as they are; as in `_on_one_vector`, its parameters are zero where they are no kernels."""
+    return optax.GradientTransformation(tx.init, lambda grads, state, params: tx.update(grads, state, _kernels(params)))
+
+
+def _kernels(params: PyTree) -> PyTree:
+    return jax.tree.map(lambda p: p if p.ndim > 1 else jnp.zeros_like(p), params)
 
 
 def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: PyTree, key: Key, config: Config

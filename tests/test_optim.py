@@ -44,6 +44,8 @@ ORACLES = {
     "rmsprop": optax.rmsprop(0.01, 0.95, 1e-3, eps_in_sqrt=False),
     "adam": optax.adam(0.01, 0.7, 0.95, 1e-3),
     "adamw": optax.adamw(0.01, 0.7, 0.95, 1e-3, weight_decay=0.01, mask={"kernel": True, "bias": False}),
+    "muon": optax.partition({"kernel": optax.contrib.muon(0.01, beta=0.8, consistent_rms=0.2),
+                             "bias": optax.adam(0.01, 0.7, 0.95, 1e-3)}, {"kernel": "kernel", "bias": "bias"}),
 }
 
 
@@ -91,6 +93,28 @@ def test_schedules_are_their_formulas_and_hold_their_end(name):
     rates = jax.jit(lambda c, n: optim.learning_rate(c, 80)(n))(leaves_as_arrays(config), count)
     first, quarter, half, end = SCHEDULES[name]
     np.testing.assert_allclose(rates, 2 * np.array([first, quarter, half, end, end, end]), rtol=1e-5)
+
+
+def test_muon_orthogonalizes_each_kernel_whatever_it_is_stacked_with():
+    shapes = {"in": (12, 5), "out": (5, 12), "square": (5, 5), "conv": (2, 2, 3, 5), "bias": (5,), "scalar": ()}
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    params = {name: jax.random.normal(key, shape) for key, (name, shape) in zip(keys, shapes.items(), strict=True)}
+    tx = optim.make(Config(optimizer="muon", learning_rate=1.0, momentum=0.5), 1)
+    state = tx.init(params)
+    updates, _ = tx.update(params, state, params)
+    for name, shape in shapes.items():
+        alone, _ = tx.update({name: params[name]}, tx.init({name: params[name]}), {name: params[name]})
+        np.testing.assert_allclose(updates[name], alone[name], rtol=1e-4, atol=1e-5)
+        if len(shape) < 2:
+            np.testing.assert_allclose(updates[name], -np.sign(params[name]), rtol=1e-5)  # Adam's first step
+            continue
+        kernel, update = (np.reshape(x[name], (-1, shape[-1])) for x in (params, updates))
+        u, before, vt = np.linalg.svd(kernel, full_matrices=False)
+        after = -u.T @ update @ vt.T / (0.2 * math.sqrt(max(kernel.shape)))
+        np.testing.assert_allclose(after, np.diag(np.diag(after)), atol=0.01)  # the same singular vectors
+        assert before.max() / before.min() > 1.5
+        assert 0.6 < np.diag(after).min() < np.diag(after).max() < 1.3  # where optax's five steps leave them
+    assert sorted(x.shape for x in jax.tree.leaves(state) if x.ndim == 3) == [(1, 5, 5), (3, 5, 12)]
 
 
 @pytest.mark.parametrize(("name", "oracle"), [
@@ -144,8 +168,9 @@ def test_penalties_are_gradients_of_norms_of_kernels():
     assert not updates["bias"].any()
 
 
-def test_weight_decay_is_decoupled_and_spares_biases():
-    tx = optim.make(Config(optimizer="adamw", learning_rate=0.1, weight_decay=0.5), 1)
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_weight_decay_is_decoupled_and_spares_biases(name):
+    tx = optim.make(Config(optimizer=name, learning_rate=0.1, weight_decay=0.5), 1)
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, PARAMS), tx.init(PARAMS), PARAMS)
     np.testing.assert_allclose(updates["kernel"], -0.1 * 0.5 * PARAMS["kernel"])
     assert not updates["bias"].any()
@@ -253,7 +278,7 @@ def test_choices_that_need_another_field_say_so():
         with pytest.raises(UserError, match=f"final_fraction must be above 0 .* for schedule={schedule}, got 0.0"):
             optim.validate(Config(schedule=schedule))
         optim.validate(Config(schedule=schedule, final_fraction=0.1))
-    with pytest.raises(UserError, match=r"weight_decay is adamw's.*l2"):
+    with pytest.raises(UserError, match=r"weight_decay is of adamw and muon.*l2"):
         optim.validate(Config(optimizer="sgd", weight_decay=0.1))
 
 

@@ -203,7 +203,7 @@ DQN = [
     ("--warmup-fraction nan", "warmup_fraction", "got nan"),
     ("--final-fraction nan", "final_fraction", "got nan"),
     ("--schedule step --final-fraction 0", "final_fraction must be above 0", "schedule=step", "got 0.0"),
-    ("--weight-decay 0.1", "weight_decay is adamw's", "optimizer is adam"),
+    ("--weight-decay 0.1", "weight_decay is of adamw and muon", "optimizer is adam"),
     ("--accumulate 3", "accumulate=3", "batch of 8"),
     ("--activation rleu", "'rleu'", "did you mean 'relu'"),
     ("--hidden-sizes 8 0", "hidden_sizes must be widths above 0", "(8, 0)"),
