@@ -7,6 +7,8 @@ iwae_1 is the ELBO, and the bound rises with K. Draws are mean + exp(log_var / 2
 layers q(z_1, z_2|x) = q(z_1|x) q(z_2|z_1) and p(x, z_1, z_2) = p(z_2) p(z_1|z_2) p(x|z_1), each a Gaussian given by a network.
 Of the ELBO two terms may be changed: beta weighs the KL (Higgins et al. 2017), and free bits leave the KL of each latent
 number unpunished below a level, as the mean over the batch (Kingma et al. 2016, eq. 15, with groups of one).
+The gradient of iwae_K goes through all of it, or for the encoder through the draws alone, which has the same mean and less
+noise (Tucker et al., "Doubly reparameterized gradient estimators for Monte Carlo objectives", 2019).
 
 How this differs from the papers: the KL of the ELBO is in closed form where there is one (one layer, the top one of two), and
 Burda et al. take samples throughout. Everything is in nats per image.
@@ -60,6 +62,8 @@ class Config(dataset.Config):
     """Variance of every pixel in units of their range squared (gaussian); an output of the decoder if not given."""
     objective: Literal["elbo", "iwae"] = "elbo"
     """The bound that is maximized: the ELBO, as the mean over samples, or the importance-weighted bound."""
+    estimator: Literal["pathwise", "doubly_reparameterized"] = "pathwise"
+    """How the gradient goes to the encoder (iwae): through all, or with less noise (Tucker et al. 2019)."""
     num_samples: int = 1
     """Samples of the latent an image and update, K."""
     beta: float = 1.0
@@ -75,6 +79,9 @@ class State(NamedTuple):
 
     params: PyTree
     opt: PyTree
+
+
+Gaussian = tuple[Array, Array]  # mean and log-variance [..., B, Z]
 
 
 class Draws(NamedTuple):
@@ -158,6 +165,8 @@ def validate(config: Config) -> None:
     if config.objective == "iwae" and (config.beta != 1 or config.free_bits != 0):
         raise UserError(f"beta={config.beta} and free_bits={config.free_bits} change the KL, which objective=iwae does not "
                         "have; use objective=elbo")
+    if config.estimator != "pathwise" and config.objective != "iwae":
+        raise UserError(f"estimator={config.estimator} is of objective=iwae, and objective is {config.objective}")
     if config.variance is not None and config.likelihood != "gaussian":
         raise UserError(f"variance={config.variance} is of likelihood=gaussian, and likelihood is {config.likelihood}")
     nn.activation(config.activation)
@@ -189,45 +198,89 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     def classes(labels: Array | None) -> Array | None:
         return jax.nn.one_hot(labels, spec.num_classes) if config.conditional else None
 
-    def draw(params: PyTree, x: Array, y: Array | None, posterior: tuple[Array, Array], keys: Key) -> Draws:
-        """A sample of each of the B images, whose q(z_1|x) is `posterior`, for each of the K keys."""
-        mean, log_var = posterior
-        noise = jax.vmap(lambda key: jax.random.normal(key, (*mean.shape[:-1], sum(sizes))))(keys)
-        noise, noise_2 = noise[..., : config.latent_size], noise[..., config.latent_size :]
-        z = mean + jnp.exp(0.5 * log_var) * noise
-        log_px = likelihood.log_prob(apply("decode", params, z, y), x)
-        log_q = -0.5 * (jnp.square(noise) + log_var)  # both up to log(2 pi) / 2, which cancels
-        if not two_layers:
-            log_w = log_px + (-0.5 * jnp.square(z) - log_q).sum(-1)
-            return Draws(log_px, log_w, [_kl_standard_normal(mean, log_var)[None]])
-        second = mean_2, log_var_2 = apply("second_encode", params, z, y)
-        z_2 = mean_2 + jnp.exp(0.5 * log_var_2) * noise_2
-        mean_p, log_var_p = apply("second_decode", params, z_2, y)
-        kl_1 = log_q + 0.5 * (jnp.square(z - mean_p) * jnp.exp(-log_var_p) + log_var_p)
-        log_w = log_px - kl_1.sum(-1) + 0.5 * (jnp.square(noise_2) + log_var_2 - jnp.square(z_2)).sum(-1)
-        return Draws(log_px, log_w, [kl_1, _kl_standard_normal(*second)])
+    def latents(params: PyTree, y: Array | None, posterior: Gaussian, noise: list[Array]
+                ) -> tuple[list[Array], list[Gaussian]]:
+        """The sample of each layer [K, B, Z] that its noise makes, and the Gaussian it is drawn from."""
+        q, z = [posterior], [_shifted(*posterior, noise[0])]
+        if two_layers:
+            q.append(apply("second_encode", params, z[0], y))
+            z.append(_shifted(*q[1], noise[1]))
+        return z, q
+
+    def weigh(params: PyTree, x: Array, y: Array | None, z: list[Array], q: list[Gaussian], noise: list[Array]) -> Draws:
+        log_px = likelihood.log_prob(apply("decode", params, z[0], y), x)
+        # log q - log p of each number, both up to log(2 pi) / 2, which cancels
+        kl = [0.5 * (jnp.square(z[-1]) - jnp.square(noise[-1]) - q[-1][1])]
+        expected = [_kl_standard_normal(*q[-1])]
+        if two_layers:
+            mean, log_var = apply("second_decode", params, z[1], y)
+            kl.append(0.5 * (jnp.square(z[0] - mean) * jnp.exp(-log_var) + log_var - jnp.square(noise[0]) - q[0][1]))
+            expected.append(kl[1])
+        log_w = log_px - sum(each.sum(-1) for each in kl)
+        return Draws(log_px, log_w, [each.reshape(-1, *each.shape[-2:]) for each in expected])
+
+    def draw(params: PyTree, x: Array, y: Array | None, posterior: Gaussian, noise: list[Array]) -> Draws:
+        """Samples of each of the B images, whose q(z_1|x) is `posterior`."""
+        z, q = latents(params, y, posterior, noise)
+        return weigh(params, x, y, z, q, noise)
+
+    def normal(keys: Key, n: int) -> list[Array]:
+        """Noise of each layer [K, n, Z] for each of the K keys."""
+        noise = jax.vmap(lambda key: jax.random.normal(key, (n, sum(sizes))))(keys)
+        return jnp.split(noise, sizes[:-1], -1)
 
     def init(key: Key) -> State:
         y = jnp.zeros((1, spec.num_classes)) if config.conditional else None
         params = nn.init(network, key, jnp.zeros((1, spec.size)), y)
         return State(params, tx.init(params))
 
-    def bound(params: PyTree, examples: Examples, key: Key, k: int) -> tuple[Draws, dict[str, Mean]]:
+    def prepare(params: PyTree, examples: Examples, key: Key) -> tuple[Array, Array | None, Gaussian, Key]:
+        """x, y, q(z_1|x), and the key of the latents."""
         k_pixels, k_latent = jax.random.split(key)
         x, y = likelihood.target(examples.images, k_pixels), classes(examples.labels)
-        draws = draw(params, x, y, apply("encode", params, x, y), jax.random.split(k_latent, k))
+        return x, y, apply("encode", params, x, y), k_latent
+
+    def told(draws: Draws) -> dict[str, Mean]:
         reconstruction, kl = draws.log_px.mean(0), sum(kl.mean(0).sum(-1) for kl in draws.kl)
-        metrics = {"elbo": Mean.of(reconstruction - kl), "reconstruction": Mean.of(reconstruction), "kl": Mean.of(kl)}
-        return draws, metrics
+        return {"elbo": Mean.of(reconstruction - kl), "reconstruction": Mean.of(reconstruction), "kl": Mean.of(kl)}
+
+    def doubly_reparameterized(params: PyTree, x: Array, y: Array | None, posterior: Gaussian, noise: list[Array]
+                               ) -> tuple[Draws, Array]:
+        """Draws, and a number whose gradient is that of the mean importance-weighted bound (Tucker et al. 2019, eq. 8).
+
+        With normalized weights W_k, what q's parameters get is sum_k W_k^2 dlog w_k/dz_k dz_k/dparams: the density of q
+        itself holds still. The others get the gradient of the bound, sum_k W_k dlog w_k/dparams.
+        """
+        z, _ = latents(params, y, posterior, noise)
+
+        def log_w(params: PyTree, z: list[Array]) -> tuple[Array, Draws]:
+            q = [jax.lax.stop_gradient(posterior)]
+            if two_layers:
+                q.append(apply("second_encode", jax.lax.stop_gradient(params), z[0], y))
+            noise = [(z - mean) * jnp.exp(-0.5 * log_var) for z, (mean, log_var) in zip(z, q, strict=True)]
+            draws = weigh(params, x, y, z, q, noise)
+            return draws.log_w, draws
+
+        weights, pull, draws = jax.vjp(log_w, *jax.lax.stop_gradient((params, z)), has_aux=True)
+        weights = jax.nn.softmax(weights, 0)
+        by_params, by_z = pull(weights / len(x))
+        along = jax.tree.map(lambda p, g: (p * g).sum(), (params, z), (by_params, [weights[..., None] * g for g in by_z]))
+        return draws, sum(jax.tree.leaves(along))
 
     def loss_fn(params: PyTree, examples: Examples, key: Key) -> tuple[Array, dict[str, Mean]]:
-        draws, metrics = bound(params, examples, key, config.num_samples)
-        if config.objective == "iwae":
-            loss = -log_mean_exp(draws.log_w).mean()
+        x, y, posterior, key = prepare(params, examples, key)
+        noise = normal(jax.random.split(key, config.num_samples), len(x))
+        if config.estimator == "doubly_reparameterized":
+            draws, along = doubly_reparameterized(params, x, y, posterior, noise)
+            loss = jax.lax.stop_gradient(along - log_mean_exp(draws.log_w).mean()) - along
         else:
-            kl = sum(_kl_above(kl.mean((0, 1)), config.free_bits, axis_name) for kl in draws.kl)
-            loss = config.beta * kl - draws.log_px.mean()
-        return loss, metrics | {"loss": Mean.of(loss)}
+            draws = draw(params, x, y, posterior, noise)
+            if config.objective == "iwae":
+                loss = -log_mean_exp(draws.log_w).mean()
+            else:
+                kl = sum(_kl_above(kl.mean((0, 1)), config.free_bits, axis_name) for kl in draws.kl)
+                loss = config.beta * kl - draws.log_px.mean()
+        return loss, told(draws) | {"loss": Mean.of(loss)}
 
     def update(state: State, examples: Examples, key: Key) -> tuple[State, Aux]:
         grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
@@ -235,17 +288,17 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         return State(jax.tree.map(jnp.add, state.params, updates), opt), Aux(metrics)
 
     def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
-        return bound(params, examples, key, 1)[1]
+        x, y, posterior, key = prepare(params, examples, key)
+        return told(draw(params, x, y, posterior, normal(jax.random.split(key, 1), len(x))))
 
     def log_prob(params: PyTree, examples: Examples, key: Key, num_samples: int, chunk: int = 50) -> Array:
         """The importance-weighted bound, `chunk` samples of all images at a time; q(z_1|x) is computed once."""
-        k_pixels, k_latent = jax.random.split(key)
-        x, y = likelihood.target(examples.images, k_pixels), classes(examples.labels)
-        posterior = apply("encode", params, x, y)
+        x, y, posterior, key = prepare(params, examples, key)
 
         def body(total: Array, i: Array) -> tuple[Array, None]:
             index = i * chunk + jnp.arange(chunk)
-            log_w = draw(params, x, y, posterior, jax.vmap(jax.random.fold_in, (None, 0))(k_latent, index)).log_w
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+            log_w = draw(params, x, y, posterior, normal(keys, len(x))).log_w
             log_w = jnp.where((index < num_samples)[:, None], log_w, -jnp.inf)
             return jnp.logaddexp(total, jax.nn.logsumexp(log_w, 0)), None
 
@@ -289,6 +342,10 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
 def log_mean_exp(log_w: Array) -> Array:
     """Log of the mean over the first axis: [K, ...] -> [...]."""
     return jax.nn.logsumexp(log_w, 0) - math.log(len(log_w))
+
+
+def _shifted(mean: Array, log_var: Array, noise: Array) -> Array:
+    return mean + jnp.exp(0.5 * log_var) * noise
 
 
 def _kl_standard_normal(mean: Array, log_var: Array) -> Array:

@@ -19,6 +19,7 @@ from jaxdl.types import DataSpec, Examples
 jit = functools.partial(jax.jit, compiler_options=drive.START_OPTIONS)  # compiles in less time
 RNG = np.random.default_rng(0)
 SPEC = DataSpec("tiny", 50, (2, 3, 1), 3)
+SGD = OptimConfig(optimizer="sgd", learning_rate=1.0)
 IMAGES = jnp.asarray(RNG.integers(0, 256, (20, 2, 3, 1)), jnp.uint8)
 
 
@@ -142,6 +143,62 @@ def test_two_layers_are_integrated_over_both():
     assert loss_of(vae, state)[0]["kl"] > 0
 
 
+# --- Gradients that leave the density of q out.
+
+
+def gradients_of(estimator, keys, **settings):
+    """Gradients for all parameters of one model, a row for each key of noise: `{"encoder": [keys, P], "decoder": ...}`."""
+    config = vaes.Config(latent_size=2, hidden_sizes=(4,), activation="tanh", objective="iwae", num_samples=3,
+                         estimator=estimator, binarize="threshold", optim=SGD, **settings)
+    learner = vaes.make(config, SPEC).learner
+    state = jit(learner.init)(jax.random.key(1))
+    state = state._replace(params=jax.tree.map(lambda x: x + 0.3 * jnp.cos(jnp.arange(x.size).reshape(x.shape)), state.params))
+    new = jit(jax.vmap(lambda key: learner.update(state, Examples(IMAGES[:2]), key)[0].params))(keys)
+    parts = {"encoder": [], "decoder": []}
+    for name, layer in jax.tree.map(lambda old, new: old - new, state.params, new)["params"].items():
+        rows = np.concatenate([np.asarray(x).reshape(len(keys), -1) for x in jax.tree.leaves(layer)], 1)
+        parts["encoder" if "encoder" in name or "posterior" in name else "decoder"].append(rows)
+    return {part: np.concatenate(rows, 1) for part, rows in parts.items()}
+
+
+@pytest.mark.parametrize("settings", [{}, {"second_latent_size": 2, "second_hidden_sizes": (3,)}])
+def test_the_doubly_reparameterized_gradient_has_the_same_mean_and_less_noise(settings):
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    path, doubly = (gradients_of(estimator, keys, **settings) for estimator in ("pathwise", "doubly_reparameterized"))
+    np.testing.assert_allclose(doubly["decoder"], path["decoder"], rtol=1e-3, atol=1e-4)
+    difference = doubly["encoder"] - path["encoder"]
+    error = difference.std(0) / math.sqrt(len(keys))
+    assert (np.abs(difference.mean(0)) < 4.5 * error + 1e-6).all()
+    assert np.abs(difference).mean() > 0.01
+    assert doubly["encoder"].var(0).sum() < 0.8 * path["encoder"].var(0).sum()
+
+
+def test_the_doubly_reparameterized_gradient_by_its_formula():
+    """Tucker et al. (2019), eq. 8, of a linear model: all derivatives by hand, in float64."""
+    config = vaes.Config(likelihood="gaussian", variance=VARIANCE, latent_size=2, hidden_sizes=(), objective="iwae",
+                         num_samples=4, estimator="doubly_reparameterized", optim=SGD)
+    learner = vaes.make(config, SPEC).learner
+    state, key = jit(learner.init)(jax.random.key(0)), jax.random.key(7)
+    new, _ = jit(learner.update)(state, Examples(IMAGES), key)
+    p = jax.tree.map(np.float64, state.params["params"])
+    x, (_, k_latent) = np.asarray(IMAGES).reshape(20, 6) / 255, jax.random.split(key)
+    noise = np.stack([jax.random.normal(k, (20, 2)) for k in jax.random.split(k_latent, 4)])
+    mean, log_var = (x @ p["posterior"][name]["kernel"] + p["posterior"][name]["bias"] for name in ("mean", "log_var"))
+    z = mean + np.exp(log_var / 2) * noise  # [K, B, Z]
+    rest = x - z @ p["pixels"]["kernel"] - p["pixels"]["bias"]
+    log_w = -np.square(rest).sum(-1) / (2 * VARIANCE) + 0.5 * (np.square(noise) + log_var - np.square(z)).sum(-1)
+    share = np.exp(log_w - log_w.max(0)) / np.exp(log_w - log_w.max(0)).sum(0)
+    by_z = rest @ p["pixels"]["kernel"].T / VARIANCE - z + noise * np.exp(-log_var / 2)  # of log w, q's moments held
+    by_mean = (np.square(share)[..., None] * by_z).sum(0)
+    by_log_var = (np.square(share)[..., None] * by_z * 0.5 * np.exp(log_var / 2) * noise).sum(0)
+    change = jax.tree.map(lambda new, old: new - old, new.params["params"], p)
+    for name, by in (("mean", by_mean), ("log_var", by_log_var)):
+        np.testing.assert_allclose(change["posterior"][name]["kernel"], x.T @ by / 20, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(change["posterior"][name]["bias"], by.mean(0), rtol=1e-3, atol=1e-4)
+    by_offset = (share[..., None] * rest).sum(0).mean(0) / VARIANCE
+    np.testing.assert_allclose(change["pixels"]["bias"], by_offset, rtol=1e-3, atol=1e-4)
+
+
 # --- Likelihoods.
 
 
@@ -225,6 +282,7 @@ def test_a_conditional_model_is_told_the_class_on_both_sides(settings):
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"objective": "iwae", "beta": 2.0}, "beta=2.0 and free_bits=0.0 change the KL, which objective=iwae does not have"),
+    ({"estimator": "doubly_reparameterized"}, "estimator=doubly_reparameterized is of objective=iwae, and objective is elbo"),
     ({"variance": 1.0}, "variance=1.0 is of likelihood=gaussian, and likelihood is bernoulli"),
     ({"num_samples": 0}, "num_samples must be above 0"), ({"free_bits": -1.0}, "free_bits must be 0 or above"),
     ({"second_latent_size": 0}, "second_latent_size must be above 0"), ({"beta": 0.0}, "beta must be above 0"),
