@@ -3,6 +3,7 @@
 One function for each half: agents meet environments, generative models meet datasets.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -68,14 +69,15 @@ def _agent(settings: Settings) -> Job:
         raise UserError(f"a population of {len(of_each)} (num_seeds, sweep) needs an environment in JAX, and {config.env_id} "
                         f"runs {where}; train its members one after the other")
 
+    env = functools.cache(lambda: envs.make_device(config.env_id, config.env, config.num_envs))
+
     def make_run(c: Any, **axis: Any) -> Run:
-        return module.make_run(c, env=envs.make_device(config.env_id, config.env, config.num_envs), **axis)
+        return module.make_run(c, env=env(), **axis)
 
     def driver(written_by: int | None = None) -> drive.Driver:
         if backend == "device":
-            env = envs.make_device(config.env_id, config.env, config.num_envs)
-            return drive.device(lambda c, **axis: module.make_run(c, env=env, **axis), configs, None, seeds,
-                                quick=train.quick_compile, devices=train.devices, written_by=written_by)
+            return drive.device(make_run, configs, None, seeds, quick=train.quick_compile, devices=train.devices,
+                                written_by=written_by)
         parallel.check_share("num_envs", config.num_envs, processes.count())
         venv = envs.make_host(config.env_id, config.num_envs // processes.count(), config.vectorization, config.env)
         return host.host(lambda c, **axis: module.make_host_run(c, spec, **axis), config, venv, train.seed,
