@@ -29,6 +29,7 @@ TRAIN_OPTIONS = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensiv
                  "xla_cpu_parallel_codegen_split_count": _CORES, "xla_cpu_prefer_vector_width": 512}
 _OLDER_EMITTERS = {} if jax.__version_info__ >= (0, 11) else {"xla_cpu_use_fusion_emitters": False}  # gone with jaxlib 0.11
 QUICK_OPTIONS = TRAIN_OPTIONS | _OLDER_EMITTERS
+TOGETHER = 64  # steps of a run in a loop of known length on a GPU; its program has the step twice, and takes longer to compile
 START_OPTIONS = {"xla_backend_optimization_level": 0} | _OLDER_EMITTERS
 
 
@@ -146,7 +147,7 @@ def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Seque
 
     def chunk(config, state, data, n):
         def member(config: Any, state: RunState) -> tuple[RunState, Report]:
-            return advance(run_of(config), state, data, n)
+            return advance(run_of(config), state, data, n, together)
 
         if single:
             return member(config, state)
@@ -158,6 +159,7 @@ def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Seque
         return run_of(config).restart(state)
 
     run = run_of(configs[0])
+    together = max(1, TOGETHER // run.stride) if jax.default_backend() == "gpu" and not quick else 1
     member, state = spread.members, spread.state
     start = spread.over(start, (member, member, spread.data), state)
     chunk = spread.over(chunk, (member, state, spread.data, parallel.SAME), (state, member))

@@ -14,6 +14,7 @@ from generative import vae
 from jaxdl import checkpoint, data, drive, envs, host, train
 from jaxdl.errors import EnvError, UserError
 from jaxdl.optim import Config as OptimConfig
+from jaxdl.run import advance
 from jaxdl.types import DataSpec, Examples, Mean
 
 DIGITS = data.load("digits")
@@ -84,6 +85,20 @@ def test_a_run_is_traced_once_whatever_its_chunks():
     assert len(traces) == 1
     train.fit(driver, train.Config(log_every=36, checkpoint_every=52), 1_000)
     assert len(traces) == 1
+
+
+def test_steps_in_loops_of_known_length_are_the_steps_one_by_one():
+    """As a GPU has them."""
+    run, examples = vae.make_run(VAE, SPEC), Examples.of(DIGITS)
+    state = run.init(jax.random.key(0), examples)
+    go = jax.jit(lambda together, n: advance(run, state, examples, n, together), static_argnums=0,
+                 compiler_options=drive.START_OPTIONS)
+    for n in (3, 4, 11):
+        alone, grouped = go(1, n), go(4, n)
+        assert int(grouped[0].t) == n
+        same_bits((alone[0].source, alone[0].key), (grouped[0].source, grouped[0].key))
+        for a, b in zip(*(jax.tree.leaves((state.learner, report)) for state, report in (alone, grouped)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_metrics_do_not_depend_on_where_chunks_end(drivers):
