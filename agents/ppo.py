@@ -190,13 +190,15 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         whole = Part(batch.obs, trajectory.first, action, log_prob, played.value, advantage, target, batch.weight, None)
         whole = policy.sequences(whole)._replace(carry=trajectory.carry) if recurrent else policy.steps(whole)
 
-        def minibatch(carry: tuple[PyTree, PyTree, Array], index: Array) -> tuple[tuple, tuple[Mean, Array]]:
+        def weigh(index: Array) -> tuple[Array, Array]:
+            weight, advantage = policy.weights(whole.weight[index] > 0, axis_name), whole.advantage[index]
+            return weight, policy.standardized(advantage, weight, axis_name) if config.normalize_advantage else advantage
+
+        def minibatch(carry: tuple[PyTree, PyTree, Array], xs: tuple[Array, Array, Array]) -> tuple[tuple, tuple[Mean, Array]]:
             params, opt, going = carry
-            part = jax.tree.map(lambda x: x[index], whole)
-            weight = policy.weights(part.weight > 0, axis_name)
-            if config.normalize_advantage:
-                part = part._replace(advantage=policy.standardized(part.advantage, weight, axis_name))
-            grads, said = optim.gradients(loss_fn, params, part._replace(weight=weight), key, config.optim)
+            index, weight, advantage = xs
+            part = jax.tree.map(lambda x: x[index], whole)._replace(weight=weight, advantage=advantage)
+            grads, said = optim.gradients(loss_fn, params, part, key, config.optim)
             grads = parallel.mean_over(grads, axis_name)
             updates, new_opt = tx.update(grads, opt, params)
             new = jax.tree.map(jnp.add, params, updates), new_opt
@@ -212,7 +214,8 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         passes = jnp.arange(config.num_epochs)  # each has an order of its own
         index = jax.vmap(lambda epoch: shuffled_index(key, epoch, jnp.arange(size), size))(passes)
         index = index.reshape(config.num_epochs * config.num_minibatches, -1)
-        (params, opt, _), (said, going) = jax.lax.scan(minibatch, (state.params, state.opt, jnp.ones((), bool)), index)
+        parts = index, *jax.vmap(weigh)(index)  # of all minibatches before the first: over shards three reductions in all
+        (params, opt, _), (said, going) = jax.lax.scan(minibatch, (state.params, state.opt, jnp.ones((), bool)), parts)
         metrics = policy.named(METRICS, said) | ({} if config.target_kl is None else {"skipped_updates": Mean.of(~going)})
         metrics["explained_variance"] = policy.explained_variance(played.value, target, batch.weight, axis_name)
         return State(params, opt, policy.observed(state.moments, trajectory, axis_name)), Aux(metrics)

@@ -65,6 +65,7 @@ def test_scaling_is_measured_and_drawn(here, capsys, mode):
     assert (one["collectives"], one["collective_s"]) == ([], 0)
     gradient = 4 * two["parameters"]
     assert {"name": "all-reduce", "bytes": gradient, "times": 4 * 2} in two["collectives"]  # passes, minibatches
+    assert sum(c["times"] for c in two["collectives"]) <= 4 * 2 + 8  # what minibatches are weighed by, all together
     assert two["collective_bytes"] >= 8 * gradient
     assert two["collective_s"] > 0
     assert Path("x.png").stat().st_size > 5_000
