@@ -272,7 +272,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         noise = normal(jax.random.split(key, config.num_samples), len(x))
         if config.estimator == "doubly_reparameterized":
             draws, along = doubly_reparameterized(params, x, y, posterior, noise)
-            loss = jax.lax.stop_gradient(along - log_mean_exp(draws.log_w).mean()) - along
+            loss = jax.lax.stop_gradient(along) - along - jax.lax.stop_gradient(log_mean_exp(draws.log_w).mean())
         else:
             draws = draw(params, x, y, posterior, noise)
             if config.objective == "iwae":
