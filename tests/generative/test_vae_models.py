@@ -179,7 +179,7 @@ def test_the_doubly_reparameterized_gradient_by_its_formula():
                          num_samples=4, estimator="doubly_reparameterized", optim=SGD)
     learner = vaes.make(config, SPEC).learner
     state, key = jit(learner.init)(jax.random.key(0)), jax.random.key(7)
-    new, _ = jit(learner.update)(state, Examples(IMAGES), key)
+    new, aux = jit(learner.update)(state, Examples(IMAGES), key)
     p = jax.tree.map(np.float64, state.params["params"])
     x, (_, k_latent) = np.asarray(IMAGES).reshape(20, 6) / 255, jax.random.split(key)
     noise = np.stack([jax.random.normal(k, (20, 2)) for k in jax.random.split(k_latent, 4)])
@@ -188,6 +188,8 @@ def test_the_doubly_reparameterized_gradient_by_its_formula():
     rest = x - z @ p["pixels"]["kernel"] - p["pixels"]["bias"]
     log_w = -np.square(rest).sum(-1) / (2 * VARIANCE) + 0.5 * (np.square(noise) + log_var - np.square(z)).sum(-1)
     share = np.exp(log_w - log_w.max(0)) / np.exp(log_w - log_w.max(0)).sum(0)
+    bound = np.log(np.exp(log_w).mean(0)).mean() - 3 * math.log(2 * math.pi * VARIANCE)
+    assert float(jnp.divide(*aux.metrics["loss"])) == pytest.approx(-bound, rel=1e-5)
     by_z = rest @ p["pixels"]["kernel"].T / VARIANCE - z + noise * np.exp(-log_var / 2)  # of log w, q's moments held
     by_mean = (np.square(share)[..., None] * by_z).sum(0)
     by_log_var = (np.square(share)[..., None] * by_z * 0.5 * np.exp(log_var / 2) * noise).sum(0)
