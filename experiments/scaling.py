@@ -128,7 +128,8 @@ def _measure(settings: Settings, devices: int, seconds: float) -> dict[str, Any]
             state, took = _timed(driver, state, 1)
             ones.append(took)
         step_s = statistics.median(steps)
-        found = collectives.of(driver.program.as_text()) if devices > 1 and driver.program is not None else []
+        shared = devices > 1 and driver.program is not None
+        found = collectives.of(driver.program.as_text(), driver.in_program) if shared else []
         return {
             "devices": devices, "step_s": step_s, "spread": max(steps) / min(steps),
             "per_s": driver.stride * _batch(settings) / step_s, "unit": _unit(settings),

@@ -18,11 +18,15 @@ class Collective(NamedTuple):
 
     name: str  # all-reduce ...
     bytes: int  # of its operands together, on one device
-    times: int  # in a run of the program, in which a loop whose length is not known is gone through once
+    times: int  # in a step
 
 
-def of(text: str) -> list[Collective]:
-    """The collectives of a compiled program (`compiled.as_text()`), the largest first."""
+def of(text: str, steps: int = 1) -> list[Collective]:
+    """The collectives of a step of a compiled program (`compiled.as_text()`), the largest first.
+
+    The program has so many `steps` where each loop whose length is not known is gone through once; what comes less often than
+    once in a step is left out.
+    """
     here: dict[str, list[tuple[str, int]]] = {}
     calls: dict[str, list[tuple[str, int]]] = {}
     entry = name = ""
@@ -48,4 +52,5 @@ def of(text: str) -> list[Collective]:
             go(called, times * trips)
 
     go(entry, 1)
-    return [Collective(*kind, times) for kind, times in sorted(total.items(), key=lambda x: -x[0][1])]
+    found = sorted(total.items(), key=lambda x: -x[0][1])
+    return [Collective(*kind, times // steps) for kind, times in found if times >= steps]

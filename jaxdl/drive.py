@@ -29,7 +29,9 @@ TRAIN_OPTIONS = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensiv
                  "xla_cpu_parallel_codegen_split_count": _CORES, "xla_cpu_prefer_vector_width": 512}
 _OLDER_EMITTERS = {} if jax.__version_info__ >= (0, 11) else {"xla_cpu_use_fusion_emitters": False}  # gone with jaxlib 0.11
 QUICK_OPTIONS = TRAIN_OPTIONS | _OLDER_EMITTERS
-TOGETHER = 64  # steps of a run in a loop of known length on a GPU; its program has the step twice, and takes longer to compile
+# On a GPU so much of `t` is a loop of known length (`run.advance`), and the program has the step twice. On an H200 a DQN's step
+# takes 75 us in place of 96, a VAE's 103 in place of 116 (`experiments/benchmarks/step_times.json`); PPO's is long anyway.
+TOGETHER = 64
 START_OPTIONS = {"xla_backend_optimization_level": 0} | _OLDER_EMITTERS
 
 
@@ -51,6 +53,7 @@ class Driver(NamedTuple):
     members: int  # of the population; 1 is a single run, without the axis
     devices: int = 1  # that share it
     program: Any = None  # the compiled chunk; of environments on the host, what learns
+    in_program: int = 1  # steps that go through `program` where each loop of unknown length is gone through once
 
 
 def compile_all(*programs: tuple[Callable, tuple, tuple[int, ...], dict]) -> list[Any]:
@@ -189,4 +192,4 @@ def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Seque
         start=lambda: start(config, seeds, data), chunk=run_chunk, snapshot=lambda s: s, restore=restore, like=written,
         params=lambda s: spread.local(run.params(s)), close=lambda: None, first_step=run.first_step, stride=run.stride,
         updates=run.updates, compile_s=time.perf_counter() - began, exact=run.restart is None, members=len(seeds),
-        devices=devices, program=chunk)
+        devices=devices, program=chunk, in_program=together + 1 if together > 1 else 1)

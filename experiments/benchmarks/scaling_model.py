@@ -6,7 +6,7 @@
 
 Every device has the work that one had (weak scaling); a ring all-reduce sends each byte twice but for its own part. The
 collectives are those of the compiled program. Latency and bandwidth are fitted to reductions on this machine's virtual devices,
-and assumed for others; `step(1)` is measured on an H200 (`step_times.json`), or assumed where it was not.
+and assumed for others; `step(1)` is measured on an H200 (`step_times.json`).
 """
 
 import json
@@ -22,11 +22,6 @@ HERE = Path(__file__).parent
 LINKS = {  # latency of a small all-reduce in seconds, and bytes a second that a device can send while it receives as many
     "8 H200 (NVLink)": {"devices": 8, "latency_s": 15e-6, "bandwidth": 450e9},
     "256 chips of a TPU v5e pod": {"devices": 256, "latency_s": 40e-6, "bandwidth": 90e9},
-}
-ASSUMED = {  # step times on an H200 that could not be measured alone; where each comes from
-    "vae": (2.0e-3, "at most: 505 updates/s of a larger one (two layers, 50 samples) beside two other processes on the card"),
-    "gan": (2.1e-3, "at most: 487 updates/s of DCGAN with 64 channels beside two other processes on the card"),
-    "pixelcnn": (20e-3, "assumed: 1.2 TFLOP (64 images of 28x28, every weight at every pixel, three times) at 60 TFLOP/s"),
 }
 DATA = "--dataset digits"
 COMMANDS = {
@@ -45,16 +40,13 @@ def main() -> None:
     measured = json.loads((HERE / "step_times.json").read_text())
     rows = {}
     for name, command in COMMANDS.items():
-        step_s, source = ASSUMED.get(name, (None, None))
-        known = measured["learners"].get(name, {})
-        if "step_s" in known:
-            step_s, source = known["step_s"], f"measured on one {measured['device']}"
+        step_s = measured["learners"][name]["step_s"]
         settings, *_ = parse_train(command.split())
         driver = jobs.open_job(scaling._with_devices(settings, 8, weak=True)).driver()
         found = collectives.of(driver.program.as_text())
         driver.close()
         times, size = sum(c.times for c in found), sum(c.times * c.bytes for c in found)
-        rows[name] = {"step_s": step_s, "source": source, "collectives": times, "bytes": size}
+        rows[name] = {"step_s": step_s, "collectives": times, "bytes": size}
         for place, link in LINKS.items():
             total = step_s + _collectives_s(times, size, **link)
             rows[name][place] = {"step_s": total, "efficiency": round(step_s / total, 3)}
@@ -63,8 +55,8 @@ def main() -> None:
     for path in sorted((HERE.parent / "results").glob("scale_*.json")):
         one, *others = json.loads(path.read_text())["result"]["rows"]
         here[path.stem] = [_beside(row, one, fit[row["devices"]]) for row in others]
-    result = {"command": "python scaling_model.py", "fitted here": fit, "assumed": LINKS, "learners": rows,
-              "strong scaling here": here}
+    result = {"command": "python scaling_model.py", "device": measured["device"], "fitted here": fit, "assumed": LINKS,
+              "learners": rows, "strong scaling here": here}
     Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
 
 
