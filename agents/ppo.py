@@ -191,13 +191,16 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         whole = policy.sequences(whole)._replace(carry=trajectory.carry) if recurrent else policy.steps(whole)
 
         def weigh(index: Array) -> tuple[Array, Array]:
-            weight, advantage = policy.weights(whole.weight[index] > 0, axis_name), whole.advantage[index]
-            return weight, policy.standardized(advantage, weight, axis_name) if config.normalize_advantage else advantage
+            """Weights and advantages of a minibatch."""
+            weight, gains = policy.weights(whole.weight[index] > 0, axis_name), whole.advantage[index]
+            if config.normalize_advantage:
+                gains = policy.standardized(gains, weight, axis_name)
+            return weight, gains
 
         def minibatch(carry: tuple[PyTree, PyTree, Array], xs: tuple[Array, Array, Array]) -> tuple[tuple, tuple[Mean, Array]]:
             params, opt, going = carry
-            index, weight, advantage = xs
-            part = jax.tree.map(lambda x: x[index], whole)._replace(weight=weight, advantage=advantage)
+            index, weight, gains = xs
+            part = jax.tree.map(lambda x: x[index], whole)._replace(weight=weight, advantage=gains)
             grads, said = optim.gradients(loss_fn, params, part, key, config.optim)
             grads = parallel.mean_over(grads, axis_name)
             updates, new_opt = tx.update(grads, opt, params)
@@ -214,7 +217,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         passes = jnp.arange(config.num_epochs)  # each has an order of its own
         index = jax.vmap(lambda epoch: shuffled_index(key, epoch, jnp.arange(size), size))(passes)
         index = index.reshape(config.num_epochs * config.num_minibatches, -1)
-        parts = index, *jax.vmap(weigh)(index)  # of all minibatches before the first: over shards three reductions in all
+        parts = index, *jax.vmap(weigh)(index)  # of all minibatches before the first: over shards as many reductions as of one
         (params, opt, _), (said, going) = jax.lax.scan(minibatch, (state.params, state.opt, jnp.ones((), bool)), parts)
         metrics = policy.named(METRICS, said) | ({} if config.target_kl is None else {"skipped_updates": Mean.of(~going)})
         metrics["explained_variance"] = policy.explained_variance(played.value, target, batch.weight, axis_name)

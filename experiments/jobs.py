@@ -20,7 +20,7 @@ from jaxdl import data as datasets
 from jaxdl.config import to_dict
 from jaxdl.errors import UserError
 from jaxdl.sources.episodes import renewed
-from jaxdl.types import Actor, DataSpec, Examples, Key, PyTree, Run, RunState
+from jaxdl.types import Actor, DataSpec, Env, Examples, Key, PyTree, Run, RunState
 
 _JUDGED = 10_000  # samples that are compared with test images, where there are as many of those
 _AT_ONCE = 1_000  # of them drawn in one call
@@ -69,15 +69,16 @@ def _agent(settings: Settings) -> Job:
         raise UserError(f"a population of {len(of_each)} (num_seeds, sweep) needs an environment in JAX, and {config.env_id} "
                         f"runs {where}; train its members one after the other")
 
-    env = functools.cache(lambda: envs.make_device(config.env_id, config.env, config.num_envs))
+    def make_env() -> Env:
+        return envs.make_device(config.env_id, config.env, config.num_envs)
 
-    def make_run(c: Any, **axis: Any) -> Run:
-        return module.make_run(c, env=env(), **axis)
+    def make_run(c: Any, env: Env | None = None, **axis: Any) -> Run:
+        return module.make_run(c, env=make_env() if env is None else env, **axis)
 
     def driver(written_by: int | None = None) -> drive.Driver:
         if backend == "device":
-            return drive.device(make_run, configs, None, seeds, quick=train.quick_compile, devices=train.devices,
-                                written_by=written_by)
+            return drive.device(functools.partial(make_run, env=make_env()), configs, None, seeds, quick=train.quick_compile,
+                                devices=train.devices, written_by=written_by)
         parallel.check_share("num_envs", config.num_envs, processes.count())
         venv = envs.make_host(config.env_id, config.num_envs // processes.count(), config.vectorization, config.env)
         return host.host(lambda c, **axis: module.make_host_run(c, spec, **axis), config, venv, train.seed,

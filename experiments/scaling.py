@@ -129,7 +129,7 @@ def _measure(settings: Settings, devices: int, seconds: float) -> dict[str, Any]
             ones.append(took)
         step_s = statistics.median(steps)
         shared = devices > 1 and driver.program is not None
-        found = collectives.of(driver.program.as_text(), driver.in_program) if shared else []
+        found = collectives.of(driver.program.as_text(), driver.loop) if shared else []
         return {
             "devices": devices, "step_s": step_s, "spread": max(steps) / min(steps),
             "per_s": driver.stride * _batch(settings) / step_s, "unit": _unit(settings),

@@ -7,8 +7,9 @@ iwae_1 is the ELBO, and the bound rises with K. Draws are mean + exp(log_var / 2
 layers q(z_1, z_2|x) = q(z_1|x) q(z_2|z_1) and p(x, z_1, z_2) = p(z_2) p(z_1|z_2) p(x|z_1), each a Gaussian given by a network.
 Of the ELBO two terms may be changed: beta weighs the KL (Higgins et al. 2017), and free bits leave the KL of each latent
 number unpunished below a level, as the mean over the batch (Kingma et al. 2016, eq. 15, with groups of one).
-The gradient of iwae_K goes through all of it, or for the encoder through the draws alone, which has the same mean and less
-noise (Tucker et al., "Doubly reparameterized gradient estimators for Monte Carlo objectives", 2019).
+The gradient of iwae_K goes through all of it, or for the encoder through the draws alone, weighed by the square of each draw's
+share of the weights, which has the same mean and less noise (Tucker et al., "Doubly reparameterized gradient estimators for
+Monte Carlo objectives", 2019; here of both layers' draws together).
 
 How this differs from the papers: the KL of the ELBO is in closed form where there is one (one layer, the top one of two), and
 Burda et al. take samples throughout. Everything is in nats per image.
@@ -62,7 +63,7 @@ class Config(dataset.Config):
     """Variance of every pixel in units of their range squared (gaussian); an output of the decoder if not given."""
     objective: Literal["elbo", "iwae"] = "elbo"
     """The bound that is maximized: the ELBO, as the mean over samples, or the importance-weighted bound."""
-    estimator: Literal["pathwise", "doubly_reparameterized"] = "pathwise"
+    estimator: Literal["reparameterized", "doubly_reparameterized"] = "reparameterized"
     """How the gradient goes to the encoder (iwae): through all, or with less noise (Tucker et al. 2019)."""
     num_samples: int = 1
     """Samples of the latent an image and update, K."""
@@ -74,6 +75,9 @@ class Config(dataset.Config):
     """The optimizer."""
 
 
+Gaussian = tuple[Array, Array]  # mean and log-variance [..., B, Z]
+
+
 class State(NamedTuple):
     """State of the learner."""
 
@@ -81,15 +85,12 @@ class State(NamedTuple):
     opt: PyTree
 
 
-Gaussian = tuple[Array, Array]  # mean and log-variance [..., B, Z]
-
-
 class Draws(NamedTuple):
     """K samples of the latents of B images, and what the bounds need of them."""
 
     log_px: Array  # [K, B] log p(x|z)
     log_w: Array  # [K, B] log p(x, z) - log q(z|x)
-    kl: list[Array]  # of each layer [K, B, Z] or [1, B, Z]: log q - log p of each number, or its expectation
+    kl: list[Array]  # of each layer, the top one first, [K, B, Z] or [1, B, Z]: log q - log p of each number, or its mean
 
 
 class Network(linen.Module):
@@ -116,17 +117,17 @@ class Network(linen.Module):
             self.second_decoder = nn.MLP(c.second_hidden_sizes[::-1], activation=act)
             self.prior = nn.GaussianHead(c.latent_size)
 
-    def encode(self, x: Array, y: Array | None) -> tuple[Array, Array]:
+    def encode(self, x: Array, y: Array | None) -> Gaussian:
         """q(z|x) of [B, D]: mean and log-variance [B, Z]."""
         if self.config.network == "conv":
             x = self.down(x.reshape(-1, *self.shape)).reshape(len(x), -1)
         return self.posterior(self.encoder(_with_class(x, y)))
 
-    def second_encode(self, z: Array, y: Array | None) -> tuple[Array, Array]:
+    def second_encode(self, z: Array, y: Array | None) -> Gaussian:
         """q(z_2|z_1): [..., B, Z] -> mean and log-variance [..., B, Z_2]."""
         return self.second_posterior(self.second_encoder(_with_class(z, y)))
 
-    def second_decode(self, z: Array, y: Array | None) -> tuple[Array, Array]:
+    def second_decode(self, z: Array, y: Array | None) -> Gaussian:
         """p(z_1|z_2): [..., B, Z_2] -> mean and log-variance [..., B, Z]."""
         return self.prior(self.second_decoder(_with_class(z, y)))
 
@@ -165,7 +166,7 @@ def validate(config: Config) -> None:
     if config.objective == "iwae" and (config.beta != 1 or config.free_bits != 0):
         raise UserError(f"beta={config.beta} and free_bits={config.free_bits} change the KL, which objective=iwae does not "
                         "have; use objective=elbo")
-    if config.estimator != "pathwise" and config.objective != "iwae":
+    if config.estimator == "doubly_reparameterized" and config.objective != "iwae":
         raise UserError(f"estimator={config.estimator} is of objective=iwae, and objective is {config.objective}")
     if config.variance is not None and config.likelihood != "gaussian":
         raise UserError(f"variance={config.variance} is of likelihood=gaussian, and likelihood is {config.likelihood}")

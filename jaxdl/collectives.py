@@ -21,11 +21,11 @@ class Collective(NamedTuple):
     times: int  # in a step
 
 
-def of(text: str, steps: int = 1) -> list[Collective]:
+def of(text: str, loop: int = 1) -> list[Collective]:
     """The collectives of a step of a compiled program (`compiled.as_text()`), the largest first.
 
-    The program has so many `steps` where each loop whose length is not known is gone through once; what comes less often than
-    once in a step is left out.
+    A loop whose length is not known counts once. Above 1, `loop` is that of `Driver.loop`: the program has so many steps and
+    one more, and what comes less often than every other step is left out.
     """
     here: dict[str, list[tuple[str, int]]] = {}
     calls: dict[str, list[tuple[str, int]]] = {}
@@ -52,5 +52,6 @@ def of(text: str, steps: int = 1) -> list[Collective]:
             go(called, times * trips)
 
     go(entry, 1)
-    found = sorted(total.items(), key=lambda x: -x[0][1])
-    return [Collective(*kind, times // steps) for kind, times in found if times >= steps]
+    steps = loop + 1 if loop > 1 else 1
+    found = [Collective(*kind, round(times / steps)) for kind, times in sorted(total.items(), key=lambda x: -x[0][1])]
+    return [collective for collective in found if collective.times]

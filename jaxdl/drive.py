@@ -29,9 +29,10 @@ TRAIN_OPTIONS = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensiv
                  "xla_cpu_parallel_codegen_split_count": _CORES, "xla_cpu_prefer_vector_width": 512}
 _OLDER_EMITTERS = {} if jax.__version_info__ >= (0, 11) else {"xla_cpu_use_fusion_emitters": False}  # gone with jaxlib 0.11
 QUICK_OPTIONS = TRAIN_OPTIONS | _OLDER_EMITTERS
-# On a GPU so much of `t` is a loop of known length (`run.advance`), and the program has the step twice. On an H200 a DQN's step
-# takes 75 us in place of 96, a VAE's 103 in place of 116 (`experiments/benchmarks/step_times.json`); PPO's is long anyway.
-TOGETHER = 64
+# On a GPU the steps that make so much of `t` are a loop of known length (`run.advance`), and the program has the step twice: on
+# an H200 a DQN's step takes 75 us in place of 96, a VAE's 103 in place of 116 (`experiments/benchmarks/step_times.json`). A
+# step that is many of the environments', as PPO's is, is long anyway and would take twice as long to compile.
+LOOP = 64
 START_OPTIONS = {"xla_backend_optimization_level": 0} | _OLDER_EMITTERS
 
 
@@ -53,7 +54,7 @@ class Driver(NamedTuple):
     members: int  # of the population; 1 is a single run, without the axis
     devices: int = 1  # that share it
     program: Any = None  # the compiled chunk; of environments on the host, what learns
-    in_program: int = 1  # steps that go through `program` where each loop of unknown length is gone through once
+    loop: int = 1  # steps in the loops of known length that a chunk is made of; what is left over is done one by one
 
 
 def compile_all(*programs: tuple[Callable, tuple, tuple[int, ...], dict]) -> list[Any]:
@@ -150,7 +151,7 @@ def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Seque
 
     def chunk(config, state, data, n):
         def member(config: Any, state: RunState) -> tuple[RunState, Report]:
-            return advance(run_of(config), state, data, n, together)
+            return advance(run_of(config), state, data, n, loop)
 
         if single:
             return member(config, state)
@@ -162,7 +163,7 @@ def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Seque
         return run_of(config).restart(state)
 
     run = run_of(configs[0])
-    together = max(1, TOGETHER // run.stride) if jax.default_backend() == "gpu" and not quick else 1
+    loop = max(1, LOOP // run.stride) if jax.default_backend() == "gpu" and not quick else 1
     member, state = spread.members, spread.state
     start = spread.over(start, (member, member, spread.data), state)
     chunk = spread.over(chunk, (member, state, spread.data, parallel.SAME), (state, member))
@@ -192,4 +193,4 @@ def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Seque
         start=lambda: start(config, seeds, data), chunk=run_chunk, snapshot=lambda s: s, restore=restore, like=written,
         params=lambda s: spread.local(run.params(s)), close=lambda: None, first_step=run.first_step, stride=run.stride,
         updates=run.updates, compile_s=time.perf_counter() - began, exact=run.restart is None, members=len(seeds),
-        devices=devices, program=chunk, in_program=together + 1 if together > 1 else 1)
+        devices=devices, program=chunk, loop=loop)

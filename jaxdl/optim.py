@@ -8,8 +8,8 @@ A schedule is a function of the share f of the planned updates (the horizon) tha
     constant 1    linear 1 + f (e - 1)    cosine e + (1 - e) (1 + cos(pi f)) / 2 (Loshchilov & Hutter 2017)
     exponential e^f    inverse_time 1 / (1 + f (1/e - 1))    step e^(floor(f * lr_steps) / lr_steps)
 
-The chain of transforms works on all parameters as one vector: on a CPU that is as fast as on a tree, compiles in half
-the time, and leaves a state of few arrays, each of which costs microseconds in a call from the host.
+The chain of transforms works on all parameters as one vector (Muon's on kernels as matrices): on a CPU that is as fast as on
+a tree, compiles in half the time, and leaves a state of few arrays, each of which costs microseconds in a call from the host.
 """
 
 from collections.abc import Callable
@@ -30,11 +30,11 @@ from jaxdl.types import Array, Key, Mean, PyTree
 
 @settings
 class Config:
-    """Settings of the optimizer. Decay and penalties are for kernels: parameters with two or more axes."""
+    """Settings of the optimizer. Decay and penalties are for kernels (`is_kernel`)."""
 
     optimizer: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "muon"] = "adam"
-    """Rule of the update; adamw decouples weight decay from the gradient (Loshchilov & Hutter 2019), muon makes the
-    singular values of kernels' updates equal (Jordan et al. 2024)."""
+    """Rule of the update; adamw decouples weight decay from the gradient (Loshchilov & Hutter 2019), muon brings
+    the singular values of kernels' updates near one another (Jordan et al. 2024)."""
     learning_rate: float = 1e-3
     """Size of a step (PyTorch's default for Adam)."""
     schedule: Literal["constant", "linear", "cosine", "exponential", "inverse_time", "step"] = "constant"
@@ -46,7 +46,7 @@ class Config:
     warmup_fraction: float | None = None
     """Share of the planned updates over which the learning rate rises linearly; of n updates, the first has 1 / n."""
     momentum: float = 0.9
-    """Decay of the velocity (momentum, nesterov, muon)."""
+    """Decay of the velocity (momentum, nesterov, muon; Jordan et al. have 0.95 for muon)."""
     beta1: float = 0.9
     """Decay of Adam's mean of gradients (Kingma & Ba 2015)."""
     beta2: float = 0.999
@@ -135,7 +135,8 @@ def make(config: Config, horizon: int) -> optax.GradientTransformation:
         "rmsprop": lambda: optax.scale_by_rms(config.rms_decay, config.eps, eps_in_sqrt=False),
         "adam": lambda: optax.scale_by_adam(config.beta1, config.beta2, config.eps),
         "adamw": lambda: optax.scale_by_adam(config.beta1, config.beta2, config.eps),
-        "muon": lambda: scale_by_muon(config.momentum, optax.scale_by_adam(config.beta1, config.beta2, config.eps)),
+        "muon": lambda: scale_by_muon(
+            config.momentum, optax.scale_by_adam(config.beta1, config.beta2, config.eps), is_kernel),
     }
     chain = []
     if config.max_grad_norm is not None:
@@ -176,8 +177,13 @@ def _on_matrices(tx: optax.GradientTransformation) -> optax.GradientTransformati
     return optax.GradientTransformation(tx.init, lambda grads, state, params: tx.update(grads, state, _kernels(params)))
 
 
+def is_kernel(path: tuple, leaf: Array) -> bool:
+    """Whether a parameter maps inputs to outputs: of two or more axes, and no bias or scale of layers that are stacked."""
+    return leaf.ndim > 1 and not str(getattr(path[-1], "key", "") if path else "").endswith(("bias", "scale"))
+
+
 def _kernels(params: PyTree) -> PyTree:
-    return jax.tree.map(lambda p: p if p.ndim > 1 else jnp.zeros_like(p), params)
+    return jax.tree_util.tree_map_with_path(lambda path, p: p if is_kernel(path, p) else jnp.zeros_like(p), params)
 
 
 def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: PyTree, key: Key, config: Config

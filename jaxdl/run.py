@@ -163,10 +163,10 @@ class Report:
         return {name: Mean(self.totals[..., 2 * i], self.totals[..., 2 * i + 1]) for i, name in enumerate(self.names)}
 
 
-def advance(run: Run, state: RunState, data: PyTree, n: Array, together: int = 1) -> tuple[RunState, Report]:
+def advance(run: Run, state: RunState, data: PyTree, n: Array, loop: int = 1) -> tuple[RunState, Report]:
     """`n` steps, a traced number: one program serves chunks of every length.
 
-    `together` steps at a time are a loop of known length, before which and not at each step a GPU waits for the host.
+    `loop` steps at a time are a loop of known length: before it, and not before each step, a GPU waits for the host.
     """
     step = jax.jit(run.step)  # traced once, for its shapes and for the loop
 
@@ -176,7 +176,7 @@ def advance(run: Run, state: RunState, data: PyTree, n: Array, together: int = 1
         return state, report.add(metrics, state.t)
 
     carry = (state, Report.empty(jax.eval_shape(step, state, data)[1]))
-    if together > 1:
-        carry = jax.lax.fori_loop(0, n // together, lambda _, c: jax.lax.fori_loop(0, together, body, c), carry)
-        n = n % together
+    if loop > 1:
+        carry = jax.lax.fori_loop(0, n // loop, lambda _, c: jax.lax.fori_loop(0, loop, body, c), carry)
+        n = n % loop
     return jax.lax.fori_loop(0, n, body, carry)

@@ -154,7 +154,9 @@ def fit(
           progress(last, step, enabled=show_progress if first else None) as bar):
         while step < last and ended == "finished":
             target = min([last, *(_next_multiple(step, e) for e in every.values() if e)])
-            n = min(pace, math.ceil((target - step) / driver.stride), (last - step) // driver.stride)
+            n = min(math.ceil((target - step) / driver.stride), (last - step) // driver.stride)
+            if pace < n:  # whole loops, so that which steps are in one does not depend on the pace
+                n = min(n, max(1, pace // driver.loop) * driver.loop)
             start = time.perf_counter()
             with shelf.named():
                 state, news = driver.chunk(state, n)

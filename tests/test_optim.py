@@ -95,26 +95,29 @@ def test_schedules_are_their_formulas_and_hold_their_end(name):
     np.testing.assert_allclose(rates, 2 * np.array([first, quarter, half, end, end, end]), rtol=1e-5)
 
 
-def test_muon_orthogonalizes_each_kernel_whatever_it_is_stacked_with():
-    shapes = {"in": (12, 5), "out": (5, 12), "square": (5, 5), "conv": (2, 2, 3, 5), "bias": (5,), "scalar": ()}
+def test_muon_orthogonalizes_each_matrix_whatever_it_is_stacked_with():
+    shapes = {"in": (12, 5), "out": (5, 12), "square": (5, 5), "taps": (2, 2, 3, 5), "layers": (3, 2, 5, 3)}
     keys = jax.random.split(jax.random.key(0), len(shapes))
-    params = {name: jax.random.normal(key, shape) for key, (name, shape) in zip(keys, shapes.items(), strict=True)}
+    params = {name: {"kernel": jax.random.normal(key, shape)} for key, (name, shape) in zip(keys, shapes.items(), strict=True)}
+    params["layers"] |= {"bias": jnp.arange(9.0).reshape(3, 3) - 4.5, "noise_scale": jnp.ones((3, 5))}
+    params["in"] |= {"bias": -jnp.arange(1.0, 6.0), "scalar": jnp.ones(())}
     tx = optim.make(Config(optimizer="muon", learning_rate=1.0, momentum=0.5), 1)
     state = tx.init(params)
     updates, _ = tx.update(params, state, params)
-    for name, shape in shapes.items():
-        alone, _ = tx.update({name: params[name]}, tx.init({name: params[name]}), {name: params[name]})
-        np.testing.assert_allclose(updates[name], alone[name], rtol=1e-4, atol=1e-5)
-        if len(shape) < 2:
-            np.testing.assert_allclose(updates[name], -np.sign(params[name]), rtol=1e-5)  # Adam's first step
-            continue
-        kernel, update = (np.reshape(x[name], (-1, shape[-1])) for x in (params, updates))
-        u, before, vt = np.linalg.svd(kernel, full_matrices=False)
-        after = -u.T @ update @ vt.T / (0.2 * math.sqrt(max(kernel.shape)))
-        np.testing.assert_allclose(after, np.diag(np.diag(after)), atol=0.01)  # the same singular vectors
-        assert before.max() / before.min() > 1.5
-        assert 0.6 < np.diag(after).min() < np.diag(after).max() < 1.3  # where optax's five steps leave them
-    assert sorted(x.shape for x in jax.tree.leaves(state) if x.ndim == 3) == [(1, 5, 5), (3, 5, 12)]
+    sizes = sorted(x.shape for x in jax.tree.leaves(state) if x.ndim == 3)
+    assert sizes == [(1, 5, 5), (2, 5, 12), (10, 3, 5)]
+    for name, layer in params.items():
+        for part in layer.keys() - {"kernel"}:  # Adam's first step
+            np.testing.assert_allclose(updates[name][part], -np.sign(layer[part]), rtol=1e-5)
+        kernels, steps = (np.reshape(x[name]["kernel"], (-1, *shapes[name][-2:])) for x in (params, updates))
+        for kernel, step in zip(kernels, steps, strict=True):
+            alone, _ = tx.update({"kernel": kernel}, tx.init({"kernel": kernel}), {"kernel": kernel})
+            np.testing.assert_allclose(step, alone["kernel"], rtol=1e-4, atol=1e-5)
+            u, before, vt = np.linalg.svd(kernel, full_matrices=False)
+            after = -u.T @ step @ vt.T / (0.2 * math.sqrt(max(kernel.shape)))
+            np.testing.assert_allclose(after, np.diag(np.diag(after)), atol=0.01)  # the same singular vectors
+            assert before.max() / before.min() > 1.2
+            assert 0.6 < np.diag(after).min() < np.diag(after).max() < 1.3  # where optax's five steps leave them
 
 
 @pytest.mark.parametrize(("name", "oracle"), [
@@ -171,9 +174,12 @@ def test_penalties_are_gradients_of_norms_of_kernels():
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_weight_decay_is_decoupled_and_spares_biases(name):
     tx = optim.make(Config(optimizer=name, learning_rate=0.1, weight_decay=0.5), 1)
-    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, PARAMS), tx.init(PARAMS), PARAMS)
+    params = {"layers": {"kernel": jnp.ones((3, 2, 2)), "bias": jnp.ones((3, 2))}} | PARAMS
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
     np.testing.assert_allclose(updates["kernel"], -0.1 * 0.5 * PARAMS["kernel"])
+    assert updates["layers"]["kernel"].all()
     assert not updates["bias"].any()
+    assert not updates["layers"]["bias"].any()
 
 
 EVERYTHING = {"learning_rate": 0.01, "schedule": "cosine", "final_fraction": 0.1, "warmup_fraction": 0.2,
@@ -196,7 +202,7 @@ def test_a_population_is_one_trace_and_each_member_is_the_single_run(name):
         return jax.lax.fori_loop(0, 8, body, (PARAMS, tx.init(PARAMS)))[0]
 
     def member(k):
-        decay = 0.1 * k if name == "adamw" else None
+        decay = 0.1 * k if name in ("adamw", "muon") else None
         scaled = {f: v * (1 + k) for f, v in EVERYTHING.items() if isinstance(v, float) and f != "warmup_fraction"}
         return leaves_as_arrays(Config(name, **EVERYTHING | scaled, momentum=0.5 + 0.1 * k, beta1=0.6 + 0.1 * k,
                                        beta2=0.9 + 0.02 * k, eps=1e-4 * (1 + k), weight_decay=decay))

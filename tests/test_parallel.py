@@ -98,9 +98,12 @@ def rainbow_learner(optim, axis_name):
                        normalize_obs=True)
 
 
-def vae_learner(optim, axis_name):
-    config = vae.Config(latent_size=2, hidden_sizes=(5,), batch_size=B, total_steps=10, optim=optim)
-    return vae.make(config, DataSpec("small", 100, (3, 3, 1)), axis_name).learner
+def vae_learner(**settings):
+    def learner(optim, axis_name):
+        config = vae.Config(latent_size=2, hidden_sizes=(5,), batch_size=B, total_steps=10, optim=optim, **settings)
+        return vae.make(config, DataSpec("small", 100, (3, 3, 1)), axis_name).learner
+
+    return learner
 
 
 def pixelcnn_learner(optim, axis_name):
@@ -183,7 +186,10 @@ CASES = {
                          trajectory(list(np.float32(np.random.default_rng(1).normal(size=(2, B, 4)))))),
     "reinforce": Case(policy_learner(reinforce), trajectory()),
     "reinforce, left out": Case(policy_learner(reinforce, baseline="leave_one_out", episodes="complete"), trajectory()),
-    "vae": Case(vae_learner, images(3, 3, 1), "shards"),
+    "vae": Case(vae_learner(), images(3, 3, 1), "shards"),
+    "vae, importance-weighted": Case(
+        vae_learner(objective="iwae", num_samples=3, estimator="doubly_reparameterized", second_latent_size=2,
+                    second_hidden_sizes=(4,)), images(3, 3, 1), "shards"),
     "pixelcnn": Case(pixelcnn_learner, images(3, 3, 1)),
     "pixelrnn": Case(pixelrnn_learner, images(3, 3, 1)),
     "vqvae": Case(vqvae_learner, images(4, 4, 1), "later", 0.01),  # dead codes begin anew
@@ -362,7 +368,7 @@ def ppo_run():
 
 def vae_run():
     data = jax.random.randint(jax.random.key(0), (20, 3, 3, 1), 0, 256).astype(jnp.uint8)
-    return dataset.run_of(vae_learner(OptimConfig(), AXIS), 40, 8, AXIS, shards=2), Examples(data)
+    return dataset.run_of(vae_learner()(OptimConfig(), AXIS), 40, 8, AXIS, shards=2), Examples(data)
 
 
 @pytest.fixture(scope="module", params=[dqn_run, ppo_run, vae_run], ids=["dqn", "ppo", "vae"])

@@ -370,6 +370,22 @@ def test_weights_make_the_mean_that_of_what_is_valid():
     assert not policy.weights(jnp.zeros((2, 2), bool), None).any()
 
 
+def test_several_minibatches_over_shards_are_each_weighed_by_itself():
+    rng = np.random.default_rng(2)
+    x, valid = np.float32(rng.normal(size=(2, 3, 8))), rng.random((2, 3, 8)) < 0.6  # shards, minibatches, rows
+
+    def weigh(x, valid):
+        weight = policy.weights(valid, "shards")
+        return weight, policy.standardized(x, weight, "shards")
+
+    weight, standard = jax.vmap(jax.vmap(weigh), axis_name="shards")(jnp.array(x), jnp.array(valid))
+    for k in range(3):
+        of_one, part = valid[:, k], x[:, k]
+        np.testing.assert_allclose(weight[:, k], of_one / of_one.mean(), rtol=1e-6)
+        expected = (part[of_one] - part[of_one].mean()) / part[of_one].std()
+        np.testing.assert_allclose(np.asarray(standard[:, k])[of_one], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_weighted_numbers_by_hand():
     weight = policy.weights(jnp.array(VALID), None)
     standard, explained = by_hand()

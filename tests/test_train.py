@@ -88,17 +88,36 @@ def test_a_run_is_traced_once_whatever_its_chunks():
 
 
 def test_steps_in_loops_of_known_length_are_the_steps_one_by_one():
-    """As a GPU has them."""
+    """As a GPU has them, and wherever a chunk is cut."""
     run, examples = vae.make_run(VAE, SPEC), Examples.of(DIGITS)
-    state = run.init(jax.random.key(0), examples)
-    go = jax.jit(lambda together, n: advance(run, state, examples, n, together), static_argnums=0,
+    start = run.init(jax.random.key(0), examples)
+    go = jax.jit(lambda state, n, loop: advance(run, state, examples, n, loop), static_argnums=2,
                  compiler_options=drive.START_OPTIONS)
-    for n in (3, 4, 11):
-        alone, grouped = go(1, n), go(4, n)
-        assert int(grouped[0].t) == n
-        same_bits((alone[0].source, alone[0].key), (grouped[0].source, grouped[0].key))
-        for a, b in zip(*(jax.tree.leaves((state.learner, report)) for state, report in (alone, grouped)), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    whole, report = go(start, 11, 4)
+    assert int(whole.t) == 11
+    for cuts in ((3, 8), (4, 7), (1, 4, 6)):
+        state = start
+        for n in cuts:
+            state, _ = go(state, n, 4)
+        same_bits(state, whole)
+    alone, said = go(start, 11, 1)
+    same_bits((alone.source, alone.key), (whole.source, whole.key))
+    for a, b in zip(jax.tree.leaves((alone.learner, said)), jax.tree.leaves((whole.learner, report)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_chunks_are_whole_loops_up_to_the_next_target(drivers):
+    driver, taken = drivers["vae"]._replace(loop=4), []
+
+    def chunk(state, n):
+        taken.append(n)
+        return driver.chunk(state, n)
+
+    train.fit(driver._replace(chunk=chunk), train.Config(log_every=30, checkpoint_every=60), 60)
+    assert sum(taken) == 60
+    ends = np.cumsum(taken)
+    assert all(n % 4 == 0 or end % 30 == 0 for n, end in zip(taken, ends, strict=True))
+    assert taken[0] == 4
 
 
 def test_metrics_do_not_depend_on_where_chunks_end(drivers):

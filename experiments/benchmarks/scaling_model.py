@@ -43,7 +43,7 @@ def main() -> None:
         step_s = measured["learners"][name]["step_s"]
         settings, *_ = parse_train(command.split())
         driver = jobs.open_job(scaling._with_devices(settings, 8, weak=True)).driver()
-        found = collectives.of(driver.program.as_text())
+        found = collectives.of(driver.program.as_text(), driver.loop)
         driver.close()
         times, size = sum(c.times for c in found), sum(c.times * c.bytes for c in found)
         rows[name] = {"step_s": step_s, "collectives": times, "bytes": size}
