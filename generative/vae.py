@@ -202,10 +202,10 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     def latents(params: PyTree, y: Array | None, posterior: Gaussian, noise: list[Array]
                 ) -> tuple[list[Array], list[Gaussian]]:
         """The sample of each layer [K, B, Z] that its noise makes, and the Gaussian it is drawn from."""
-        q, z = [posterior], [_shifted(*posterior, noise[0])]
+        q, z = [posterior], [distributions.gaussian_of_noise(noise[0], *posterior)]
         if two_layers:
             q.append(apply("second_encode", params, z[0], y))
-            z.append(_shifted(*q[1], noise[1]))
+            z.append(distributions.gaussian_of_noise(noise[1], *q[1]))
         return z, q
 
     def weigh(params: PyTree, x: Array, y: Array | None, z: list[Array], q: list[Gaussian], noise: list[Array]) -> Draws:
@@ -343,10 +343,6 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
 def log_mean_exp(log_w: Array) -> Array:
     """Log of the mean over the first axis: [K, ...] -> [...]."""
     return jax.nn.logsumexp(log_w, 0) - math.log(len(log_w))
-
-
-def _shifted(mean: Array, log_var: Array, noise: Array) -> Array:
-    return mean + jnp.exp(0.5 * log_var) * noise
 
 
 def _kl_standard_normal(mean: Array, log_var: Array) -> Array:

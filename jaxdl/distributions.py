@@ -16,7 +16,12 @@ _LOG_2PI = math.log(2 * math.pi)
 
 def gaussian_sample(key: Key, mean: Array, log_var: Array) -> Array:
     """A draw of N(mean, exp(log_var)), differentiable in both (Kingma & Welling 2014): [...] -> [...]."""
-    return mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape, mean.dtype)
+    return gaussian_of_noise(jax.random.normal(key, mean.shape, mean.dtype), mean, log_var)
+
+
+def gaussian_of_noise(noise: Array, mean: Array, log_var: Array) -> Array:
+    """The draw of N(mean, exp(log_var)) that a standard normal draw makes: [...] -> [...]."""
+    return mean + jnp.exp(0.5 * log_var) * noise
 
 
 def gaussian_log_prob(x: Array, mean: Array, log_var: Array) -> Array:
