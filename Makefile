@@ -35,7 +35,9 @@ test-slow: $(VENV)/.test
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
-	$(BIN)/lint-imports --no-cache
+	@# the contract is of the package as it is installed: the four folders as one
+	@rm -rf $(VENV)/contract && mkdir -p $(VENV)/contract && cp -r jaxdl $(VENV)/contract/ && cp -r agents generative experiments $(VENV)/contract/jaxdl/
+	cd $(VENV)/contract && ../bin/lint-imports --no-cache ../../pyproject.toml
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

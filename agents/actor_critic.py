@@ -25,16 +25,20 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdl import config as configs
-from jaxdl import envs, losses, optim, parallel, policy, returns
-from jaxdl.config import require, require_positive, require_unit
-from jaxdl.envs import settings as env_settings
-from jaxdl.moments import Moments
+from jaxdl import optim
+from jaxdl.core import axis
+from jaxdl.core import config as configs
+from jaxdl.core.config import require, require_positive, require_unit
+from jaxdl.core.run import compose
+from jaxdl.core.types import Array, Aux, Key, Learner, PyTree, Run
+from jaxdl.ops import losses
+from jaxdl.ops.running_stats import Moments
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.policy import Config as PolicyConfig
-from jaxdl.run import compose, compose_host
-from jaxdl.sources import rollout
-from jaxdl.types import Agent, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, PyTree, Run, Trajectory
+from jaxdl.rl import envs, policy, returns, rollout
+from jaxdl.rl.envs import config as env_settings
+from jaxdl.rl.host_run import compose_host
+from jaxdl.rl.policy import Config as PolicyConfig
+from jaxdl.rl.types import Agent, Env, EnvSpec, HostRun, Trajectory
 
 
 @configs.config
@@ -152,7 +156,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         part = Part(batch.obs, trajectory.first, trajectory.choice.action, advantage, target, batch.weight, None)
         part = policy.sequences(part)._replace(carry=trajectory.carry)
         grads, said = optim.gradients(loss_fn, state.params, part, key, config.optim)
-        updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
+        updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
         metrics = policy.named(("loss", "policy_loss", "value_loss", "entropy"), said)
         metrics["explained_variance"] = policy.explained_variance(played.value, target, batch.weight, axis_name)
@@ -183,6 +187,6 @@ def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, s
 
 
 def _source(config: Config, axis_name: str | None, shards: int) -> rollout.Settings:
-    config = parallel.share(config, shards)
+    config = axis.share(config, shards)
     return rollout.Settings(config.num_envs, config.rollout_steps, config.gamma, config.clip_reward, config.normalize_reward,
                             axis_name=axis_name, shards=shards)

@@ -31,16 +31,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
-from jaxdl import config as configs
-from jaxdl import distributions, envs, losses, nn, optim, parallel
-from jaxdl.config import require, require_positive, require_unit
-from jaxdl.envs import settings as env_settings
-from jaxdl.errors import UserError
-from jaxdl.moments import Moments
+from jaxdl import nn, optim
+from jaxdl.core import axis
+from jaxdl.core import config as configs
+from jaxdl.core.config import require, require_positive, require_unit
+from jaxdl.core.errors import UserError
+from jaxdl.core.run import compose
+from jaxdl.core.types import Array, Aux, Key, Learner, Mean, PyTree, Run
+from jaxdl.ops import distributions, losses
+from jaxdl.ops.running_stats import Moments
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.run import compose, compose_host
-from jaxdl.sources import replay
-from jaxdl.types import Actor, Agent, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, Mean, PyTree, Run, Transition
+from jaxdl.rl import envs, replay
+from jaxdl.rl.envs import config as env_settings
+from jaxdl.rl.host_run import compose_host
+from jaxdl.rl.types import Actor, Agent, Env, EnvSpec, HostRun, Transition
 
 
 @configs.config
@@ -313,7 +317,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         grads, (metrics, error) = optim.gradients(
             lambda params, batch, key: loss_fn(params, state.target, batch, key), state.params, batch, key,
             config.optim)
-        updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
+        updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
         since = state.since_target + stride
         due = since >= interval
@@ -395,7 +399,7 @@ def first_step(config: Config) -> int:
 
 
 def _source(config: Config, shards: int = 1) -> replay.Settings:
-    config = parallel.share(config, shards)
+    config = axis.share(config, shards)
     names = ("num_envs", "buffer_size", "batch_size", "train_freq", "gradient_steps", "learning_starts", "n_steps", "gamma",
              "clip_reward")
     priorities = (config.priority_exponent, lambda t: beta(config, t)) if config.prioritized else None

@@ -24,18 +24,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdl import config as configs
-from jaxdl import envs, losses, optim, parallel, policy, returns
-from jaxdl.config import require, require_positive, require_unit
-from jaxdl.envs import settings as env_settings
-from jaxdl.errors import UserError
-from jaxdl.moments import Moments
+from jaxdl import optim
+from jaxdl.core import axis
+from jaxdl.core import config as configs
+from jaxdl.core.config import require, require_positive, require_unit
+from jaxdl.core.errors import UserError
+from jaxdl.core.run import compose
+from jaxdl.core.types import Array, Aux, Key, Learner, Mean, PyTree, Run
+from jaxdl.data.shuffle import shuffled_index
+from jaxdl.ops import losses
+from jaxdl.ops.running_stats import Moments
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.policy import Config as PolicyConfig
-from jaxdl.run import compose, compose_host
-from jaxdl.sources import rollout
-from jaxdl.sources.dataset import shuffled_index
-from jaxdl.types import Agent, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, Mean, PyTree, Run, Trajectory
+from jaxdl.rl import envs, policy, returns, rollout
+from jaxdl.rl.envs import config as env_settings
+from jaxdl.rl.host_run import compose_host
+from jaxdl.rl.policy import Config as PolicyConfig
+from jaxdl.rl.types import Agent, Env, EnvSpec, HostRun, Trajectory
 
 
 @configs.config
@@ -203,11 +207,11 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
             weight, gains = weigh(index) if weighed is None else weighed
             part = jax.tree.map(lambda x: x[index], whole)._replace(weight=weight, advantage=gains)
             grads, said = optim.gradients(loss_fn, params, part, key, config.optim)
-            grads = parallel.mean_over(grads, axis_name)
+            grads = axis.mean_over(grads, axis_name)
             updates, new_opt = tx.update(grads, opt, params)
             new = jax.tree.map(jnp.add, params, updates), new_opt
             if config.target_kl is not None:
-                moved = parallel.sum_over(Mean(said.total[0], said.count), axis_name)
+                moved = axis.sum_over(Mean(said.total[0], said.count), axis_name)
                 going = going & (moved.total <= 1.5 * config.target_kl * moved.count)
                 new = jax.tree.map(  # but the schedule of the learning rate goes on
                     lambda new, old: new if isinstance(new, optax.ScaleByScheduleState) else jnp.where(going, new, old),
@@ -250,6 +254,6 @@ def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, s
 
 
 def _source(config: Config, axis_name: str | None, shards: int) -> rollout.Settings:
-    config = parallel.share(config, shards)
+    config = axis.share(config, shards)
     return rollout.Settings(config.num_envs, config.rollout_steps, config.gamma, config.clip_reward, config.normalize_reward,
                             axis_name=axis_name, shards=shards)

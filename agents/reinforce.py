@@ -35,18 +35,22 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdl import config as configs
-from jaxdl import envs, losses, optim, parallel, policy
-from jaxdl import returns as returns_of
-from jaxdl.config import require, require_positive, require_unit
-from jaxdl.envs import settings as env_settings
-from jaxdl.errors import UserError
-from jaxdl.moments import Moments
+from jaxdl import optim
+from jaxdl.core import axis
+from jaxdl.core import config as configs
+from jaxdl.core.config import require, require_positive, require_unit
+from jaxdl.core.errors import UserError
+from jaxdl.core.run import compose
+from jaxdl.core.types import Array, Aux, Key, Learner, Mean, PyTree, Run
+from jaxdl.ops import losses
+from jaxdl.ops.running_stats import Moments
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.policy import Config as PolicyConfig
-from jaxdl.run import compose, compose_host
-from jaxdl.sources import rollout
-from jaxdl.types import Agent, Array, Aux, Env, EnvSpec, HostRun, Key, Learner, Mean, PyTree, Run, Trajectory
+from jaxdl.rl import envs, policy, rollout
+from jaxdl.rl import returns as returns_of
+from jaxdl.rl.envs import config as env_settings
+from jaxdl.rl.host_run import compose_host
+from jaxdl.rl.policy import Config as PolicyConfig
+from jaxdl.rl.types import Agent, Env, EnvSpec, HostRun, Trajectory
 
 
 @configs.config
@@ -197,7 +201,7 @@ def others_mean(value: Array, at: Episodic, first: Array, limit: int, *, leave_o
     counted = at.whole if by_age else at.whole & first
     sums = jnp.zeros(limit).at[index.reshape(-1)].add(jnp.where(counted, value, 0).reshape(-1), mode="drop")
     count = (at.whole & first).sum(dtype=jnp.float32)
-    sums, count = parallel.sum_over((sums, count), axis_name)
+    sums, count = axis.sum_over((sums, count), axis_name)
     total = sums.at[index].get(mode="fill", fill_value=0)
     return (total - value) / jnp.maximum(count - 1, 1) * (count > 1) if leave_out else total / jnp.maximum(count, 1)
 
@@ -260,15 +264,15 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         if at is None:
             advantage = advantage * weight
         else:  # a mean over episodes, not over steps
-            episodes = parallel.mean_over((whole & trajectory.first).mean(dtype=jnp.float32), axis_name)
+            episodes = axis.mean_over((whole & trajectory.first).mean(dtype=jnp.float32), axis_name)
             advantage = jnp.where(whole, advantage, 0) / jnp.maximum(episodes, 1e-8)
         part = Part(batch.obs, trajectory.first, trajectory.choice.action, advantage, to_go, weight, None)
         part = policy.sequences(part)._replace(carry=trajectory.carry)
         grads, said = optim.gradients(loss_fn, state.params, part, key, config.optim)
-        updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
+        updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
         params, average = jax.tree.map(jnp.add, state.params, updates), None
         if config.baseline == "constant":
-            new = parallel.sum_over(Mean.of(returns, whole), axis_name)
+            new = axis.sum_over(Mean.of(returns, whole), axis_name)
             average = jax.tree.map(lambda old, new: config.baseline_decay * old + new, state.average, new)
         metrics = policy.named(("policy_loss", "entropy", "value_loss")[: 2 + valued], said)
         if valued:
@@ -300,6 +304,6 @@ def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, s
 
 
 def _source(config: Config, spec: EnvSpec, axis_name: str | None, shards: int, fresh: bool) -> rollout.Settings:
-    config = parallel.share(config, shards)
+    config = axis.share(config, shards)
     return rollout.Settings(config.num_envs, rollout_steps(config, spec, fresh), config.gamma, config.clip_reward,
                             config.normalize_reward, fresh and complete(config), axis_name, shards)

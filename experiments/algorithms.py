@@ -5,7 +5,7 @@ import importlib
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
-from jaxdl.errors import UserError
+from jaxdl.core.errors import UserError
 
 
 class Algorithm(NamedTuple):
@@ -36,16 +36,19 @@ def replaced(config: Any, values: dict[str, Any]) -> Any:
 
 
 ALGORITHMS = {
-    "dqn": Algorithm("agents.dqn", "agent", "deep Q-learning with replay, and the parts of Rainbow as options"),
-    "reinforce": Algorithm("agents.reinforce", "agent", "the score-function estimator with a choice of baselines"),
-    "actor_critic": Algorithm("agents.actor_critic", "agent", "advantage actor-critic, n-step or GAE"),
-    "ppo": Algorithm("agents.ppo", "agent", "proximal policy optimization"),
-    "vae": Algorithm("generative.vae", "generative", "variational autoencoder; importance-weighted, two layers, conditional"),
-    "vqvae": Algorithm("generative.vqvae", "generative", "images as maps of codes out of a codebook"),
-    "autoencoder": Algorithm("generative.autoencoder", "generative", "autoencoder, plain or denoising"),
-    "pixelcnn": Algorithm("generative.pixelcnn", "generative", "images pixel by pixel: plain, gated, or PixelCNN++"),
-    "pixelrnn": Algorithm("generative.pixelrnn", "generative", "images pixel by pixel: Row LSTM, or Diagonal BiLSTM"),
-    "gan": Algorithm("generative.gan", "generative", "generative adversarial network, five objectives"),
+    "dqn": Algorithm("jaxdl.agents.dqn", "agent", "deep Q-learning with replay, and the parts of Rainbow as options"),
+    "reinforce": Algorithm("jaxdl.agents.reinforce", "agent", "the score-function estimator with a choice of baselines"),
+    "actor_critic": Algorithm("jaxdl.agents.actor_critic", "agent", "advantage actor-critic, n-step or GAE"),
+    "ppo": Algorithm("jaxdl.agents.ppo", "agent", "proximal policy optimization"),
+    "vae": Algorithm("jaxdl.generative.vae", "generative",
+                     "variational autoencoder; importance-weighted, two layers, conditional"),
+    "vqvae": Algorithm("jaxdl.generative.vqvae", "generative", "images as maps of codes out of a codebook"),
+    "autoencoder": Algorithm("jaxdl.generative.autoencoder", "generative", "autoencoder, plain or denoising"),
+    "pixelcnn": Algorithm("jaxdl.generative.pixel.pixelcnn", "generative",
+                          "images pixel by pixel: plain, gated, or PixelCNN++"),
+    "pixelrnn": Algorithm("jaxdl.generative.pixel.pixelrnn", "generative",
+                          "images pixel by pixel: Row LSTM, or Diagonal BiLSTM"),
+    "gan": Algorithm("jaxdl.generative.gan", "generative", "generative adversarial network, five objectives"),
 }
 
 PRESETS = {
@@ -90,6 +93,6 @@ def find(name: str) -> tuple[str, Algorithm, Preset | None]:
         return preset.algo, ALGORITHMS[preset.algo], preset
     if name in ALGORITHMS:
         return name, ALGORITHMS[name], None
-    from jaxdl.config import suggest
+    from jaxdl.core.config import suggest
 
     raise UserError(f"there is no algorithm or preset '{name}'{suggest(name, [*ALGORITHMS, *PRESETS])}")

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import tyro
 
-from jaxdl.errors import UserError
+from jaxdl.core.errors import UserError
 
 T = TypeVar("T")
 

@@ -36,20 +36,20 @@ commands:
 Every command takes --help, --json (one JSON object as the last line on stdout) and --debug (tracebacks).
 """
 COMMANDS = {
-    "train": "experiments.training",
-    "resume": "experiments.training",
-    "evaluate": "experiments.looking",
-    "sample": "experiments.sampling",
-    "complete": "experiments.sampling",
-    "encode": "experiments.codes",
-    "interpolate": "experiments.latents",
-    "traverse": "experiments.latents",
-    "arithmetic": "experiments.latents",
-    "transfer": "experiments.transfer",
-    "plot": "experiments.looking",
-    "export": "experiments.exporting",
-    "scale": "experiments.scaling",
-    "list": "experiments.looking",
+    "train": "jaxdl.experiments.commands.train",
+    "resume": "jaxdl.experiments.commands.train",
+    "evaluate": "jaxdl.experiments.commands.looking",
+    "sample": "jaxdl.experiments.commands.sample",
+    "complete": "jaxdl.experiments.commands.sample",
+    "encode": "jaxdl.experiments.commands.encode",
+    "interpolate": "jaxdl.experiments.commands.latents",
+    "traverse": "jaxdl.experiments.commands.latents",
+    "arithmetic": "jaxdl.experiments.commands.latents",
+    "transfer": "jaxdl.experiments.commands.transfer",
+    "plot": "jaxdl.experiments.commands.looking",
+    "export": "jaxdl.experiments.commands.export",
+    "scale": "jaxdl.experiments.commands.scale",
+    "list": "jaxdl.experiments.commands.looking",
 }
 
 
@@ -76,11 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     _set_up_jax()
     if "--distributed" in rest:
-        from experiments import supervising
+        from jaxdl.experiments import watch_child
 
-        if supervising.is_needed(argv):
-            return supervising.watch(argv)
-    from jaxdl.errors import JaxdlError, UserError
+        if watch_child.is_needed(argv):
+            return watch_child.watch(argv)
+    from jaxdl.core.errors import JaxdlError, UserError
 
     out = sys.stdout
     if as_json:

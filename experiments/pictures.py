@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxdl import files
-from jaxdl.errors import UserError
+from jaxdl.core import files
+from jaxdl.core.errors import UserError
 
 _GAP = 2  # pixels between neighbours
 _GREY = 96  # of the gaps: seen beside black and beside white

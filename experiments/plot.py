@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.algorithms import PRESETS
-from experiments.sweep import parse
-from jaxdl import files
-from jaxdl.errors import UserError
-from jaxdl.logging import read_metrics
-from jaxdl.statistics import bootstrap_interval, iqm
+from jaxdl.core import files
+from jaxdl.core.errors import UserError
+from jaxdl.experiments.algorithms import PRESETS
+from jaxdl.experiments.sweep import parse
+from jaxdl.metrics.seeds import bootstrap_interval, iqm
+from jaxdl.runtime.run_log import read_metrics
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _MAX_CONFIG_BYTES = 1 << 20

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from jaxdl.errors import UserError
+from jaxdl.core.errors import UserError
 
 
 def parse(sweep: Sequence[str]) -> dict[str, list[float]]:

@@ -18,7 +18,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxdl.types import Array, Key
+from jaxdl.core.types import Array, Key
 
 Objective = Literal["non_saturating", "minimax", "least_squares", "hinge", "wgan_gp"]
 

@@ -18,16 +18,18 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from generative import adversarial
-from jaxdl import nn, optim, parallel
-from jaxdl.config import config as settings
-from jaxdl.config import require, require_positive
-from jaxdl.errors import UserError
+from jaxdl import nn, optim
+from jaxdl.core import axis
+from jaxdl.core.config import config as settings
+from jaxdl.core.config import require, require_positive
+from jaxdl.core.errors import UserError
+from jaxdl.core.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run
+from jaxdl.data import minibatches
+from jaxdl.generative import adversarial
+from jaxdl.generative.gan_networks import Discriminator, Generator
 from jaxdl.nn import spectral
-from jaxdl.nn.switches import switched
+from jaxdl.nn.precision import switched
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.sources import dataset
-from jaxdl.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run
 
 _PENALTY = 10.0  # weight of the gradient penalty (Gulrajani et al. 2017)
 _CRITIC = 5  # steps of a critic under it
@@ -35,7 +37,7 @@ _SLOW = 2e-4  # learning rate of a discriminator without one (DCGAN)
 
 
 @settings
-class Config(dataset.Config):
+class Config(minibatches.Config):
     """Settings of the GAN."""
 
     epochs: int | None = None
@@ -91,7 +93,7 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    dataset.validate(config)
+    minibatches.validate(config)
     require_positive(config, "latent_size", "width", "hidden_size", "n_critic", "gradient_penalty",
                      "discriminator_learning_rate")
     require(config, "ema_decay", 0 <= config.ema_decay < 1, "at least 0 and below 1")
@@ -120,7 +122,7 @@ def total_steps(config: Config, spec: DataSpec) -> int:
     """Updates of the generator in the planned run."""
     if config.total_steps is not None:
         return config.total_steps
-    return (config.epochs or dataset.DEFAULT_EPOCHS) * dataset.steps_per_epoch(
+    return (config.epochs or minibatches.DEFAULT_EPOCHS) * minibatches.steps_per_epoch(
         spec.num_examples, critic_steps(config) * config.batch_size)
 
 
@@ -138,8 +140,8 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     steps, penalty, objective = critic_steps(config), penalty_of(config), config.objective
     norm = config.discriminator_norm or (
         "batch" if config.network == "dcgan" and penalty is None and not config.spectral_norm else "none")
-    generator = nn.Generator(spec.shape, config.network, config.width, config.hidden_size, axis_name)
-    discriminator = nn.Discriminator(config.network, config.width, norm == "batch", config.conditional, config.hidden_size,
+    generator = Generator(spec.shape, config.network, config.width, config.hidden_size, axis_name)
+    discriminator = Discriminator(config.network, config.width, norm == "batch", config.conditional, config.hidden_size,
                                      axis_name)
     horizon = total_steps(config, spec)
     rate = config.discriminator_learning_rate
@@ -187,7 +189,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
             return (loss + penalty * slope).mean(), metrics | {"penalty": Mean.of(slope)}
 
         grads, metrics = jax.grad(switch(loss_fn), has_aux=True)(state.discriminator)
-        updates, opt = tx_d.update(parallel.mean_over(grads, axis_name), state.opt_discriminator, state.discriminator)
+        updates, opt = tx_d.update(axis.mean_over(grads, axis_name), state.opt_discriminator, state.discriminator)
         params = jax.tree.map(jnp.add, state.discriminator, updates)
         return state._replace(discriminator=params, vectors=vectors, opt_discriminator=opt), metrics
 
@@ -219,7 +221,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
 
         slope, loss = jax.grad(switch(loss_of), has_aux=True)(fake)
         (grads,) = pull(slope)
-        updates, opt = tx_g.update(parallel.mean_over(grads, axis_name), state.opt_generator, params)
+        updates, opt = tx_g.update(axis.mean_over(grads, axis_name), state.opt_generator, params)
         new = {"params": jax.tree.map(jnp.add, params, updates), "batch_stats": new_stats}
         t = state.count.astype(jnp.float32)
         decay = jnp.minimum(config.ema_decay, (1 + t) / (10 + t))
@@ -240,5 +242,5 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
 def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
     """A GAN on a dataset that lies on the device (`data`: `Examples`)."""
     learner = make(config, spec, axis_name).learner
-    parallel.check_share("batch_size", config.batch_size, shards)
-    return dataset.run_of(learner, spec.num_examples, critic_steps(config) * config.batch_size, axis_name, shards)
+    axis.check_share("batch_size", config.batch_size, shards)
+    return minibatches.run_of(learner, spec.num_examples, critic_steps(config) * config.batch_size, axis_name, shards)

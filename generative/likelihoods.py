@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl import distributions
-from jaxdl.types import Array, Key
+from jaxdl.core.types import Array, Key
+from jaxdl.ops import distributions
 
 Binarize = Literal["dynamic", "fixed", "threshold"]
 Name = Literal["bernoulli", "gaussian", "discretized_logistic"]

@@ -25,18 +25,20 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from generative import likelihoods
-from jaxdl import distributions, losses, nn, optim, parallel
-from jaxdl.config import config as settings
-from jaxdl.config import require, require_positive
-from jaxdl.errors import UserError
+from jaxdl import nn, optim
+from jaxdl.core import axis
+from jaxdl.core.config import config as settings
+from jaxdl.core.config import require, require_positive
+from jaxdl.core.errors import UserError
+from jaxdl.core.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run
+from jaxdl.data import minibatches
+from jaxdl.generative import likelihoods
+from jaxdl.ops import distributions, losses
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.sources import dataset
-from jaxdl.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run
 
 
 @settings
-class Config(dataset.Config):
+class Config(minibatches.Config):
     """Settings of the VAE."""
 
     network: Literal["mlp", "conv"] = "mlp"
@@ -157,7 +159,7 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    dataset.validate(config)
+    minibatches.validate(config)
     require_positive(config, "latent_size", "second_latent_size", "num_samples", "variance", "beta")
     for field in ("hidden_sizes", "second_hidden_sizes", "conv_channels"):
         require(config, field, all(n > 0 for n in getattr(config, field)), "widths above 0")
@@ -176,7 +178,7 @@ def validate(config: Config) -> None:
 
 def total_steps(config: Config, spec: DataSpec) -> int:
     """Updates of the planned run."""
-    return dataset.total_steps(config, spec)
+    return minibatches.total_steps(config, spec)
 
 
 def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
@@ -285,7 +287,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
 
     def update(state: State, examples: Examples, key: Key) -> tuple[State, Aux]:
         grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
-        updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
+        updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
         return State(jax.tree.map(jnp.add, state.params, updates), opt), Aux(metrics)
 
     def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
@@ -351,11 +353,11 @@ def _kl_standard_normal(mean: Array, log_var: Array) -> Array:
 
 def _kl_above(kl: Array, free: float | Array, axis_name: str | None) -> Array:
     """Sum of max(kl, free) [Z] with the mean over all shards in the place of kl; the gradient is a shard's own part."""
-    counts = parallel.mean_over(jax.lax.stop_gradient(kl), axis_name) > free
+    counts = axis.mean_over(jax.lax.stop_gradient(kl), axis_name) > free
     return jnp.where(counts, kl, free).sum()
 
 
 def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
     """A VAE on a dataset that lies on the device (`data`: `Examples`)."""
     learner = make(config, spec, axis_name).learner
-    return dataset.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)
+    return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)

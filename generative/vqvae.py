@@ -24,18 +24,19 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from jaxdl import nn, optim, parallel
-from jaxdl.config import config as settings
-from jaxdl.config import require, require_positive
+from jaxdl import nn, optim
+from jaxdl.core import axis
+from jaxdl.core.config import config as settings
+from jaxdl.core.config import require, require_positive
+from jaxdl.core.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run
+from jaxdl.data import minibatches
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.sources import dataset
-from jaxdl.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run
 
 _DEAD = 0.1  # share of the even number of choices below which a code begins anew
 
 
 @settings
-class Config(dataset.Config):
+class Config(minibatches.Config):
     """Settings of the VQ-VAE."""
 
     conv_channels: tuple[int, ...] = (32, 64)
@@ -108,7 +109,7 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    dataset.validate(config)
+    minibatches.validate(config)
     require_positive(config, "num_codes", "code_size", "variance")
     require(config, "conv_channels", bool(config.conv_channels) and all(n > 0 for n in config.conv_channels),
             "one or more widths above 0")
@@ -119,7 +120,7 @@ def validate(config: Config) -> None:
 
 def total_steps(config: Config, spec: DataSpec) -> int:
     """Updates of the planned run."""
-    return dataset.total_steps(config, spec)
+    return minibatches.total_steps(config, spec)
 
 
 def nearest(z: Array, codes: Array) -> Array:
@@ -136,7 +137,7 @@ def moved(codebook: Codebook, z: Array, chosen: Array, key: Key, decay: float | 
     """
     size = len(codebook.count)
     one_hot = jax.nn.one_hot(chosen, size)
-    count, total = parallel.sum_over((one_hot.sum(0), one_hot.T @ z), axis_name)
+    count, total = axis.sum_over((one_hot.sum(0), one_hot.T @ z), axis_name)
     new = Codebook(decay * codebook.count + (1 - decay) * count, decay * codebook.total + (1 - decay) * total)
     anew = z[jax.random.randint(key, (size,), 0, len(z))]
     if axis_name is not None:
@@ -184,7 +185,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         codes = state.codebook.codes
         grads, (metrics, z, chosen) = optim.gradients(lambda params, images, _: losses(params, codes, images), state.params,
                                                       examples.images, key, config.optim)
-        updates, opt = tx.update(parallel.mean_over(grads, axis_name), state.opt, state.params)
+        updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
         codebook, share = moved(state.codebook, z.reshape(-1, config.code_size), chosen.reshape(-1), key, config.decay,
                                 axis_name)
         metrics["perplexity"] = Mean.of(perplexity(share))
@@ -219,4 +220,4 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
 def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
     """A VQ-VAE on a dataset that lies on the device (`data`: `Examples`)."""
     learner = make(config, spec, axis_name).learner
-    return dataset.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)
+    return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)

@@ -50,7 +50,8 @@ def lax(args) -> dict:
 def _jax(plain: bool) -> dict:
     import jax
 
-    from jaxdl import drive, nn
+    from jaxdl import nn
+    from jaxdl.core.compile import TRAIN_OPTIONS
 
     masks = {"masked": nn.causal_mask((3, 3), "B"), "masked_first": nn.causal_mask((7, 7), "A")}
     found, steps = {}, FEW_STEPS if plain else STEPS
@@ -65,7 +66,7 @@ def _jax(plain: bool) -> dict:
             return x - 1e-3 * dx, k - 1e-3 * dk
 
         loop = jax.jit(lambda x, k, step=step: jax.lax.fori_loop(0, steps, step, (x, k)))
-        program = loop.lower(x, k).compile(drive.TRAIN_OPTIONS)
+        program = loop.lower(x, k).compile(TRAIN_OPTIONS)
         found[f"{name}_ms"] = _median_ms(lambda program=program, x=x, k=k: jax.block_until_ready(program(x, k)), steps)
     return found | {"versions": common.versions("jaxdl", "jax")}
 

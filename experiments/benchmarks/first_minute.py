@@ -15,10 +15,10 @@ EVERY, MOST = 5_000, 200_000
 
 def jaxdl() -> dict:
     """`jaxdl train ppo_cartpole`."""
-    from experiments import training
+    from jaxdl.experiments.commands import train
 
     with tempfile.TemporaryDirectory() as folder:
-        summary = training.train(["ppo_cartpole", "--seed", str(common.seed()), "--out", f"{folder}/run"])
+        summary = train.train(["ppo_cartpole", "--seed", str(common.seed()), "--out", f"{folder}/run"])
     return {"steps": float(summary["steps"]), "return": float(summary["eval"]["return_mean"]),
             "versions": common.versions("jaxdl", "jax")}
 

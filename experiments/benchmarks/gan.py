@@ -33,17 +33,18 @@ def jaxdl(args) -> dict:
     """jaxdl, driven as `train.fit` drives it; a running mean of the generator beside."""
     import jax
 
-    from generative import gan
-    from jaxdl import data, drive
+    from jaxdl import data
+    from jaxdl.core.types import DataSpec, Examples
+    from jaxdl.generative import gan
     from jaxdl.optim import Config as OptimConfig
-    from jaxdl.types import DataSpec, Examples
+    from jaxdl.runtime import device_driver
 
     mnist = data.load("mnist", args.data_dir)
     spec = DataSpec.of(mnist)
     config = gan.Config(dataset="mnist", batch_size=BATCH, latent_size=LATENT, network="dcgan", width=64, hidden_size=None,
                         objective="non_saturating", discriminator_norm="batch", discriminator_learning_rate=2e-4,
                         optim=OptimConfig(learning_rate=2e-4, beta1=0.5))
-    driver = drive.device(lambda c: gan.make_run(c, spec), config, Examples.of(mnist), [0])
+    driver = device_driver.device(lambda c: gan.make_run(c, spec), config, Examples.of(mnist), [0])
     state = driver.start()
 
     def run(steps: int) -> None:

@@ -38,9 +38,10 @@ def jaxdl(args) -> dict:
     """jaxdl, driven as `train.fit` drives it."""
     import jax
 
-    from generative import vae
-    from jaxdl import data, drive
-    from jaxdl.types import DataSpec, Examples
+    from jaxdl import data
+    from jaxdl.core.types import DataSpec, Examples
+    from jaxdl.generative import vae
+    from jaxdl.runtime import device_driver
 
     mnist = data.load("mnist", args.data_dir)
     spec = DataSpec.of(mnist)
@@ -48,7 +49,7 @@ def jaxdl(args) -> dict:
     def stretch_of(k: int):
         config = vae.Config(dataset="mnist", batch_size=BATCH, latent_size=LATENT, hidden_sizes=(HIDDEN, HIDDEN),
                             activation="tanh", objective="iwae", num_samples=k)
-        driver = drive.device(lambda c: vae.make_run(c, spec), config, Examples.of(mnist), [0])
+        driver = device_driver.device(lambda c: vae.make_run(c, spec), config, Examples.of(mnist), [0])
         state = driver.start()
 
         def run(steps: int) -> None:

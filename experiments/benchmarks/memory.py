@@ -39,14 +39,14 @@ def jaxdl(capacity: int, prioritized: bool) -> dict:
     import jax
     import jax.numpy as jnp
 
-    from jaxdl.sources import drawing, storage
-    from jaxdl.types import EnvSpec, Experience
+    from jaxdl.rl.replay import sampling, storage
+    from jaxdl.rl.types import EnvSpec, Experience
 
     env = gymnasium.make("CartPole-v1")
     spec = EnvSpec("CartPole-v1", env.observation_space, env.action_space, 500)
     store = storage.records(spec, num_envs=NUM_ENVS, buffer_size=capacity, n_steps=1, gamma=0.99)
-    memory = (drawing.prioritized(store, BATCH, alpha=0.6, beta=lambda t: 0.4) if prioritized else
-              drawing.uniform(store, BATCH))
+    memory = (sampling.prioritized(store, BATCH, alpha=0.6, beta=lambda t: 0.4) if prioritized else
+              sampling.uniform(store, BATCH))
 
     def items(key, k):
         obs = jax.random.normal(key, (k, NUM_ENVS, 4))

@@ -26,8 +26,8 @@ def _setup(name: str, shape: tuple[int, int, int], batch: int):
     import jax
     import jax.numpy as jnp
 
-    from generative import autoregressive, pixelcnn, pixelrnn
-    from jaxdl.types import DataSpec
+    from jaxdl.core.types import DataSpec
+    from jaxdl.generative.pixel import autoregressive, pixelcnn, pixelrnn
 
     module = {"pixelcnn": pixelcnn, "pixelrnn": pixelrnn}[MODELS[name][0]]
     config = module.Config(variant=name, features=32, num_blocks=MODELS[name][1],

@@ -39,9 +39,10 @@ def jaxdl(args) -> dict:
     import jax
     import numpy as np
 
-    from generative import pixelcnn
-    from jaxdl import data, drive, optim
-    from jaxdl.types import DataSpec, Examples
+    from jaxdl import data, optim
+    from jaxdl.core.types import DataSpec, Examples
+    from jaxdl.generative.pixel import pixelcnn
+    from jaxdl.runtime import device_driver
 
     found = {}
     colour = data.from_arrays(np.random.default_rng(0).integers(0, 256, (512, 32, 32, 3), dtype=np.uint8))
@@ -50,7 +51,7 @@ def jaxdl(args) -> dict:
         config = pixelcnn.Config(variant=name, features=FEATURES, num_blocks=BLOCKS[name], head_features=HEAD, output=output,
                                  num_mixtures=MIXTURES, num_scales=SCALES, batch_size=CASES[name][0],
                                  optim=optim.Config(accumulate=MICROBATCHES[name]))
-        driver = drive.device(lambda c, spec=spec: pixelcnn.make_run(c, spec), config, Examples.of(dataset), [0])
+        driver = device_driver.device(lambda c, spec=spec: pixelcnn.make_run(c, spec), config, Examples.of(dataset), [0])
         state = driver.start()
 
         def run(steps: int, driver=driver) -> None:

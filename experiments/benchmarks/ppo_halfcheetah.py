@@ -16,10 +16,10 @@ STEPS = 500_000
 
 def jaxdl() -> dict:
     """`jaxdl train ppo_continuous`."""
-    from experiments import training
+    from jaxdl.experiments.commands import train
 
     with tempfile.TemporaryDirectory() as folder:
-        summary = training.train(["ppo_continuous", "--env-id", "HalfCheetah-v5", "--total-steps", str(STEPS), "--seed",
+        summary = train.train(["ppo_continuous", "--env-id", "HalfCheetah-v5", "--total-steps", str(STEPS), "--seed",
                                   str(common.seed()), "--eval-episodes", "20", "--out", f"{folder}/run"])
     return {"return": summary["eval"]["return_mean"], "steps_per_s": summary["steps_per_s"],
             "versions": common.versions("jaxdl", "jax", "gymnasium", "mujoco")}

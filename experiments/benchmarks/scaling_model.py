@@ -14,9 +14,9 @@ from pathlib import Path
 
 import jax
 
-from experiments import jobs, scaling
-from experiments.training import parse_train
-from jaxdl import collectives
+from jaxdl.experiments import hlo_collectives, tasks
+from jaxdl.experiments.commands import scale
+from jaxdl.experiments.commands.train import parse_train
 
 HERE = Path(__file__).parent
 LINKS = {  # latency of a small all-reduce in seconds, and bytes a second that a device can send while it receives as many
@@ -42,8 +42,8 @@ def main() -> None:
     for name, command in COMMANDS.items():
         step_s = measured["learners"][name]["step_s"]
         settings, *_ = parse_train(command.split())
-        driver = jobs.open_job(scaling._with_devices(settings, 8, weak=True)).driver()
-        found = collectives.of(driver.program.as_text(), driver.loop)
+        driver = tasks.open_job(scale._with_devices(settings, 8, weak=True)).driver()
+        found = hlo_collectives.of(driver.program.as_text(), driver.loop)
         driver.close()
         times, size = sum(c.times for c in found), sum(c.times * c.bytes for c in found)
         rows[name] = {"step_s": step_s, "collectives": times, "bytes": size}
@@ -73,7 +73,7 @@ def _collectives_s(times: int, size: int, devices: int, latency_s: float, bandwi
 
 def _fit(devices: int) -> dict[str, float]:
     """Latency from a reduction of one number, bandwidth from one of 16 MB."""
-    latency, large = scaling.reduction_s(devices, 4), scaling.reduction_s(devices, 16_000_000, times=20)
+    latency, large = scale.reduction_s(devices, 4), scale.reduction_s(devices, 16_000_000, times=20)
     return {"latency_s": latency, "bandwidth": 2 * (devices - 1) / devices * 16e6 / (large - latency)}
 
 

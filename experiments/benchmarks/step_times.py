@@ -14,8 +14,8 @@ from pathlib import Path
 
 import jax
 
-from experiments import jobs
-from experiments.training import parse_train
+from jaxdl.experiments import tasks
+from jaxdl.experiments.commands.train import parse_train
 
 PIXELS = "--dataset mnist --data-dir {data}"
 LEARNERS = {
@@ -75,7 +75,7 @@ def main() -> None:
 def _driver(command: str):
     settings, *_ = parse_train(command.split())
     settings.validate()
-    return jobs.open_job(settings).driver()
+    return tasks.open_job(settings).driver()
 
 
 def _time(driver, seconds: float) -> dict:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdl.errors import DataError
+from jaxdl.core.errors import DataError
 
 DESCRIPTIONS = {
     "digits": "8x8 handwritten digits of scikit-learn, 1,437 to train and 360 to test; needs no download",
@@ -49,7 +49,7 @@ def load(name: str, data_dir: str | Path | None = None, split: str = "train") ->
         DataError: an unknown name or split, files that are missing, damaged or cannot be fetched. It names the file.
     """
     if name not in DESCRIPTIONS:
-        from jaxdl.config import suggest  # imports jax
+        from jaxdl.core.config import suggest  # imports jax
 
         raise DataError(f"there is no dataset '{name}'{suggest(name, DESCRIPTIONS)}")
     if split not in SPLITS:

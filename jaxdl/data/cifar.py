@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxdl.data.packed import MAX_UNPACKED, opened
-from jaxdl.errors import DataError
+from jaxdl.core.errors import DataError
+from jaxdl.data.gzip_file import MAX_UNPACKED, opened
 
 SHAPE = (32, 32, 3)
 NUM_CLASSES = 10

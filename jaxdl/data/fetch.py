@@ -7,8 +7,8 @@ LeCun, Cortes and Burges, "The MNIST database of handwritten digits"; Xiao, Rasu
 
 from pathlib import Path
 
+from jaxdl.core.errors import DataError
 from jaxdl.data.idx import PREFIX
-from jaxdl.errors import DataError
 
 MIRRORS = {
     "mnist": ("https://ossci-datasets.s3.amazonaws.com/mnist/",

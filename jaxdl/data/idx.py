@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxdl import files
-from jaxdl.data.packed import MAX_DEFLATE_RATIO, MAX_UNPACKED, opened
-from jaxdl.errors import DataError
+from jaxdl.core import files
+from jaxdl.core.errors import DataError
+from jaxdl.data.gzip_file import MAX_DEFLATE_RATIO, MAX_UNPACKED, opened
 
 PREFIX = {"train": "train", "test": "t10k"}
 NUM_CLASSES = 10

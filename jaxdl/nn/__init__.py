@@ -7,7 +7,6 @@ Shapes: `B` batch, `H W C` an image, `F` features.
 """
 
 from jaxdl.nn.convolution import Conv, ConvTranspose, causal_mask, conv, conv_transpose
-from jaxdl.nn.gan import Discriminator, Generator
 from jaxdl.nn.heads import CategoricalHead, GaussianHead, QHead
 from jaxdl.nn.images import ConvDecoder, ConvEncoder, smallest
 from jaxdl.nn.initializers import Uniform, glorot_uniform, he_uniform, init, lecun_uniform, small_uniform
@@ -15,7 +14,7 @@ from jaxdl.nn.noisy import NoisyDense, noise
 from jaxdl.nn.recurrent import GRU, LSTM, zero_carry
 from jaxdl.nn.torsos import MLP, NatureConv, activation, encode
 
-__all__ = ["GRU", "LSTM", "MLP", "CategoricalHead", "Conv", "ConvDecoder", "ConvEncoder", "ConvTranspose", "Discriminator",
-           "GaussianHead", "Generator", "NatureConv", "NoisyDense", "QHead", "Uniform", "activation", "causal_mask",
+__all__ = ["GRU", "LSTM", "MLP", "CategoricalHead", "Conv", "ConvDecoder", "ConvEncoder", "ConvTranspose",
+           "GaussianHead", "NatureConv", "NoisyDense", "QHead", "Uniform", "activation", "causal_mask",
            "conv", "conv_transpose", "encode", "glorot_uniform", "he_uniform", "init", "lecun_uniform", "noise",
            "small_uniform", "smallest", "zero_carry"]

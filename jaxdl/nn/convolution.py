@@ -27,8 +27,8 @@ import numpy as np
 from flax import linen
 from jax import lax
 
+from jaxdl.core.types import Array
 from jaxdl.nn import winograd
-from jaxdl.types import Array
 
 Mask = tuple[tuple[tuple[tuple[int, ...], ...], ...], ...]  # [h, w, G, G'] of 0 and 1, see `causal_mask`
 

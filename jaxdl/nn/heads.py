@@ -7,9 +7,9 @@ import math
 
 from flax import linen
 
+from jaxdl.core.types import Array
 from jaxdl.nn.initializers import lecun_uniform
 from jaxdl.nn.noisy import NoisyDense
-from jaxdl.types import Array
 
 
 class QHead(linen.Module):

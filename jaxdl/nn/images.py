@@ -6,10 +6,10 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen
 
+from jaxdl.core.types import Array
 from jaxdl.nn.convolution import Conv, ConvTranspose
 from jaxdl.nn.initializers import lecun_uniform
 from jaxdl.nn.torsos import activation
-from jaxdl.types import Array
 
 
 class ConvEncoder(linen.Module):

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
+from jaxdl.core.types import Array, Key, PyTree
 from jaxdl.nn.convolution import Conv, ConvTranspose
-from jaxdl.types import Array, Key, PyTree
 
 
 class Uniform(NamedTuple):

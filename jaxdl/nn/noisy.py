@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
+from jaxdl.core.types import Array, Key, PyTree
 from jaxdl.nn.initializers import Uniform
-from jaxdl.types import Array, Key, PyTree
 
 _MEAN_INIT = Uniform(1 / 3, "in")  # U(-1/sqrt(p), 1/sqrt(p))
 

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
+from jaxdl.core.types import Array, PyTree
 from jaxdl.nn.initializers import lecun_uniform
-from jaxdl.types import Array, PyTree
 
 Kind = Literal["gru", "lstm"]
 

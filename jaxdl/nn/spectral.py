@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdl.types import Array, Key, PyTree
+from jaxdl.core.types import Array, Key, PyTree
 
 
 class Vectors(NamedTuple):

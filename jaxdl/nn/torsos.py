@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from jaxdl.config import suggest
-from jaxdl.errors import UserError
+from jaxdl.core.config import suggest
+from jaxdl.core.errors import UserError
+from jaxdl.core.types import Array
 from jaxdl.nn.convolution import Conv
 from jaxdl.nn.initializers import lecun_uniform
 from jaxdl.nn.noisy import NoisyDense
-from jaxdl.types import Array
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,

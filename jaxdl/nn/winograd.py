@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdl.types import Array
+from jaxdl.core.types import Array
 
 _TILES = 400  # of a block, at least: fewer make matrix products too small
 

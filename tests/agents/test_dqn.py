@@ -13,17 +13,18 @@ import rlax
 from gymnasium.experimental.functional import FuncEnv
 from scipy import stats
 
-from agents import dqn
-from jaxdl import drive
-from jaxdl.config import leaves_as_arrays
-from jaxdl.envs.functional import adapt
-from jaxdl.errors import EnvError, UserError
+from jaxdl.agents import dqn
+from jaxdl.core.compile import TRAIN_OPTIONS
+from jaxdl.core.config import leaves_as_arrays
+from jaxdl.core.errors import EnvError, UserError
+from jaxdl.core.run import advance
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.run import advance
-from jaxdl.types import EnvSpec, Transition
+from jaxdl.rl.envs.functional import adapt
+from jaxdl.rl.types import EnvSpec, Transition
+from jaxdl.runtime import device_driver
 
 P_VALUE = 1e-4  # seeds are fixed: the statistical tests hold or not, once and for all
-jit = functools.partial(jax.jit, compiler_options=drive.TRAIN_OPTIONS)  # compiles in less time
+jit = functools.partial(jax.jit, compiler_options=TRAIN_OPTIONS)  # compiles in less time
 SGD = OptimConfig(optimizer="sgd", learning_rate=0.1)
 
 
@@ -463,7 +464,7 @@ def test_the_values_of_a_probe_environment_are_learned(monkeypatch, env, setting
     probe(monkeypatch, env, limit)
     config = dataclasses.replace(PROBE, **settings)
     dqn.validate(config)
-    driver = drive.device(dqn.make_run, config, None, [0])
+    driver = device_driver.device(dqn.make_run, config, None, [0])
     state, report = driver.chunk(driver.start(), 400)
     assert report.bad_step == -1
     assert int(state.t) == driver.first_step + 400 * driver.stride

@@ -14,15 +14,16 @@ import pytest
 import rlax
 from jax.experimental import io_callback
 
-from agents import actor_critic, ppo, reinforce
-from jaxdl import drive, policy, returns
-from jaxdl.errors import UserError
-from jaxdl.moments import Moments
+from jaxdl.agents import actor_critic, ppo, reinforce
+from jaxdl.core.compile import START_OPTIONS
+from jaxdl.core.errors import UserError
+from jaxdl.ops.running_stats import Moments
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.policy import Config as PolicyConfig
-from jaxdl.types import EnvSpec, Trajectory
+from jaxdl.rl import policy, returns
+from jaxdl.rl.policy import Config as PolicyConfig
+from jaxdl.rl.types import EnvSpec, Trajectory
 
-jit = functools.partial(jax.jit, compiler_options=drive.START_OPTIONS)  # compiles in less time
+jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 T, B, A = 6, 4, 3
 SPEC = EnvSpec("small", gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32), gymnasium.spaces.Discrete(A), None)
 SGD, ADAM = (OptimConfig(optimizer=name, learning_rate=0.1, eps=1e-3) for name in ("sgd", "adam"))

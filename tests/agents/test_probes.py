@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from gymnasium.experimental.functional import FuncEnv
 
-from agents import actor_critic, ppo, reinforce
-from jaxdl import drive, policy
-from jaxdl.envs.functional import adapt
+from jaxdl.agents import actor_critic, ppo, reinforce
+from jaxdl.core.compile import START_OPTIONS
+from jaxdl.core.run import advance
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.policy import Config as PolicyConfig
-from jaxdl.run import advance
-from jaxdl.types import EnvSpec
+from jaxdl.rl import policy
+from jaxdl.rl.envs.functional import adapt
+from jaxdl.rl.policy import Config as PolicyConfig
+from jaxdl.rl.types import EnvSpec
 
 GAMMA = 0.7
 STATES, END, LIMIT = 7, 6, 4
@@ -135,7 +136,7 @@ def learned(name):
 
     arrays = [np.stack(x) for x in zip(*map(table, PROBES.values()), strict=True)]
     states = np.stack([paths(probe)[0] for probe in PROBES.values()])
-    program = jax.jit(jax.vmap(train, in_axes=(0, 0, None)), compiler_options=drive.START_OPTIONS)  # compiles in less time
+    program = jax.jit(jax.vmap(train, in_axes=(0, 0, None)), compiler_options=START_OPTIONS)  # compiles in less time
     value, probability, bad_step = jax.device_get(program(arrays, states, jax.random.key(0)))
     assert (bad_step == -1).all()
     return dict(zip(PROBES, zip(value, probability, strict=True), strict=True))

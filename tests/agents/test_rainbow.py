@@ -13,17 +13,19 @@ import rlax
 from scipy import special, stats
 from test_dqn import ActionReward, OneStep, TwoSteps, assert_close, differ, spec_of
 
-from agents import dqn
-from jaxdl import drive, nn
-from jaxdl.config import leaves_as_arrays
-from jaxdl.envs.functional import adapt
-from jaxdl.errors import UserError
+from jaxdl import nn
+from jaxdl.agents import dqn
+from jaxdl.core.compile import START_OPTIONS
+from jaxdl.core.config import leaves_as_arrays
+from jaxdl.core.errors import UserError
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.sources import memory as memories
-from jaxdl.sources import storage
-from jaxdl.types import EnvSpec, Transition
+from jaxdl.rl.envs.functional import adapt
+from jaxdl.rl.replay import ring_buffer as memories
+from jaxdl.rl.replay import storage
+from jaxdl.rl.types import EnvSpec, Transition
+from jaxdl.runtime import device_driver
 
-jit = functools.partial(jax.jit, compiler_options=drive.START_OPTIONS)  # compiles in less time
+jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 SGD = OptimConfig(optimizer="sgd", learning_rate=0.1)
 SPEC, B, A = spec_of(3, 2), 12, 3
 C51 = {"distribution": "c51", "v_min": -2.0, "v_max": 3.0, "atoms": 6}
@@ -410,7 +412,7 @@ def learned(env, settings):
     config = dataclasses.replace(PROBE, **settings)
     dqn.validate(config)
     made = adapt(env(), spec_of(2, 1))
-    driver = drive.device(lambda c: dqn.make_run(c, env=made), config, None, [0])
+    driver = device_driver.device(lambda c: dqn.make_run(c, env=made), config, None, [0])
     state, report = driver.chunk(driver.start(), 400)
     assert report.bad_step == -1
     network = dqn.QNetwork(2, config.hidden_sizes, config.activation, config.dueling,

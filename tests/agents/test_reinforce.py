@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from agents import reinforce
-from experiments import baselines
-from experiments.baselines import BASE, END, FIRST, LIMIT, REWARDS, SPEC, SUCCESSORS
-from jaxdl import drive, policy
-from jaxdl.envs.functional import adapt
-from jaxdl.errors import UserError
-from jaxdl.policy import Choice
-from jaxdl.types import EnvSpec, Mean, Trajectory
+from jaxdl.agents import reinforce
+from jaxdl.core.compile import TRAIN_OPTIONS
+from jaxdl.core.errors import UserError
+from jaxdl.core.types import Mean
+from jaxdl.experiments.studies import baselines
+from jaxdl.experiments.studies.baselines import BASE, END, FIRST, LIMIT, REWARDS, SPEC, SUCCESSORS
+from jaxdl.rl import policy
+from jaxdl.rl.envs.functional import adapt
+from jaxdl.rl.policy import Choice
+from jaxdl.rl.types import EnvSpec, Trajectory
 
 P_VALUE = 1e-4  # seeds are fixed: the statistical tests hold or not, once and for all
 EPISODES = 100_000
-jit = functools.partial(jax.jit, compiler_options=drive.TRAIN_OPTIONS)  # compiles in less time
+jit = functools.partial(jax.jit, compiler_options=TRAIN_OPTIONS)  # compiles in less time
 
 
 # --- The estimator against the exact gradient.

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxdl import data
+from jaxdl.core.errors import DataError
 from jaxdl.data import cifar
-from jaxdl.errors import DataError
 
 RECORD = 3073
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10_jpeg"

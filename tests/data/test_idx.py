@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxdl import data
+from jaxdl.core.errors import DataError
 from jaxdl.data import idx
-from jaxdl.errors import DataError
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(4, 3, 2) * 10
 LABELS = np.array([3, 0, 9, 1], np.uint8)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from jaxdl import data
+from jaxdl.core.errors import DataError
 from jaxdl.data import fetch
-from jaxdl.errors import DataError
 
 
 @pytest.fixture

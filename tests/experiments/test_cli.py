@@ -18,13 +18,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agents import actor_critic, dqn, ppo, reinforce
-from experiments import algorithms, cli, looking, runs
-from experiments.jobs import load
-from generative import vae
-from jaxdl import checkpoint, envs, optim, policy, train
-from jaxdl.errors import UserError
-from jaxdl.logging import read_metrics
+from jaxdl import optim
+from jaxdl.agents import actor_critic, dqn, ppo, reinforce
+from jaxdl.core.errors import UserError
+from jaxdl.experiments import algorithms, cli, run_folder
+from jaxdl.experiments.commands import looking
+from jaxdl.experiments.tasks import load
+from jaxdl.generative import vae
+from jaxdl.rl import envs, policy
+from jaxdl.runtime import checkpoint, fit
+from jaxdl.runtime.run_log import read_metrics
 
 DQN = ["train", "dqn", "--total-steps", "400", "--learning-starts", "100", "--num-envs", "2", "--buffer-size", "1000",
        "--batch-size", "8", "--hidden-sizes", "8", "--eval-episodes", "2", "--schedule", "linear", "--final-fraction", "0"]
@@ -143,7 +146,7 @@ def test_config_alone_repeats_a_run_bit_for_bit_in_a_folder_of_its_own(here, cal
     assert "training dqn on CartPole-v1 in runs/dqn-CartPole-v1-1" in said
     assert f"next: jaxdl evaluate {again['run']}" in said
     assert again == summary_of(again["run"])
-    assert runs.read_config(config) == runs.open_run(Path(again["run"]))
+    assert run_folder.read_config(config) == run_folder.open_run(Path(again["run"]))
     same_bits(load(again["run"]).params, load("agent").params)
     timed = {"compile_s", "train_s", "steps_per_s", "run"}
     assert {k: v for k, v in again.items() if k not in timed} == {
@@ -159,8 +162,8 @@ def test_a_flag_beside_config_changes_that_field_alone_and_overwrite_replaces_th
     assert checkpoint.steps(Path("over", "checkpoints")) == [8, 9, 10]
     assert [row["step"] for row in read_metrics(Path("over", "metrics.jsonl"))] == list(range(1, 11))
     assert Path("over", "notes.txt").read_text() == "mine"
-    read = runs.open_run(Path("over"))
-    assert read.config == dataclasses.replace(runs.open_run(Path("model")).config, total_steps=10)
+    read = run_folder.open_run(Path("over"))
+    assert read.config == dataclasses.replace(run_folder.open_run(Path("model")).config, total_steps=10)
 
 
 def test_no_step_is_taken_past_the_planned_end(call):
@@ -193,7 +196,7 @@ def test_a_preset_replaces_defaults_and_flags_replace_it(name, monkeypatch, here
         seen.append(settings)
         raise UserError("enough")
 
-    monkeypatch.setattr("experiments.jobs.open_job", refuse)
+    monkeypatch.setattr("jaxdl.experiments.tasks.open_job", refuse)
     stops = "stop_at_return" in preset.train
     assert cli.main(["train", name]) == 2
     assert cli.main(["train", name, "--gamma", "0.5", *(["--stop-at-return", "9"] if stops else [])]) == 2
@@ -203,7 +206,7 @@ def test_a_preset_replaces_defaults_and_flags_replace_it(name, monkeypatch, here
     default = algorithms.ALGORITHMS[preset.algo].load().Config()
     assert plain.config == dataclasses.replace(default, **preset.config | {
         field: dataclasses.replace(getattr(default, field), **values) for field, values in within.items()})
-    assert plain.train == train.Config(**preset.train)
+    assert plain.train == fit.Config(**preset.train)
     assert changed.config == dataclasses.replace(plain.config, gamma=0.5)
     assert changed.train.stop_at_return == (9.0 if stops else None)
 
@@ -260,16 +263,15 @@ def test_a_run_that_stopped_half_way_goes_on_as_if_it_had_not_and_schedules_hold
     epsilon = [row["epsilon"] for row in read_metrics(Path("half", "metrics.jsonl")) if "epsilon" in row]
     assert len(epsilon) > 50
     np.testing.assert_allclose(epsilon, 0.05, rtol=1e-5)
-    assert runs.open_run(Path("half")).config == runs.open_run(Path("agent")).config
+    assert run_folder.open_run(Path("half")).config == run_folder.open_run(Path("agent")).config
     assert call("resume", "half")[0] == more
 
 
 def test_an_interrupted_run_keeps_a_checkpoint_says_how_to_go_on_and_finishes(here, call):
-    program = [sys.executable, "-m", "experiments.cli", *DQN, "--total-steps", "1000000000", "--log-every", "100", "--out",
+    program = [sys.executable, "-m", "jaxdl", *DQN, "--total-steps", "1000000000", "--log-every", "100", "--out",
                "stopped", "--json"]
-    root = str(Path(cli.__file__).parents[1])
     child = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                             env=os.environ | {"PYTHONPATH": root, "JAX_COMPILATION_CACHE_DIR": str(here / "programs")})
+                             env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(here / "programs")})
     try:
         deadline = time.monotonic() + 60
         while not (Path("stopped", "metrics.jsonl").exists() and Path("stopped", "metrics.jsonl").stat().st_size):
@@ -523,7 +525,7 @@ def test_list_names_all_that_can_be_used_here(call, capsys):
 
 def test_a_loaded_agent_acts_by_the_largest_value_of_its_network(here):
     run = load("agent")
-    assert (run.step, run.sample, run.settings) == (400, None, runs.open_run(Path("agent")))
+    assert (run.step, run.sample, run.settings) == (400, None, run_folder.open_run(Path("agent")))
     obs = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
     hidden, head = run.params.network["params"]["MLP_0"]["Dense_0"], run.params.network["params"]["QHead_0"]["Dense_0"]
     q = np.maximum(obs @ hidden["kernel"] + hidden["bias"], 0) @ head["kernel"] + head["bias"]
@@ -583,7 +585,7 @@ def test_the_help_of_an_algorithm_shows_every_field_with_its_default(algo, modul
     text = " ".join(helped("train", algo).replace("│", " ").split())
     within = [type(x) for x in vars(module.Config()).values() if dataclasses.is_dataclass(x)]
     assert optim.Config in within
-    for config in (module.Config, train.Config, *within):
+    for config in (module.Config, fit.Config, *within):
         for field in dataclasses.fields(config):
             if not dataclasses.is_dataclass(getattr(config(), field.name)):
                 assert f"--{field.name.replace('_', '-')}" in text
@@ -595,10 +597,9 @@ def test_the_help_of_an_algorithm_shows_every_field_with_its_default(algo, modul
 
 
 def test_the_help_of_jaxdl_names_every_command_and_imports_nothing_heavy():
-    program = ("import sys\nfrom experiments import cli\nstatus = cli.main(['--help'])\n"
+    program = ("import sys\nfrom jaxdl.experiments import cli\nstatus = cli.main(['--help'])\n"
                "print(status, sorted({'jax', 'numpy', 'gymnasium', 'matplotlib', 'orbax', 'tyro'} & set(sys.modules)))")
-    root = str(Path(cli.__file__).parents[1])
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     *text, last = done.stdout.splitlines()
     assert last == "0 []"
     assert all(any(line.startswith(f"  {command} ") for line in text) for command in cli.COMMANDS)

@@ -6,11 +6,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from tools import refused, run
 
-from experiments.jobs import load
-from jaxdl import checkpoint, collectives
-from jaxdl.logging import read_metrics
-from tests.experiments.commands import refused, run
+from jaxdl.experiments import hlo_collectives
+from jaxdl.experiments.tasks import load
+from jaxdl.runtime import checkpoint
+from jaxdl.runtime.run_log import read_metrics
 
 SMALL = ("--num-envs", "4", "--rollout-steps", "8", "--num-minibatches", "2", "--eval-episodes", "1", "--quick-compile")
 
@@ -120,7 +121,7 @@ ENTRY %main.3 (p: f32[]) -> f32[] {
 
 def test_collectives_are_read_off_the_compiled_program():
     """A loop of a known length counts as often as it goes, one of another once."""
-    assert collectives.of(HLO) == [("all-gather", 64, 1), ("all-reduce", 20, 7), ("all-reduce", 10, 1)]
+    assert hlo_collectives.of(HLO) == [("all-gather", 64, 1), ("all-reduce", 20, 7), ("all-reduce", 10, 1)]
     both = HLO.replace("body=%outer.2", "body=%outer.2\n  %w3 = (s32[], f32[5]) while(%t), condition=%cond, body=%body.1")
     for text in (both, HLO):  # a step seven times and once more, which may be reduced in other parts
-        assert collectives.of(text, loop=7) == [("all-reduce", 20, 1)]
+        assert hlo_collectives.of(text, loop=7) == [("all-reduce", 20, 1)]

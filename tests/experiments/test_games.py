@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents import dqn
-from experiments import algorithms, cli, jobs
-from experiments.runs import Settings
-from jaxdl import checkpoint, train
-from jaxdl.logging import read_metrics
+from jaxdl.agents import dqn
+from jaxdl.experiments import algorithms, cli, tasks
+from jaxdl.experiments.run_folder import Settings
+from jaxdl.runtime import checkpoint, fit
+from jaxdl.runtime.run_log import read_metrics
 
 TINY = ["--num-envs", "2", "--learning-starts", "40", "--buffer-size", "400", "--batch-size", "4", "--hidden-sizes", "8",
         "--eval-episodes", "1"]
@@ -26,7 +26,7 @@ def preset(name, train_config=None, **changed):
     """The settings of a preset."""
     found = algorithms.PRESETS[name]
     return Settings(found.algo, algorithms.replaced(dqn.Config(), found.config | changed),
-                    algorithms.replaced(train.Config(), found.train | (train_config or {})))
+                    algorithms.replaced(fit.Config(), found.train | (train_config or {})))
 
 
 def test_rainbow_is_dqn_with_all_of_its_options():
@@ -61,10 +61,10 @@ def test_the_presets_of_games_make_sense(name, env_id, hidden, updates):
 def test_rainbow_goes_on_from_a_checkpoint_bit_for_bit(num_seeds, tmp_path):
     settings = preset("rainbow", {"num_seeds": num_seeds}, num_envs=4, total_steps=400, buffer_size=200, batch_size=4,
                       learning_starts=40, hidden_sizes=(8,), atoms=5)
-    driver = jobs.open_job(settings).driver()
-    straight = train.fit(driver, settings.train, 400).state
-    train.fit(driver, dataclasses.replace(settings.train, stop_step=212), 400, folder=tmp_path)
-    state = train.fit(driver, settings.train, 400, folder=tmp_path, resume=True).state
+    driver = tasks.open_job(settings).driver()
+    straight = fit.fit(driver, settings.train, 400).state
+    fit.fit(driver, dataclasses.replace(settings.train, stop_step=212), 400, folder=tmp_path)
+    state = fit.fit(driver, settings.train, 400, folder=tmp_path, resume=True).state
     assert driver.exact
     assert np.asarray(state.source.memory.stored.size).sum() == num_seeds * 200  # it has wrapped round
     assert (np.asarray(state.source.memory.priority) > 0).all()
@@ -104,9 +104,8 @@ def test_atari_goes_on_in_another_process(tmp_path):
 
     def call(*argv):
         done = subprocess.run(
-            [sys.executable, "-m", "experiments.cli", *argv, "--json"], cwd=tmp_path, capture_output=True, text=True,
-            env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1]),
-                              "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")})
+            [sys.executable, "-m", "jaxdl", *argv, "--json"], cwd=tmp_path, capture_output=True, text=True,
+            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")})
         assert done.returncode == 0, done.stderr  # an address of the first process would be a crash of the second
         return json.loads(done.stdout.splitlines()[-1]), done.stderr
 

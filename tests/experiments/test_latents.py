@@ -5,11 +5,12 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands import refused, run
 from PIL import Image
+from tools import refused, run
 
-from experiments import cli, judging, latents, transfer
 from jaxdl import data
+from jaxdl.experiments import cli, sample_judge
+from jaxdl.experiments.commands import latents, transfer
 
 
 @pytest.fixture(scope="module")
@@ -17,9 +18,9 @@ def runs(tmp_path_factory):
     """Folders of a small VAE, GAN, VQ-VAE and autoencoder of the digits; judges train in a cache of their own."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judging, "JUDGES", {name: (replace(config, total_steps=600), seed)
-                                          for name, (config, seed) in judging.JUDGES.items()})
-        patch.setattr(judging.platformdirs, "user_cache_path", lambda name: folder / "cache")
+        patch.setattr(sample_judge, "JUDGES", {name: (replace(config, total_steps=600), seed)
+                                          for name, (config, seed) in sample_judge.JUDGES.items()})
+        patch.setattr(sample_judge.platformdirs, "user_cache_path", lambda name: folder / "cache")
         small = {"vae": "--hidden-sizes 32 --latent-size 4 --total-steps 300", "autoencoder": "--network mlp --total-steps 200",
                  "vqvae": "--conv-channels 4 --total-steps 20", "gan": "--width 4 --latent-size 8 --total-steps 20"}
         for algo, flags in small.items():
@@ -100,11 +101,11 @@ def test_features_judge_samples_beside_their_floor(runs, capsys):
 def test_a_damaged_judge_is_trained_again(runs, capsys):
     digits = [data.load("digits", split=split) for split in ("train", "test")]
     folder = runs / "cache"
-    before = judging.judge("mlp", *digits, folder)
+    before = sample_judge.judge("mlp", *digits, folder)
     assert "training the mlp classifier" not in capsys.readouterr().out
     for manifest in folder.rglob("judges/mlp-*/*/manifest/manifest.json"):
         manifest.write_text("{}")
-    after = judging.judge("mlp", *digits, folder)
+    after = sample_judge.judge("mlp", *digits, folder)
     assert "training the mlp classifier" in capsys.readouterr().out
     assert after.sha256 == before.sha256  # a fixed seed
 

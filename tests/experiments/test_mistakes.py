@@ -12,8 +12,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from experiments import cli
-from jaxdl import checkpoint
+from jaxdl.experiments import cli
+from jaxdl.runtime import checkpoint
 
 SMALL = {
     "dqn": "train dqn --total-steps 400 --learning-starts 100 --num-envs 2 --buffer-size 1000 --batch-size 8 "

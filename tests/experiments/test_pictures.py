@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.pictures import grid, pairs, save_png
-from jaxdl import files
-from jaxdl.errors import UserError
+from jaxdl.core import files
+from jaxdl.core.errors import UserError
+from jaxdl.experiments.pictures import grid, pairs, save_png
 
 
 def solid(n, height, width, channels=1):

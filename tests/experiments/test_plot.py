@@ -7,11 +7,11 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.plot import plot_runs
-from jaxdl import files
-from jaxdl.errors import UserError
-from jaxdl.logging import open_log
-from jaxdl.statistics import bootstrap_interval, iqm
+from jaxdl.core import files
+from jaxdl.core.errors import UserError
+from jaxdl.experiments.plot import plot_runs
+from jaxdl.metrics.seeds import bootstrap_interval, iqm
+from jaxdl.runtime.run_log import open_log
 
 
 @pytest.fixture

@@ -5,17 +5,18 @@ import os
 
 import pytest
 
-from agents import dqn
-from experiments import algorithms, runs
-from generative import vae
-from jaxdl import optim, train
-from jaxdl.errors import UserError
+from jaxdl import optim
+from jaxdl.agents import dqn
+from jaxdl.core.errors import UserError
+from jaxdl.experiments import algorithms, run_folder
+from jaxdl.generative import vae
+from jaxdl.runtime import fit
 
 SETTINGS = [
-    runs.Settings("dqn", dqn.Config(env_id="Acrobot-v1", gamma=0.123456789, hidden_sizes=(3, 5), double=True,
+    run_folder.Settings("dqn", dqn.Config(env_id="Acrobot-v1", gamma=0.123456789, hidden_sizes=(3, 5), double=True,
                                     optim=optim.Config(optimizer="adamw", weight_decay=0.1)),
-                  train.Config(seed=7, eval_every=500, stop_at_return=12.5)),
-    runs.Settings("vae", vae.Config(dataset="mnist", data_dir="somewhere", epochs=2, hidden_sizes=()), train.Config()),
+                  fit.Config(seed=7, eval_every=500, stop_at_return=12.5)),
+    run_folder.Settings("vae", vae.Config(dataset="mnist", data_dir="somewhere", epochs=2, hidden_sizes=()), fit.Config()),
 ]
 
 
@@ -27,8 +28,8 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s.algo)
 def test_what_was_written_is_read(here, settings):
-    runs.write_config(here, settings)
-    assert runs.open_run(here) == settings
+    run_folder.write_config(here, settings)
+    assert run_folder.open_run(here) == settings
     values = json.loads((here / "config.json").read_text())
     assert list(values) == ["jaxdl", "algo", "config", "train"]
     assert values["algo"] == settings.algo
@@ -36,35 +37,35 @@ def test_what_was_written_is_read(here, settings):
 
 
 def test_settings_that_make_no_sense_are_refused_on_reading_too(here):
-    runs.write_config(here, SETTINGS[0]._replace(train=train.Config(stop_at_return=1.0)))
+    run_folder.write_config(here, SETTINGS[0]._replace(train=fit.Config(stop_at_return=1.0)))
     with pytest.raises(UserError, match="stop_at_return needs eval_every"):
-        runs.open_run(here)
+        run_folder.open_run(here)
 
 
 @pytest.mark.parametrize("field", ["algo", "config", "train"])
 def test_a_config_without_a_field_is_of_no_run(here, field):
-    runs.write_config(here, SETTINGS[0])
+    run_folder.write_config(here, SETTINGS[0])
     values = json.loads((here / "config.json").read_text())
     (here / "config.json").write_text(json.dumps({k: v for k, v in values.items() if k != field}))
     with pytest.raises(UserError, match=rf"config\.json is no run's config\.json: it has no field '{field}'"):
-        runs.open_run(here)
+        run_folder.open_run(here)
 
 
 def test_each_run_without_a_name_gets_a_folder_of_its_own(here):
-    assert [str(runs.create(None, "dqn-x", False)) for _ in range(3)] == ["runs/dqn-x-1", "runs/dqn-x-2", "runs/dqn-x-3"]
+    assert [str(run_folder.create(None, "dqn-x", False)) for _ in range(3)] == ["runs/dqn-x-1", "runs/dqn-x-2", "runs/dqn-x-3"]
     (here / "runs" / "dqn-x-2").rmdir()
     (here / "runs" / "dqn-x-4").write_text("a file")
-    assert str(runs.create(None, "dqn-x", False)) == "runs/dqn-x-2"
-    assert str(runs.create(None, "dqn-x", False)) == "runs/dqn-x-5"
-    assert str(runs.create(None, "vae-x", False)) == "runs/vae-x-1"
+    assert str(run_folder.create(None, "dqn-x", False)) == "runs/dqn-x-2"
+    assert str(run_folder.create(None, "dqn-x", False)) == "runs/dqn-x-5"
+    assert str(run_folder.create(None, "vae-x", False)) == "runs/vae-x-1"
     assert (here / "runs" / "dqn-x-4").read_text() == "a file"
 
 
 def test_a_named_folder_is_made_with_those_above_it_or_taken_if_it_is_empty(here):
     new = here / "a" / "b" / "run"
-    assert runs.create(new, "x", False) == new
+    assert run_folder.create(new, "x", False) == new
     assert new.is_dir()
-    assert runs.create(new, "x", False) == new
+    assert run_folder.create(new, "x", False) == new
     assert not (here / "runs").exists()
 
 
@@ -74,7 +75,7 @@ def filled(folder):
                  "notes.txt", "checkpoints/20/arrays/d", "tensorboard/events", "best/20/manifest", "mine/checkpoints"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
-    runs.write_config(folder, SETTINGS[0])
+    run_folder.write_config(folder, SETTINGS[0])
     return folder
 
 
@@ -86,9 +87,9 @@ def test_a_run_is_replaced_only_on_request_and_what_a_person_put_there_stays(her
     run = filled(here / "run")
     before = paths(run)
     with pytest.raises(UserError, match=r"run already holds a run; .*'jaxdl resume .*run'.*--overwrite"):
-        runs.create(run, "x", False)
+        run_folder.create(run, "x", False)
     assert paths(run) == before
-    assert runs.create(run, "x", True) == run
+    assert run_folder.create(run, "x", True) == run
     assert paths(run) == {"notes.txt": b"notes.txt", "mine/checkpoints": b"mine/checkpoints"}
     assert sorted(os.listdir(run)) == ["mine", "notes.txt"]
 
@@ -101,11 +102,11 @@ def test_what_is_no_run_is_never_replaced(here, overwrite):
     (here / "file").write_text("mine")
     before = paths(here)
     with pytest.raises(UserError, match="run is not empty and not a run folder"):
-        runs.create(run, "x", overwrite)
+        run_folder.create(run, "x", overwrite)
     with pytest.raises(UserError, match="file is a file; --out takes a folder"):
-        runs.create(here / "file", "x", overwrite)
+        run_folder.create(here / "file", "x", overwrite)
     with pytest.raises(UserError, match="file/deeper cannot be made: Not a directory"):
-        runs.create(here / "file" / "deeper", "x", overwrite)
+        run_folder.create(here / "file" / "deeper", "x", overwrite)
     assert paths(here) == before
 
 
@@ -116,7 +117,7 @@ def test_where_there_is_no_run_it_is_not_opened(here, name, words):
     (here / "file").write_text("")
     (here / "empty").mkdir()
     with pytest.raises(UserError, match=words):
-        runs.open_run(type(here)(name))
+        run_folder.open_run(type(here)(name))
 
 
 def test_names_are_algorithms_or_presets_of_settings_that_exist():
@@ -128,10 +129,10 @@ def test_names_are_algorithms_or_presets_of_settings_that_exist():
     for preset in algorithms.PRESETS.values():
         module = algorithms.ALGORITHMS[preset.algo].load()
         config, drive = (algorithms.replaced(c, values) for c, values in (
-            (module.Config(), preset.config), (train.Config(), preset.train)))
-        runs.Settings(preset.algo, config, drive).validate()
+            (module.Config(), preset.config), (fit.Config(), preset.train)))
+        run_folder.Settings(preset.algo, config, drive).validate()
 
 
 @pytest.mark.parametrize("name", algorithms.ALGORITHMS)
 def test_the_defaults_of_every_algorithm_are_valid(name):
-    runs.Settings(name, algorithms.ALGORITHMS[name].load().Config(), train.Config()).validate()
+    run_folder.Settings(name, algorithms.ALGORITHMS[name].load().Config(), fit.Config()).validate()

@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
-from commands import refused, run
 from PIL import Image
+from tools import refused, run
 
-from experiments import cli
 from jaxdl import data
+from jaxdl.experiments import cli
 
 SMALL = "--features 4 --num-blocks 1 --window 3 --head-features 4 --batch-size 8 --total-steps 4 --quick-compile"
 

@@ -9,12 +9,12 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from agents import ppo
-from experiments import cli, jobs, plot
-from experiments.members import Member, members
-from experiments.sweep import parse
-from jaxdl import checkpoint, train
-from jaxdl.errors import UserError
+from jaxdl.agents import ppo
+from jaxdl.core.errors import UserError
+from jaxdl.experiments import cli, plot, tasks
+from jaxdl.experiments.population import Member, members
+from jaxdl.experiments.sweep import parse
+from jaxdl.runtime import checkpoint, fit
 
 PPO = ["train", "ppo", "--total-steps", "512", "--num-envs", "2", "--rollout-steps", "32", "--num-minibatches", "2",
        "--hidden-sizes", "4", "--eval-episodes", "2", "--schedule", "constant"]
@@ -35,13 +35,13 @@ def place(tmp_path_factory):
 
 
 def test_members_are_every_value_with_every_seed():
-    driven = train.Config(seed=3, num_seeds=2, sweep=("learning_rate=1,2", "gamma=0.5,0.25"))
+    driven = fit.Config(seed=3, num_seeds=2, sweep=("learning_rate=1,2", "gamma=0.5,0.25"))
     found = members(ppo.Config(), driven)
     assert found == [Member(seed, {"learning_rate": rate, "gamma": gamma})
                      for rate in (1.0, 2.0) for gamma in (0.5, 0.25) for seed in (3, 4)]
     config = found[4].config(ppo.Config())
     assert (config.optim.learning_rate, config.gamma, config.optim.eps) == (2.0, 0.5, ppo.Config().optim.eps)
-    assert members(ppo.Config(), train.Config()) == [Member(0, {})]
+    assert members(ppo.Config(), fit.Config()) == [Member(0, {})]
 
 
 @pytest.mark.parametrize(("sweep", "said"), [
@@ -68,12 +68,12 @@ def test_a_field_is_swept_once():
 
 
 def test_a_member_is_the_single_run_of_its_seed_and_values(place):
-    many, one = jobs.load(place / "many", member=3), jobs.load(place / "one")
+    many, one = tasks.load(place / "many", member=3), tasks.load(place / "one")
     assert (many.settings.train.seed, many.settings.config) == (8, one.settings.config)
     assert many.settings.train.sweep == ()
     for a, b in zip(jax.tree.leaves(many.params), jax.tree.leaves(one.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    other = jobs.load(place / "many", member=1)
+    other = tasks.load(place / "many", member=1)
     assert any(np.abs(np.asarray(a) - b).max() > 1e-3 for a, b in zip(
         jax.tree.leaves(other.params), jax.tree.leaves(one.params), strict=True))
 

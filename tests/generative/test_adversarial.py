@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from generative import adversarial
-from generative.adversarial import discriminator_loss, generator_loss
-from jaxdl import drive, nn
+from jaxdl import nn
+from jaxdl.core.compile import START_OPTIONS
+from jaxdl.generative import adversarial
+from jaxdl.generative.adversarial import discriminator_loss, generator_loss
 
-jit = functools.partial(jax.jit, compiler_options=drive.START_OPTIONS)  # compiles in less time
+jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 OBJECTIVES = ("non_saturating", "minimax", "least_squares", "hinge", "wgan_gp")
 REAL, FAKE = jnp.array([2.0, -0.5, 0.3]), jnp.array([-1.5, 0.25, 3.0])
 SIGMOID = {"real": 1 / (1 + np.exp(-np.array(REAL, float))), "fake": 1 / (1 + np.exp(-np.array(FAKE, float)))}

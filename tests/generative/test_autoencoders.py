@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from generative import autoencoder, vqvae
-from jaxdl import data, drive
-from jaxdl.errors import UserError
+from jaxdl import data
+from jaxdl.core.compile import START_OPTIONS
+from jaxdl.core.errors import UserError
+from jaxdl.core.types import DataSpec, Examples
+from jaxdl.generative import autoencoder, vqvae
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.types import DataSpec, Examples
+from jaxdl.runtime import device_driver
 
-jit = functools.partial(jax.jit, compiler_options=drive.START_OPTIONS)  # compiles in less time
+jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 RNG = np.random.default_rng(0)
 SPEC = DataSpec("tiny", 50, (5, 6, 1), 3)
 IMAGES = jnp.asarray(RNG.integers(0, 256, (10, 5, 6, 1)), jnp.uint8)
@@ -136,7 +138,7 @@ def test_codes_are_all_that_a_picture_is_made_of_and_digits_are_recognized_by_th
     spec = DataSpec.of(digits)
     config = vqvae.Config(conv_channels=(8,), num_codes=16, code_size=4, total_steps=300, batch_size=32,
                           optim=OptimConfig(learning_rate=3e-3))
-    driver = drive.device(lambda c: vqvae.make_run(c, spec), config, Examples.of(digits), [0], quick=True)
+    driver = device_driver.device(lambda c: vqvae.make_run(c, spec), config, Examples.of(digits), [0], quick=True)
     state, report = driver.chunk(driver.start(), 300)
     assert report.bad_step == -1
     params, model = driver.params(state), vqvae.make(config, spec)

@@ -7,18 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from generative import adversarial, gan
-from jaxdl import drive, nn
-from jaxdl.errors import UserError
+from jaxdl import nn
+from jaxdl.core.compile import START_OPTIONS
+from jaxdl.core.errors import UserError
+from jaxdl.core.types import DataSpec, Examples
+from jaxdl.generative import adversarial, gan
+from jaxdl.generative.gan_networks import Discriminator, Generator
 from jaxdl.nn import spectral
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.types import DataSpec, Examples
+from jaxdl.runtime import device_driver
 
 SPEC = DataSpec("tiny", 40, (8, 8, 1), 2)
 SGD = OptimConfig(optimizer="sgd", learning_rate=0.1)
 SMALL = {"batch_size": 4, "latent_size": 3, "width": 2, "total_steps": 100, "optim": SGD,
          "discriminator_learning_rate": 0.1}
-jit = functools.partial(jax.jit, compiler_options=drive.START_OPTIONS)  # compiles in less time
+jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 
 
 def examples(count=4, seed=0):
@@ -55,8 +58,8 @@ def by_hand(config, state, batch, key):
     """An update in plain steps: the new discriminator, each step's vectors, the new generator, the means of the logits."""
     steps, penalty = gan.critic_steps(config), gan.penalty_of(config)
     norm = config.network == "dcgan" and penalty is None and not config.spectral_norm
-    generator = nn.Generator(SPEC.shape, config.network, config.width, config.hidden_size)
-    discriminator = nn.Discriminator(config.network, config.width, norm, config.conditional, config.hidden_size)
+    generator = Generator(SPEC.shape, config.network, config.width, config.hidden_size)
+    discriminator = Discriminator(config.network, config.width, norm, config.conditional, config.hidden_size)
     k_steps, k_latent, k_penalty = jax.random.split(key, 3)
     size = len(batch.images) // steps
     y = None if config.conditional == "none" else jax.nn.one_hot(batch.labels, 2)
@@ -151,7 +154,7 @@ def test_both_players_are_told_the_class():
     close(x[:2], x[2:])
     assert np.abs(x[0] - x[1]).max() > 1e-3
     close(jit(model.decode)(state.ema, z), x)  # classes in turn
-    discriminator = nn.Discriminator("dcgan", 2, False, conditional)
+    discriminator = Discriminator("dcgan", 2, False, conditional)
     params = jit(lambda key: nn.init(discriminator, key, x, jnp.zeros((4, 2))))(jax.random.key(3))
     params = {"params": jax.tree.map(lambda x: 10 * x, params["params"])}
     told = [discriminator.apply(params, x[:1], jnp.eye(2)[i : i + 1]) for i in (0, 1)]
@@ -207,7 +210,7 @@ def test_it_learns_two_images_and_which_class_each_is(objective):
     config = gan.Config(objective=objective, conditional="projection", batch_size=8, latent_size=4, width=8, total_steps=400,
                         n_critic=2 if objective == "wgan_gp" else 1, ema_decay=0.9,
                         discriminator_learning_rate=2e-3, optim=OptimConfig(learning_rate=2e-3, beta1=0.5))
-    driver = drive.device(lambda c: gan.make_run(c, SPEC), config, data, [0], quick=True)
+    driver = device_driver.device(lambda c: gan.make_run(c, SPEC), config, data, [0], quick=True)
     state, report = driver.chunk(driver.start(), 400)
     assert report.bad_step == -1
     x = np.asarray(jit(gan.make(config, SPEC).sample, static_argnums=2)(driver.params(state), jax.random.key(0), 100))

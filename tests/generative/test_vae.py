@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from generative import vae as vaes
-from jaxdl import data, drive
-from jaxdl.errors import UserError
+from jaxdl import data
+from jaxdl.core.compile import START_OPTIONS
+from jaxdl.core.errors import UserError
+from jaxdl.core.types import DataSpec, Examples
+from jaxdl.generative import vae as vaes
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.types import DataSpec, Examples
+from jaxdl.runtime import device_driver
 
 P_VALUE = 1e-4  # seeds are fixed: the statistical tests hold or not, once and for all
 SPEC = DataSpec("tiny", 50, (2, 3, 1))  # 6 pixels: all 64 binary images can be listed
 CONFIG = vaes.Config(latent_size=2, hidden_sizes=(4,), activation="tanh", optim=OptimConfig(optimizer="sgd", learning_rate=0.5))
 BITS = np.array(list(itertools.product([0, 1], repeat=6)))  # [64, 6]
 IMAGES = Examples(jnp.asarray(255 * BITS.reshape(64, 2, 3, 1), jnp.uint8))  # binary already: binarizing them changes nothing
-jit = functools.partial(jax.jit, compiler_options=drive.START_OPTIONS)  # compiles in less time
+jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +309,7 @@ def test_it_learns_what_independent_pixels_cannot_say():
     spec = DataSpec.of(train)
     config = vaes.Config(total_steps=1000, batch_size=64, latent_size=8, hidden_sizes=(64,),
                          optim=OptimConfig(learning_rate=3e-3))
-    driver = drive.device(lambda c: vaes.make_run(c, spec), config, Examples.of(train), [0])
+    driver = device_driver.device(lambda c: vaes.make_run(c, spec), config, Examples.of(train), [0])
     state, report = driver.chunk(driver.start(), 1000)
     assert report.bad_step == -1
     assert int(state.t) == 1000

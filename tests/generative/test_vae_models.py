@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from generative import likelihoods
-from generative import vae as vaes
-from jaxdl import distributions, drive
-from jaxdl.errors import UserError
+from jaxdl.core.compile import START_OPTIONS
+from jaxdl.core.errors import UserError
+from jaxdl.core.types import DataSpec, Examples
+from jaxdl.generative import likelihoods
+from jaxdl.generative import vae as vaes
+from jaxdl.ops import distributions
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.types import DataSpec, Examples
 
-jit = functools.partial(jax.jit, compiler_options=drive.START_OPTIONS)  # compiles in less time
+jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 RNG = np.random.default_rng(0)
 SPEC = DataSpec("tiny", 50, (2, 3, 1), 3)
 SGD = OptimConfig(optimizer="sgd", learning_rate=1.0)

@@ -8,7 +8,7 @@ from flax import linen
 from jax import lax
 
 from jaxdl import nn
-from jaxdl.drive import TRAIN_OPTIONS
+from jaxdl.core.compile import TRAIN_OPTIONS
 from jaxdl.nn import convolution, winograd
 
 CASES = [  # images, kernel, strides, padding

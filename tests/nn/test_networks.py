@@ -8,7 +8,7 @@ from flax import linen
 from scipy import stats
 
 from jaxdl import nn
-from jaxdl.errors import UserError
+from jaxdl.core.errors import UserError
 
 
 def shapes(tree):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from flax import linen
 
-from jaxdl import drive, nn
+from jaxdl import nn
+from jaxdl.core.compile import START_OPTIONS
 
-jit = functools.partial(jax.jit, compiler_options=drive.START_OPTIONS)  # compiles in less time
+jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 
 B, T, F, H = 3, 5, 4, 6
 CELLS = {"gru": nn.GRU(H), "lstm": nn.LSTM(H)}

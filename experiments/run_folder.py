@@ -1,0 +1,138 @@
+"""Run folders: what a run is, on disk.
+
+RUN/config.json      everything that makes the run: it alone repeats it
+metrics.jsonl    one object a row
+tensorboard/     the same as TensorBoard events
+checkpoints/     the newest states, whole
+best/            parameters of the best evaluation, where the run evaluates as it trains
+summary.json     what `train --json` prints
+curve.png        and a picture or video of what was learned
+"""
+
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxdl.core import axis, files
+from jaxdl.core.config import from_dict, to_dict
+from jaxdl.core.errors import UserError
+from jaxdl.experiments import algorithms
+from jaxdl.experiments.population import members
+from jaxdl.runtime import fit
+
+_MAX_CONFIG_BYTES = 1 << 20
+_OURS = ("config.json", "metrics.jsonl", "summary.json", "curve.png", "sweep.png", "policy.gif", "samples.png",
+         "reconstructions.png", "tensorboard", "checkpoints", "best")
+
+
+class Settings(NamedTuple):
+    """All that makes a run: which algorithm, its settings, and how it is driven."""
+
+    algo: str
+    config: Any
+    train: fit.Config
+
+    @property
+    def algorithm(self) -> algorithms.Algorithm:
+        """The algorithm's entry in the table."""
+        return algorithms.ALGORITHMS[self.algo]
+
+    def validate(self) -> None:
+        """Refuse settings that make no sense."""
+        validate = self.algorithm.load().validate
+        validate(self.config)
+        fit.validate(self.train)
+        of_each = members(self.config, self.train)
+        for member in of_each:
+            validate(member.config(self.config))
+        if self.train.devices > 1 and len(of_each) == 1:
+            share = axis.share(self.config, self.train.devices)
+            try:
+                validate(share)
+            except UserError as e:
+                raise UserError(f"on each of {self.train.devices} devices: {e}") from None
+        elif self.train.devices > 1:
+            axis.check_share("the number of members", len(of_each), self.train.devices)
+
+
+def write_config(folder: Path, settings: Settings) -> None:
+    """Write `config.json`."""
+    files.write_json(folder / "config.json", {
+        "jaxdl": version("jaxdl"), "algo": settings.algo, "config": to_dict(settings.config),
+        "train": to_dict(settings.train)})
+
+
+def read_config(path: Path) -> Settings:
+    """Read and check a `config.json`.
+
+    Raises:
+        UserError: not there, too large, no JSON, of an unknown algorithm, or with fields that it must not have.
+    """
+    values = files.read_json(path, _MAX_CONFIG_BYTES)
+    for field in ("algo", "config", "train"):
+        if field not in values:
+            raise UserError(f"{path} is no run's config.json: it has no field '{field}'")
+    if not isinstance(values["algo"], str) or values["algo"] not in algorithms.ALGORITHMS:
+        raise UserError(f"{path} is of the algorithm {values['algo']!r}, which this jaxdl does not have")
+    module = algorithms.ALGORITHMS[values["algo"]].load()
+    settings = Settings(values["algo"], from_dict(module.Config, values["config"], f"{path}: config"),
+                        from_dict(fit.Config, values["train"], f"{path}: train"))
+    settings.validate()
+    return settings
+
+
+def open_run(folder: Path) -> Settings:
+    """The settings of an existing run.
+
+    Raises:
+        UserError: `folder` is not one.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no run folder {folder}")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} is not a run folder: it has no config.json")
+    return read_config(folder / "config.json")
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Refuse a folder that a new run must not take.
+
+    Raises:
+        UserError: `out` is a file, or holds something (with `overwrite`: something else than a run).
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out takes a folder")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / "config.json").is_file():
+        raise UserError(f"{out} is not empty and not a run folder; choose another --out")
+    if not overwrite:
+        raise UserError(f"{out} already holds a run; choose another --out, continue it with 'jaxdl resume {out}', or "
+                        "replace it with --overwrite")
+
+
+def create(out: Path | None, name: str, overwrite: bool) -> Path:
+    """Make the folder of a new run: `out`, or a fresh one under `runs/` called `name-1`, `name-2`, ...
+
+    Raises:
+        UserError: as `check_out`, or it cannot be made.
+    """
+    try:
+        if out is None:
+            number = 1
+            while True:
+                folder = Path("runs") / f"{name}-{number}"
+                try:
+                    folder.mkdir(parents=True)
+                    return folder
+                except FileExistsError:
+                    number += 1
+        check_out(out, overwrite)
+        for name in _OURS if out.is_dir() else ():  # what a person put there stays
+            path = out / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        return out
+    except OSError as e:
+        raise UserError(f"the run folder {e.filename or out} cannot be made: {e.strerror}") from None

@@ -1,0 +1,135 @@
+"""Generated images judged without anyone's network: in-domain features of a classifier trained here on the same data.
+
+The classifier is trained once for each dataset, with a fixed seed, and kept in the user's cache under a digest of the data
+and of its settings; its accuracy and a digest of its weights go with every figure. Its figures are those of this dataset's own
+features: they are never to be compared with what an Inception network gives. A second classifier of another kind
+and seed judges too: a model that was tuned to please the first has not seen it.
+
+What a figure can be at best is known: `floor` is the same figure of as many training images. All are against the test images.
+
+Shapes: `N` images, `H W C` an image, `F` features.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import platformdirs
+
+from jaxdl import data
+from jaxdl.core.config import to_dict
+from jaxdl.core.errors import CheckpointError, UserError
+from jaxdl.core.types import DataSpec, Examples
+from jaxdl.metrics import sample_quality
+from jaxdl.runtime import checkpoint, device_driver, fit
+from jaxdl.supervised import classifier
+
+JUDGES = {  # the first is the one whose figures have plain names
+    "conv": (classifier.Config(total_steps=3600), 0),
+    "mlp": (classifier.Config(total_steps=3600, network="mlp", hidden_sizes=(256, 128)), 1),
+}
+_BLOCK = 1000  # images at a time
+
+
+class Judge(NamedTuple):
+    """A trained classifier."""
+
+    features: Callable[[np.ndarray], np.ndarray]  # uint8 [N, H, W, C] -> [N, F]
+    classes: Callable[[np.ndarray], np.ndarray]  # uint8 [N, H, W, C] -> int [N]
+    accuracy: float  # on the test images
+    sha256: str  # of its weights
+
+
+def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path | None = None) -> Judge:
+    """The judge called `name` of a dataset, trained where it is not in the cache yet.
+
+    Args:
+        folder: of the cache; the user's if not given.
+
+    Raises:
+        UserError: the dataset has no labels.
+    """
+    config, seed = JUDGES[name]
+    spec = DataSpec.of(train_data)
+    if spec.num_classes is None:
+        raise UserError(f"features come from a classifier, and the dataset {spec.name} has no labels to train one")
+    model = classifier.make(config, spec)
+    meta = {"judge": name, "config": to_dict(config), "seed": seed, "data": _digest_of(train_data)}
+    folder = (folder or platformdirs.user_cache_path("jaxdl")) / "judges" / f"{name}-{_sha256(json.dumps(meta).encode())[:16]}"
+    params = _cached(folder, meta, jax.eval_shape(lambda: model.learner.params(model.learner.init(jax.random.key(0)))))
+    if params is None:
+        print(f"training the {name} classifier that judges images of {spec.name}, once", flush=True)
+        driver = device_driver.device(lambda c: classifier.make_run(c, spec), config, Examples.of(train_data), [seed])
+        result = fit.fit(driver, fit.Config(seed=seed), classifier.total_steps(config, spec))
+        params = jax.device_get(result.params)
+        checkpoint.save(folder, result.step, params, meta=meta, keep=1)
+    logits, features = jax.jit(model.logits), jax.jit(model.features)
+
+    def classes(images: np.ndarray) -> np.ndarray:
+        return _in_blocks(lambda block: logits(params, block).argmax(-1), images)
+
+    accuracy = float((classes(test.images) == test.labels).mean())
+    weights = b"".join(np.ascontiguousarray(x).tobytes() for x in jax.tree.leaves(params))
+    return Judge(lambda images: _in_blocks(lambda block: features(params, block), images), classes, accuracy, _sha256(weights))
+
+
+def figures(images: np.ndarray, train_data: data.Dataset, test: data.Dataset, judges: dict[str, Judge]) -> dict[str, Any]:
+    """How like the test images N generated ones are, and how like them as many training images are.
+
+    Args:
+        images: uint8 [N, H, W, C], N at most the number of test images.
+        judges: by name; the first gives all figures, the others a Frechet distance.
+
+    Returns:
+        num, classifier_accuracy, classifier_sha256, and of the images, with `_floor` of training images: fid, kid, precision,
+        recall, density, coverage, modes, histogram_kl; of the other judges fid_NAME and its floor.
+    """
+    num, classes = len(images), int(test.labels.max()) + 1
+    real, floor = test.images[:num], train_data.images[:num]
+    (first, *others) = judges
+    found: dict[str, Any] = {"num": num, "features": f"in-domain, classifier {first}",
+                             "classifier_accuracy": judges[first].accuracy, "classifier_sha256": judges[first].sha256}
+    for name, judge in judges.items():
+        reference = judge.features(real)
+        for end, candidates in (("", images), ("_floor", floor)):
+            features = judge.features(candidates)
+            if name in others:
+                found[f"fid_{name}{end}"] = sample_quality.frechet_distance(features, reference)
+                continue
+            near = sample_quality.precision_recall_density_coverage(reference, features)
+            labels = judge.classes(candidates)
+            found |= {f"{figure}{end}": value for figure, value in {
+                "fid": sample_quality.frechet_distance(features, reference),
+                "kid": sample_quality.kernel_distance(features, reference),
+                **near._asdict(), "modes": sample_quality.mode_count(labels, test.labels, classes),
+                "histogram_kl": sample_quality.histogram_kl(labels, test.labels, classes)}.items()}
+    return found
+
+
+def as_bytes(images: np.ndarray) -> np.ndarray:
+    """Floats in [0, 1] as the uint8 images that a file would hold."""
+    return np.round(255 * np.clip(images, 0, 1)).astype(np.uint8)
+
+
+def _cached(folder: Path, meta: dict[str, Any], like: Any) -> Any:
+    """The weights that were kept, None where there are none or they are damaged."""
+    try:
+        return checkpoint.restore(folder, like, meta=meta)[1] if checkpoint.steps(folder) else None
+    except CheckpointError:
+        return None
+
+
+def _in_blocks(f: Callable[[np.ndarray], jax.Array], images: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.asarray(f(images[i : i + _BLOCK])) for i in range(0, len(images), _BLOCK)])
+
+
+def _digest_of(dataset: data.Dataset) -> str:
+    return _sha256(np.ascontiguousarray(dataset.images).tobytes() + np.ascontiguousarray(dataset.labels).tobytes())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

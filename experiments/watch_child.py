@@ -1,0 +1,58 @@
+"""A process of a run of many, watched from outside.
+
+When another process of the run is lost, JAX ends this one from C++, without a word that says what to do. So the command is
+run in a child, and its parent says it; what JAX and Gloo print of their own affairs is left out.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from typing import IO
+
+_WATCHED = "JAXDL_WATCHED"  # in the environment of the child
+_CHATTER = re.compile(r"\[Gloo\] Rank ")
+_CRASH = re.compile(r"[EF]\d{4} \d\d:\d\d:\d\d\.|\*\*\* Check failure")
+
+
+def is_needed(argv: Sequence[str]) -> bool:
+    """Whether this command joins other processes and nobody watches it yet."""
+    return "--distributed" in argv and "--help" not in argv and _WATCHED not in os.environ
+
+
+def watch(argv: Sequence[str]) -> int:
+    """Run the command in a child. Returns its exit status, 1 where it was ended because another process was lost."""
+    child = subprocess.Popen([sys.executable, "-P", "-m", "jaxdl", *argv], env=dict(os.environ, **{_WATCHED: "1"}),
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    crash: list[str] = []
+    readers = [threading.Thread(target=_forward, args=(child.stdout, sys.stdout, [])),
+               threading.Thread(target=_forward, args=(child.stderr, sys.stderr, crash))]
+    for reader in readers:
+        reader.start()
+    signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGTERM))
+    signal.signal(signal.SIGINT, lambda *_: child.send_signal(signal.SIGINT))
+    status = child.wait()
+    for reader in readers:
+        reader.join()
+    if status == -signal.SIGABRT:
+        from jaxdl.core.processes import HEARTBEAT_S  # imports JAX, which the parent needs for nothing else
+
+        print(f"jaxdl: another process of the run ended or could not be reached for {HEARTBEAT_S} seconds, so this one ended "
+              "too; the last checkpoint is whole. Start all of them again with 'jaxdl resume RUN --distributed ...', or go on "
+              "in one: 'jaxdl resume RUN --devices N'", file=sys.stderr)
+        return 1
+    sys.stderr.write("".join(crash))  # it was something else
+    return status if status >= 0 else 128 - status
+
+
+def _forward(source: IO[str], to: IO[str], crash: list[str]) -> None:
+    """Lines from one stream to the other; from the first that reports a crash on they are kept in `crash`."""
+    for line in source:
+        if crash or _CRASH.match(line):
+            crash.append(line)
+        elif not _CHATTER.match(line):
+            to.write(line)
+            to.flush()

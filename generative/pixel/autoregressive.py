@@ -1,0 +1,263 @@
+"""Models of images pixel by pixel in raster order, p(x) = prod_i p(x_i | x_<i): one learner and one sampler for all of them.
+
+A network that is causal computes every p(x_i | x_<i) of a given image at once, which is what training needs. To draw an image
+it must be asked again after each pixel. `naive` does that with the whole network. `incremental` does not: of each layer
+it computes the one position that is new, from what is kept of the row above and of the pixels to the left, and what rests on
+the rows above alone it computes for a whole row at once. An image then takes the arithmetic of one forward pass. (Ramachandran
+et al., "Fast generation for convolutional autoregressive models", 2017, keep queues of pixels; rows at once are ours.)
+
+Both draw from uniform numbers that are there beforehand, each image's a function of the key and of its place alone, so both
+draw the same image.
+
+Shapes: `B` batch, `N` images, `H W C` an image, `Y` classes, `G` groups of channels and `P` outputs a group (`pixels`).
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl import optim
+from jaxdl.core import axis
+from jaxdl.core.config import config as settings
+from jaxdl.core.config import require, require_positive
+from jaxdl.core.errors import UserError
+from jaxdl.core.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree
+from jaxdl.data import minibatches
+from jaxdl.generative import likelihoods
+from jaxdl.generative.pixel import outputs
+from jaxdl.optim import Config as OptimConfig
+
+Draw = Callable[[int, Array], Array]  # (group, outputs [N, P]) -> what the network sees of the values drawn [N, C / G]
+
+
+class Steps(NamedTuple):
+    """A network a row at a time, and within it a pixel at a time, for N images."""
+
+    above: PyTree  # what is kept of the rows above, before the first
+    left: PyTree  # what is kept of the pixels to the left, before a row's first
+    row: Callable[[PyTree, Array], tuple[PyTree, PyTree]]  # (above, row) -> (above, what rests on it [W, ...])
+    pixel: Callable[[PyTree, PyTree, tuple[Array, Array], Draw], tuple[PyTree, PyTree]]  # (left, what rests on the rows above,
+    # (row, column), draw) -> (left, kept); asks `draw` for each group in turn
+    ended: Callable[[PyTree, PyTree, Array], PyTree]  # (above, kept [W, ...], row) -> above
+
+
+class Network(NamedTuple):
+    """A causal network. Classes are one-hot `y` [B, Y], or None."""
+
+    init: Callable[[Key], PyTree]
+    apply: Callable[[PyTree, Array, Array | None, Key | None], Array]  # (params, [B, H, W, C], y, key of dropout or None)
+    # -> outputs [B, H, W, G, P]: those of a pixel and group are a function of the pixels and groups before
+    steps: Callable[[PyTree, Array | None, int], Steps]  # (params, y, N) -> the same, step by step
+
+
+@settings
+class Config(minibatches.Config):
+    """Settings that all these models have."""
+
+    batch_size: int = 32
+    """Images in one update."""
+    features: int = 32
+    """Width of the network, F; around a block (all but gated and plusplus) there are twice as many."""
+    num_blocks: int = 5
+    """Residual blocks or gated layers, L; plusplus has as many at each scale, both ways."""
+    window: int = 7
+    """Side of the first layer's window, an odd number (all but plusplus)."""
+    head_features: int = 64
+    """Width of the last hidden layer (all but plusplus)."""
+    conditional: bool = False
+    """Model p(x|y): every layer is told the class."""
+    output: outputs.Name = "bernoulli"
+    """Distribution of a pixel: bernoulli for binary images, categorical, or a mixture of logistics."""
+    levels: int = 256
+    """Values a pixel can have (categorical, mixture), 2 to 256."""
+    num_mixtures: int = 10
+    """Logistics in the mixture."""
+    binarize: likelihoods.Binarize = "dynamic"
+    """How images become binary (bernoulli): dynamic draws each pixel anew, fixed once for all, threshold cuts at a half."""
+    ema_decay: float = 0.999
+    """Decay of the running mean of the parameters that is evaluated and sampled; over its first updates it is shorter,
+    (1 + t) / (10 + t), and 0 is no mean."""
+    optim: OptimConfig = OptimConfig()
+    """The optimizer."""
+
+
+class State(NamedTuple):
+    """State of the learner."""
+
+    params: PyTree
+    opt: PyTree
+    ema: PyTree  # running mean of the parameters
+    count: Array  # int32 (): updates
+
+
+def validate(config: Config) -> None:
+    """Refuse settings that all these models have and that make no sense, whatever the dataset.
+
+    Raises:
+        UserError: names the field, what was given and what would do.
+    """
+    minibatches.validate(config)
+    require_positive(config, "features", "num_blocks", "head_features", "num_mixtures")
+    require(config, "window", config.window >= 3 and config.window % 2 == 1, "an odd number, 3 or above")
+    require(config, "levels", 2 <= config.levels <= 256, "2 to 256")
+    require(config, "ema_decay", 0 <= config.ema_decay < 1, "at least 0 and below 1")
+    optim.validate(config.optim, config.batch_size)
+
+
+def output_of(config: Config, spec: DataSpec) -> outputs.Output:
+    """The distribution of pixels that a config asks for.
+
+    Raises:
+        UserError: a width that does not fall into a group for each channel; a conditional model of a dataset without labels.
+    """
+    if config.conditional and spec.num_classes is None:
+        raise UserError(f"conditional=True needs labels, and the dataset {spec.name} has none")
+    output = outputs.make(config.output, spec.shape[2], config.levels, config.num_mixtures, config.binarize)
+    for field in ("features", "head_features"):
+        require(config, field, getattr(config, field) % output.groups == 0, f"a multiple of {output.groups}: the channels of "
+                f"{spec.name} are in order (output={config.output}), each with features of its own")
+    return output
+
+
+def make(config: Config, spec: DataSpec, network: Network, output: outputs.Output, axis_name: str | None = None) -> Generative:
+    """The learner and its model: maximum likelihood, nats an image."""
+    tx = optim.make(config.optim, horizon=minibatches.total_steps(config, spec))
+
+    def classes(labels: Array | None) -> Array | None:
+        return jax.nn.one_hot(labels, spec.num_classes) if config.conditional else None
+
+    def init(key: Key) -> State:
+        params = network.init(key)
+        return State(params, tx.init(params), params, jnp.zeros((), jnp.int32))
+
+    def nats(params: PyTree, examples: Examples, key: Key, train: bool) -> Array:
+        """-log p(x) [B]."""
+        k_values, k_dropout = jax.random.split(key)
+        x = output.values(examples.images, k_values)
+        out = network.apply(params, output.inputs(x), classes(examples.labels), k_dropout if train else None)
+        return -output.log_prob(out.astype(jnp.float32), x).sum((1, 2))
+
+    def metrics_of(nll: Array) -> dict[str, Mean]:
+        return {"nll": Mean.of(nll), "bits_per_dim": Mean.of(nll / (spec.size * jnp.log(2.0)))}
+
+    def update(state: State, examples: Examples, key: Key) -> tuple[State, Aux]:
+        def loss_fn(params: PyTree, examples: Examples, key: Key) -> tuple[Array, dict[str, Mean]]:
+            nll = nats(params, examples, key, True)
+            return nll.mean(), metrics_of(nll)
+
+        grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
+        updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
+        params = jax.tree.map(jnp.add, state.params, updates)
+        t = state.count.astype(jnp.float32)
+        decay = jnp.minimum(config.ema_decay, (1 + t) / (10 + t))
+        ema = jax.tree.map(lambda mean, x: x + decay * (mean - x), state.ema, params)
+        return State(params, opt, ema, state.count + 1), Aux(metrics)
+
+    def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
+        return metrics_of(nats(params, examples, key, False))
+
+    def log_prob(params: PyTree, examples: Examples, key: Key, num_samples: int = 1, chunk: int = 1) -> Array:
+        del num_samples, chunk  # it is exact
+        return -nats(params, examples, key, False)
+
+    def complete(params: PyTree, key: Key, images: Array, known: Array, labels: Array | None = None,
+                 temperature: float | Array = 1.0, sampler: Literal["incremental", "naive"] = "incremental") -> Array:
+        """Images of which the `known` pixels [H, W] are those of `images` uint8 [N, H, W, C], as floats in [0, 1].
+
+        Where they are made binary it is by one draw for all images and keys, so that copies of an image stay copies.
+        """
+        if not isinstance(known, jax.core.Tracer):
+            check_prefix(known)
+        n = len(images)
+        given = jax.vmap(lambda image: output.values(image[None], jax.random.key(0))[0])(images)
+        shape = (*spec.shape[:2], output.groups, output.uniforms)
+        noise = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), shape))(jnp.arange(n))
+        y = classes(jnp.arange(n) % (spec.num_classes or 1) if labels is None else labels)
+        how = incremental if sampler == "incremental" else naive
+        values, _ = how(network, output, params, noise, given, known, y, temperature)
+        return values / (output.levels - 1)
+
+    def sample(params: PyTree, key: Key, n: int, labels: Array | None = None, **how: Any) -> Array:
+        return complete(params, key, jnp.zeros((n, *spec.shape), jnp.uint8), jnp.zeros(spec.shape[:2], bool), labels, **how)
+
+    return Generative(Learner(init, update, lambda state: state.ema), measure, "-nll", sample, log_prob, complete=complete)
+
+
+def incremental(network: Network, output: outputs.Output, params: PyTree, noise: Array, given: Array, known: Array,
+                y: Array | None, temperature: float | Array = 1.0) -> tuple[Array, Array]:
+    """Draw N images, each layer at one pixel at a time.
+
+    Args:
+        noise: uniform in [0, 1), [N, H, W, G, U].
+        given: values [N, H, W, C], of which those at `known` [H, W] are kept.
+
+    Returns:
+        Values [N, H, W, C] and the outputs [N, H, W, G, P] that they were drawn from.
+    """
+    steps = network.steps(params, y, len(noise))
+    noise, given = (x.transpose(1, 2, *range(3, x.ndim), 0) for x in (noise, given))  # [H, W, ..., N]: N last is not cut up
+    size = given.shape[2] // output.groups
+
+    def pixel(left: PyTree, place: tuple) -> tuple[PyTree, tuple]:
+        before, noise, given, known, r, c = place
+        values, outputs = [], []
+
+        def draw(group: int, out: Array) -> Array:
+            x = output.draw(out, noise[group].T, temperature)
+            x = jnp.where(known, given[group * size : (group + 1) * size].T, x)
+            values.append(x)
+            outputs.append(out)
+            return output.inputs(x)
+
+        left, kept = steps.pixel(left, before, (r, c), draw)
+        return left, (kept, jnp.concatenate(values, -1), jnp.stack(outputs, -2))
+
+    def row(above: PyTree, line: tuple) -> tuple[PyTree, tuple[Array, Array]]:
+        noise, given, known, r = line
+        above, before = steps.row(above, r)
+        columns = jnp.arange(len(known))
+        _, (kept, values, outputs) = jax.lax.scan(
+            pixel, steps.left, (before, noise, given, known, jnp.full_like(columns, r), columns))
+        return steps.ended(above, kept, r), (values, outputs)
+
+    _, (values, outputs) = jax.lax.scan(row, steps.above, (noise, given, known, jnp.arange(len(known))))
+    return jnp.moveaxis(values, 2, 0), jnp.moveaxis(outputs, 2, 0)
+
+
+def naive(network: Network, output: outputs.Output, params: PyTree, noise: Array, given: Array, known: Array,
+          y: Array | None, temperature: float | Array = 1.0) -> tuple[Array, Array]:
+    """As `incremental`, by the whole network once for each pixel and group."""
+    _, height, width, channels = given.shape
+    size = channels // output.groups
+
+    def step(x: Array, i: Array) -> tuple[Array, Array]:
+        place, group = i // output.groups, i % output.groups
+        r, c = place // width, place % width
+        out = network.apply(params, output.inputs(x), y, None)[:, r, c, group]
+        drawn = output.draw(out, noise[:, r, c, group], temperature)
+        old = jax.lax.dynamic_slice_in_dim(x[:, r, c], group * size, size, -1)
+        new = jnp.where(known[r, c], old, drawn)
+        return jax.lax.dynamic_update_slice(x, new[:, None, None], (0, r, c, group * size)), out
+
+    start = jnp.where(known[..., None], given, 0)
+    x, outputs = jax.lax.scan(step, start, jnp.arange(height * width * output.groups))
+    outputs = outputs.reshape(height, width, output.groups, *outputs.shape[1:])
+    return x, outputs.transpose(3, 0, 1, 2, 4)
+
+
+def check_prefix(known: Any) -> None:
+    """Refuse pixels [H, W] that cannot be given: each is drawn in sight of those before it, and of those alone.
+
+    Raises:
+        UserError: the known pixels are not the first ones in raster order; names the first gap.
+    """
+    known = np.asarray(known, bool)
+    count = int(known.sum())
+    gaps = np.flatnonzero(~known.reshape(-1)[:count])
+    if len(gaps):
+        r, c = divmod(int(gaps[0]), known.shape[1])
+        raise UserError(f"known pixels must be the first ones, row by row from the top: pixel ({r}, {c}) is not known and "
+                        "later ones are, which it would be drawn without having seen")

@@ -1,0 +1,107 @@
+"""Typed settings: frozen dataclasses that are pytrees.
+
+The rule: **fields of type `float` (and settings within settings) are leaves, every other field is static.** A number can so
+be a tracer (a population over learning rates is one program, and a new value needs no new one), a size or a choice shapes
+the program. Nothing is checked when a config is made, since that would break under tracing: `validate` functions do it.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from typing import Any, TypeVar
+
+import jax
+import msgspec
+import numpy as np
+
+from jaxdl.core.errors import UserError
+
+T = TypeVar("T")
+
+
+def config(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen dataclass and a pytree whose leaves are its float fields and its fields that are configs."""
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    hints = typing.get_type_hints(cls)
+    data = [f.name for f in dataclasses.fields(cls) if _is_leaf(hints[f.name])]
+    meta = [f.name for f in dataclasses.fields(cls) if f.name not in data]
+    return jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=meta)
+
+
+def is_leaf(cls: type, field: str) -> bool:
+    """Whether a field of a config is a leaf: a number, or settings within."""
+    return _is_leaf(typing.get_type_hints(cls)[field])
+
+
+def _is_leaf(hint: Any) -> bool:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return any(o is float or dataclasses.is_dataclass(o) for o in options)
+
+
+def leaves_as_arrays(config: T) -> T:
+    """The same config with float32 scalars as leaves: what programs take, so that no value of a leaf retraces them."""
+    return jax.tree.map(lambda x: x.astype(np.float32) if isinstance(x, jax.Array) else np.float32(x), config)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain numbers, strings, lists and dicts, ready for JSON."""
+    return msgspec.to_builtins(config)
+
+
+def from_dict(cls: type[T], values: Any, where: str = "config") -> T:
+    """The config that `to_dict` wrote. `values` is untrusted: unknown fields and wrong types are refused by name.
+
+    Raises:
+        UserError: names the field, what was found and what was expected.
+    """
+    _refuse_unknown(cls, values, where)
+    try:
+        return msgspec.convert(values, cls)
+    except msgspec.ValidationError as e:
+        raise UserError(f"{where}: {str(e).replace('`$.', '`').replace('`$`', 'the top level')}") from None
+
+
+def _refuse_unknown(cls: type, values: Any, where: str) -> None:
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: expected an object with the fields of {cls.__module__}.{cls.__name__}, "
+                        f"got {type(values).__name__}")
+    hints = typing.get_type_hints(cls)
+    for name, value in values.items():
+        if name not in hints:
+            raise UserError(f"{where}: unknown field '{name}'{suggest(name, hints)}")
+        if dataclasses.is_dataclass(hints[name]):
+            _refuse_unknown(hints[name], value, f"{where}.{name}")
+
+
+def suggest(word: str, known: typing.Iterable[str]) -> str:
+    """'; did you mean ...?' where something known is close to `word`, else the known ones."""
+    import difflib
+
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known are: {', '.join(known)}"
+
+
+def require(config: Any, field: str, holds: bool, expected: str) -> None:
+    """Refuse a config whose `field` is not as `expected` says.
+
+    Raises:
+        UserError: '`field` must be `expected`, got `value`'.
+    """
+    if not holds:
+        raise UserError(f"{field} must be {expected}, got {getattr(config, field)!r}")
+
+
+def require_positive(config: Any, *fields: str) -> None:
+    """Each field is a finite number above zero, and fits 32 bits where it is whole (a None is left alone)."""
+    for field in fields:
+        value = getattr(config, field)
+        require(config, field, value is None or (math.isfinite(value) and value > 0), "above 0")
+        require(config, field, not isinstance(value, int) or value < 2**31, "below 2**31")
+
+
+def require_unit(config: Any, *fields: str) -> None:
+    """Each field lies in [0, 1]."""
+    for field in fields:
+        require(config, field, 0.0 <= getattr(config, field) <= 1.0, "between 0 and 1")

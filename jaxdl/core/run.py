@@ -1,0 +1,135 @@
+"""A run: a learner and a source composed into one pytree and one pure step.
+
+    run.init(key, data)   -> state            parameters made, memory warmed up
+    run.step(state, data) -> (state, metrics) the source collects, then `updates` times: sample, update, feedback
+
+A step splits `state.key` into the key of the next step and its own: it depends on nothing but the state, so a run may be
+cut anywhere, written, read and continued bit for bit.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from jaxdl.core import axis
+from jaxdl.core.types import Array, Key, Learner, Mean, Metrics, PyTree, Run, RunState, Source
+
+
+def compose(learner: Learner, source: Source, *, stride: int, updates: int = 1, first_step: int = 0,
+            axis_name: str | None = None) -> Run:
+    """The run of `learner` on the batches of `source`.
+
+    Args:
+        stride: what one step adds to `t`: environment steps of a collect, or the updates on a dataset.
+        updates: updates in one step, each with a batch of its own.
+        first_step: `t` after `source.warmup`.
+        axis_name: the mapped axis over whose shards noise differs and metrics are summed.
+    """
+
+    def init(key: Key, data: PyTree = None) -> RunState:
+        k_learner, k_source, k_warmup, k_run = jax.random.split(key, 4)
+        learner_state = learner.init(k_learner)
+        source_state = source.init(axis.shard_key(k_source, axis_name))
+        source_state = source.warmup(source_state, learner.params(learner_state),
+                                     axis.shard_key(k_warmup, axis_name), jnp.zeros((), jnp.int32), data)
+        return RunState(learner_state, source_state, k_run, jnp.asarray(first_step, jnp.int32))
+
+    def step(state: RunState, data: PyTree = None) -> tuple[RunState, Metrics]:
+        next_key, keys = step_keys(state.key, source.keys + 2 * updates, axis_name)
+        k_collect, k_learn = keys[: source.keys], keys[source.keys :].reshape(updates, 2)
+        source_state, metrics = source.collect(state.source, learner.params(state.learner), k_collect, state.t, data)
+        learner_state, source_state, learned = learn(learner, source, state.learner, source_state, k_learn, state.t, data)
+        metrics = axis.sum_over(metrics | learned, axis_name)
+        return RunState(learner_state, source_state, next_key, state.t + stride), metrics
+
+    def restart(state: RunState) -> RunState:
+        next_key, (k_restart,) = step_keys(state.key, 1, axis_name)
+        return state._replace(source=source.restart(state.source, k_restart), key=next_key)
+
+    axes = RunState(learner=0, source=0, key=0, t=None)
+    return Run(init, step, axes, first_step, stride, updates, lambda state: learner.params(state.learner),
+               restart if source.restart else None)
+
+
+def step_keys(key: Key, n: int, axis_name: str | None = None) -> tuple[Key, Key]:
+    """The key of the next step, and [n] keys of this one, a shard's own under an axis.
+
+    One split: each hash is a loop of its own, to compile and to run.
+    """
+    keys = jax.random.split(key, 1 + n)
+    return keys[0], keys[1:] if axis_name is None else jax.vmap(lambda k: axis.shard_key(k, axis_name))(keys[1:])
+
+
+def learn(learner: Learner, source: Source, learner_state: PyTree, source_state: PyTree, keys: Key,
+          t: Array, data: PyTree) -> tuple[PyTree, PyTree, Metrics]:
+    """Once for each of the keys [updates, 2]: sample, update, feedback. Returns both new states, and the metrics summed."""
+
+    def update(carry, keys: Key):
+        learner_state, source_state = carry
+        k_sample, k_update = keys
+        source_state, batch = source.sample(source_state, k_sample, t, data)
+        learner_state, aux = learner.update(learner_state, batch, k_update)
+        source_state = source.feedback(source_state, batch, aux.feedback)
+        return (learner_state, source_state), aux.metrics
+
+    carry = (learner_state, source_state)
+    if len(keys) == 1:
+        carry, metrics = update(carry, keys[0])
+    else:
+        carry, metrics = jax.lax.scan(update, carry, keys)
+        metrics = jax.tree.map(lambda x: x.sum(0), metrics)
+    return *carry, metrics
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Report:
+    """What a chunk of steps says. A program carries it from step to step, so it is few arrays."""
+
+    totals: Array  # float32 [2 M]: of each of M metrics the total, then the count, summed over the steps
+    bad_step: Array  # int32 (): `t` after the first step with a metric that is not finite, -1 where there was none
+    names: tuple[str, ...] = dataclasses.field(metadata={"static": True})  # of the metrics
+
+    @staticmethod
+    def empty(metrics: Metrics) -> "Report":
+        """The report of no steps; `metrics` gives the names (its arrays may be `ShapeDtypeStruct`s)."""
+        return Report(jnp.zeros(2 * len(metrics)), jnp.asarray(-1, jnp.int32), tuple(metrics))
+
+    def add(self, metrics: Metrics, t: Array) -> "Report":
+        """The report with one more step's metrics, `t` steps in."""
+        new = jnp.stack([x for name in self.names for x in metrics[name]])
+        bad_step = jnp.where((self.bad_step < 0) & ~jnp.isfinite(new).all(), t, self.bad_step)
+        return Report(self.totals + new, bad_step, self.names)
+
+    def over(self, axis_name: str | None) -> "Report":
+        """The report of all shards."""
+        if axis_name is None:
+            return self
+        bad_step = jax.lax.pmax(self.bad_step, axis_name)
+        return Report(axis.sum_over(self.totals, axis_name), bad_step, self.names)
+
+    @property
+    def metrics(self) -> Metrics:
+        """The metrics by name; of a population [K] each."""
+        return {name: Mean(self.totals[..., 2 * i], self.totals[..., 2 * i + 1]) for i, name in enumerate(self.names)}
+
+
+def advance(run: Run, state: RunState, data: PyTree, n: Array, loop: int = 1) -> tuple[RunState, Report]:
+    """`n` steps, a traced number: one program serves chunks of every length.
+
+    `loop` steps at a time are a loop of known length: before it, and not before each step, a GPU waits for the host.
+    """
+    step = jax.jit(run.step)  # traced once, for its shapes and for the loop
+
+    def body(_, carry):
+        state, report = carry
+        state, metrics = step(state, data)
+        return state, report.add(metrics, state.t)
+
+    carry = (state, Report.empty(jax.eval_shape(step, state, data)[1]))
+    if loop > 1:
+        carry = jax.lax.fori_loop(0, n // loop, lambda _, c: jax.lax.fori_loop(0, loop, body, c), carry)
+        n = n % loop
+    return jax.lax.fori_loop(0, n, body, carry)

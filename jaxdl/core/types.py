@@ -1,0 +1,137 @@
+"""The signatures everything meets at: environments, learners, sources, runs.
+
+A training run is one pytree and one pure step. An algorithm (`Learner`) learns from batches; something else (`Source`)
+makes the batches; a `Run` is the two composed (`jaxdl.run`).
+
+Shapes: `B` batch, `N` environments, `...` the shape of one observation or action.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Key = jax.Array  # a typed key (`jax.random.key`), shape ()
+PyTree = Any
+
+
+class Mean(NamedTuple):
+    """A mean that can still be merged: a sum and how many numbers went into it, both float32 of shape ()."""
+
+    total: Array
+    count: Array
+
+    @staticmethod
+    def of(values: Array, where: Array | None = None) -> "Mean":
+        """The mean of `values` (any shape), or of those `where` (same shape, bool) is true."""
+        values = jnp.asarray(values, jnp.float32)
+        if where is None:
+            return Mean(values.sum(), jnp.asarray(values.size, jnp.float32))
+        return Mean(jnp.where(where, values, 0).sum(), where.sum(dtype=jnp.float32))
+
+
+Metrics = dict[str, Mean]
+
+
+class DataSpec(NamedTuple):
+    """What an algorithm must know of a dataset of images before it can be made."""
+
+    name: str
+    num_examples: int  # in the training split
+    shape: tuple[int, int, int]  # of one image: H, W, C
+    num_classes: int | None = None  # labels are below it; None where there are none
+
+    @property
+    def size(self) -> int:
+        """Numbers in one image."""
+        return math.prod(self.shape)
+
+    @staticmethod
+    def of(data: Any) -> "DataSpec":
+        """The spec of a `jaxdl.data.Dataset`."""
+        classes = None if data.labels is None else int(data.labels.max()) + 1
+        return DataSpec(data.name, len(data.images), data.images.shape[1:], classes)
+
+
+class Examples(NamedTuple):
+    """Images and their labels: a dataset on the device, or a batch of one."""
+
+    images: Array  # [N, H, W, C] uint8
+    labels: Array | None = None  # [N] int32; None where there are none
+
+    @staticmethod
+    def of(data: Any) -> "Examples":
+        """The arrays of a `jaxdl.data.Dataset`, on the device."""
+        return Examples(jnp.asarray(data.images), None if data.labels is None else jnp.asarray(data.labels))
+
+
+class Aux(NamedTuple):
+    """What an update says beside its new state: metrics, and feedback for the source (new priorities)."""
+
+    metrics: Metrics
+    feedback: PyTree = None
+
+
+class Learner(NamedTuple):
+    """An algorithm that learns from batches."""
+
+    init: Callable[[Key], PyTree]  # (key) -> learner state
+    update: Callable[[PyTree, PyTree, Key], tuple[PyTree, Aux]]  # (learner state, batch, key) -> (learner state, Aux)
+    params: Callable[[PyTree], PyTree]  # (learner state) -> what acts or samples
+
+
+class Generative(NamedTuple):
+    """A learner on a dataset with what its model can do, None where it cannot. Images go out as floats in [0, 1].
+
+    `labels` [N] int32 are for a model that is conditional on them; one that is draws classes in turn without.
+    """
+
+    learner: Learner
+    measure: Callable[[PyTree, Examples, Key], Metrics] | None  # (params, examples, key) -> means over held-out examples
+    score: str  # the number, of `measure` or of features, by which models are compared; with a minus in front lower is better
+    sample: Callable[..., Array] | None = None  # (params, key, N, labels=None) -> images [N, H, W, C]
+    log_prob: Callable[..., Array] | None = None  # (params, examples, key, num_samples, chunk) -> [N] nats
+    complete: Callable[..., Array] | None = None  # (params, key, images [N, H, W, C] uint8, known [H, W], labels, temperature,
+    # sampler "incremental" or "naive") -> images [N, H, W, C] that have the known pixels; pixel by pixel, density exact
+    prior: Callable[[Key, int], Array] | None = None  # (key, N) -> latents z [N, ...]
+    encode: Callable[[PyTree, Examples, Key], Array] | None = None  # (params, examples, key) -> z [N, ...]
+    decode: Callable[..., Array] | None = None  # (params, z [N, ...], labels=None) -> images [N, H, W, C]
+    reconstruct: Callable[[PyTree, Examples, Key], Array] | None = None  # (params, examples, key) -> images [N, H, W, C]
+
+
+class Source(NamedTuple):
+    """Something that makes batches. `t` counts steps; `data` is a dataset on the device, or None."""
+
+    init: Callable[[Key], PyTree]  # (key) -> source state
+    keys: int  # random keys that one collect takes: a step splits its key but once
+    warmup: Callable[..., PyTree]  # (source state, params, key, t, data) -> source state: fills the memory
+    collect: Callable[..., tuple[PyTree, Metrics]]  # (source state, params, keys, t, data) -> (source state, metrics)
+    sample: Callable[..., tuple[PyTree, PyTree]]  # (source state, key, t, data) -> (source state, batch), once an update
+    feedback: Callable[..., PyTree]  # (source state, batch, feedback) -> source state
+    restart: Callable[[PyTree, Key], PyTree] | None = None  # (source state, key) -> it, with environments that begin anew
+
+
+class RunState(NamedTuple):
+    """Everything of a run that changes: what a checkpoint holds."""
+
+    learner: PyTree
+    source: PyTree
+    key: Key  # of the next step, which splits it
+    t: Array  # int32 (): environment steps, or updates of a learner on a dataset
+
+
+class Run(NamedTuple):
+    """A training run: one pytree (`RunState`) and one pure step."""
+
+    init: Callable[[Key, PyTree], RunState]  # (key, data) -> state, its memory warmed up
+    step: Callable[[RunState, PyTree], tuple[RunState, Metrics]]  # (state, data) -> (state, metrics)
+    axes: RunState  # 0 or None for each part: what a population has of its own, and what it shares
+    first_step: int  # `t` after init
+    stride: int  # what one step adds to `t`
+    updates: int  # updates in one step
+    params: Callable[[RunState], PyTree]  # (state) -> what acts or samples
+    restart: Callable[[RunState], RunState] | None = None  # after a checkpoint was read, where environments are external
+

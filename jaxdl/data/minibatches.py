@@ -1,0 +1,147 @@
+"""The dataset source: minibatches of examples that lie on the device, in a new order each epoch.
+
+No permutation is stored or made. The order of an epoch is a keyed bijection of [0, N), evaluated only at the positions
+that a batch takes: O(B) a batch, three small leaves of state, and a run continues mid-epoch from the state alone. The
+bijection is an unbalanced Feistel network on Z_a x Z_b, a * b >= N, in modular form,
+
+    l <- l + F_k(r) mod a,    r <- r + F_k'(l) mod b,    ...
+
+with F a keyed integer hash; what lands in [N, a * b) is sent through again until it falls below N ("cycle walking"):
+Black and Rogaway, "Ciphers with arbitrary finite domains" (2002). It is a shuffle, not a cipher. a and b are chosen
+near sqrt(N) with a * b as close to N as it gets (equal for 60,000 = 250 * 240), so that hardly any position walks.
+
+Shapes: `N` examples, `B` batch.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdl.core import axis
+from jaxdl.core.config import config as settings
+from jaxdl.core.config import require_positive
+from jaxdl.core.errors import UserError
+from jaxdl.core.run import compose
+from jaxdl.core.types import Array, DataSpec, Key, Learner, PyTree, Run, Source
+from jaxdl.data.shuffle import shuffled_index
+
+DEFAULT_EPOCHS = 10
+
+
+@settings
+class Config:
+    """Settings of all that learns from a dataset: which, for how long, in what parts."""
+
+    dataset: str = "digits"
+    """Name of the dataset (`jaxdl list`)."""
+    data_dir: str | None = None
+    """Folder with the dataset's files; without it a known dataset is fetched."""
+    epochs: int | None = None
+    """Passes over the training images (10 if neither this nor total_steps is given)."""
+    total_steps: int | None = None
+    """Updates of the planned run, in place of epochs; schedules run over it."""
+    batch_size: int = 128
+    """Images in one update."""
+
+
+class DatasetState(NamedTuple):
+    """Where in the data the run is."""
+
+    key: Key  # never changes: the order of an epoch is a function of (key, epoch)
+    epoch: Array  # int32 (): epochs completed
+    batch: Array  # int32 (): batches taken in this epoch
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Whole batches in an epoch, N // B; the rest is left out."""
+    return num_examples // batch_size
+
+
+def validate(config: Any) -> None:
+    """Refuse a config whose `epochs`, `total_steps` and `batch_size` make no sense.
+
+    Raises:
+        UserError: names the field, what was given and what would do.
+    """
+    if config.epochs is not None and config.total_steps is not None:
+        raise UserError(f"epochs={config.epochs} and total_steps={config.total_steps} both say how long to train; give one")
+    require_positive(config, "epochs", "total_steps", "batch_size")
+
+
+def total_steps(config: Any, spec: DataSpec) -> int:
+    """Updates of the planned run: `config.total_steps`, or those of `config.epochs`, 10 if neither is given."""
+    if config.total_steps is not None:
+        return config.total_steps
+    return (config.epochs or DEFAULT_EPOCHS) * steps_per_epoch(spec.num_examples, config.batch_size)
+
+
+def run_of(learner: Learner, num_examples: int, batch_size: int, axis_name: str | None = None, shards: int = 1) -> Run:
+    """The run of a learner on a dataset: an update a step.
+
+    Under an axis each of the `shards` has its part of every batch and of the dataset, whose last N % shards examples are
+    left out.
+
+    Raises:
+        UserError: as `dataset`, or the shards cannot share the batch.
+    """
+    axis.check_share("batch_size", batch_size, shards)
+    source = dataset(num_examples // shards, batch_size // shards)
+    return compose(learner, source, stride=1, axis_name=axis_name)
+
+
+def dataset(num_examples: int, batch_size: int) -> Source:
+    """Minibatches of `data`, a pytree of arrays [N, ...]; a batch is the same tree with arrays [B, ...].
+
+    An epoch is N // B batches in which no example comes twice. The N % B examples that would make a smaller batch are
+    left out of that epoch; they are others in each epoch, since the order is.
+
+    Args:
+        num_examples: N, at most 2**31 - 1.
+        batch_size: B.
+
+    Raises:
+        UserError: a size is below 1 or B is above N; `sample` raises it where `data` has not N examples.
+    """
+    if not 1 <= num_examples < 2**31:
+        raise UserError(f"num_examples must lie between 1 and {2**31 - 1}, got {num_examples}")
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {batch_size}")
+    if batch_size > num_examples:
+        raise UserError(f"batch_size={batch_size} is above the {num_examples} examples of the dataset: there would be "
+                        "no whole batch in an epoch; lower batch_size")
+    steps = steps_per_epoch(num_examples, batch_size)
+
+    def init(key: Key) -> DatasetState:
+        return DatasetState(key, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+    def warmup(state: DatasetState, params: PyTree, key: Key, t: Array, data: PyTree) -> DatasetState:
+        del params, key, t, data
+        return state
+
+    def collect(state: DatasetState, params: PyTree, keys: Key, t: Array, data: PyTree) -> tuple[DatasetState, dict]:
+        del params, keys, t, data
+        return state, {}
+
+    def sample(state: DatasetState, key: Key, t: Array, data: PyTree) -> tuple[DatasetState, PyTree]:
+        del key, t  # the order is the state's, or an epoch would not be a permutation
+        _check_data(data, num_examples)
+        positions = state.batch * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
+        index = shuffled_index(state.key, state.epoch, positions, num_examples)
+        batch = jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), data)
+        ended = state.batch + 1 == steps
+        state = DatasetState(state.key, state.epoch + ended.astype(jnp.int32), jnp.where(ended, 0, state.batch + 1))
+        return state, batch
+
+    def feedback(state: DatasetState, batch: PyTree, told: PyTree) -> DatasetState:
+        del batch, told
+        return state
+
+    return Source(init, 0, warmup, collect, sample, feedback)
+
+
+def _check_data(data: PyTree, num_examples: int) -> None:
+    leaves = jax.tree.leaves(data)
+    if not leaves or any(x.ndim == 0 or x.shape[0] != num_examples for x in leaves):
+        raise UserError(f"every array of the data must have {num_examples} examples on its first axis, "
+                        f"got shapes {[list(x.shape) for x in leaves]}")

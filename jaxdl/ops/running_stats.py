@@ -1,0 +1,53 @@
+"""Running mean and variance of what a learner sees, to normalize it.
+
+Kept as (count, mean, sum of squared deviations) and merged: Chan, Golub & LeVeque, "Updating formulae and a pairwise
+algorithm for computing sample variances" (1979). Neither a mean of variances nor E[x^2] - E[x]^2, which cancels in float32.
+
+Shapes: `B` batch, `...` of one example.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdl.core.types import Array
+
+
+class Moments(NamedTuple):
+    """Statistics of `count` examples, element by element."""
+
+    count: Array  # float32 ()
+    mean: Array  # float32 [...]
+    deviations: Array  # float32 [...] sum of squared deviations from the mean
+
+    @staticmethod
+    def init(shape: tuple[int, ...]) -> "Moments":
+        """Of nothing."""
+        return Moments(jnp.zeros(()), jnp.zeros(shape), jnp.zeros(shape))
+
+    def add(self, x: Array, axis_name: str | None = None, where: Array | None = None) -> "Moments":
+        """With a batch [B, ...] more, or those of it `where` bool [B] is true; under a mapped axis those of all its shards."""
+        x = x.astype(jnp.float32)
+        counts = jnp.ones(x.shape[0]) if where is None else where.astype(jnp.float32)
+        counts = counts.reshape(-1, *[1] * (x.ndim - 1))
+        count, total = counts.sum(), (counts * x).sum(0)
+        if axis_name is not None:
+            count, total = jax.lax.psum((count, total), axis_name)
+        mean = total / jnp.maximum(count, 1)
+        deviations = (counts * jnp.square(x - mean)).sum(0)
+        if axis_name is not None:
+            deviations = jax.lax.psum(deviations, axis_name)
+        both, apart = self.count + count, mean - self.mean
+        share = count / jnp.maximum(both, 1)
+        return Moments(both, self.mean + apart * share,
+                       self.deviations + deviations + jnp.square(apart) * (self.count * share))
+
+    def inverse_deviation(self) -> Array:
+        """1 / standard deviation, [...]; 1 before there were two examples."""
+        variance = jnp.where(self.count > 1, self.deviations / jnp.maximum(self.count, 1), 1)
+        return jax.lax.rsqrt(variance + 1e-8)
+
+    def normalize(self, x: Array, limit: float = 10.0) -> Array:
+        """`(x - mean) / standard deviation`, clipped to +- `limit`; before there were two examples x, clipped."""
+        return jnp.clip((x - jnp.where(self.count > 1, self.mean, 0)) * self.inverse_deviation(), -limit, limit)

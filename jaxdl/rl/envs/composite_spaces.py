@@ -1,0 +1,134 @@
+"""Observations of several parts, `Dict` or `Tuple`, as one vector: that of `gymnasium.spaces.flatten`.
+
+Parts follow each other in the order of their space (a `Dict`'s sorted by name, a space's within another's place): numbers as
+they are, `Discrete` and `MultiDiscrete` as one-hot vectors. All take the widest dtype among them. How this differs from
+Gymnasium: `Text` and `OneOf`, whose numbers would be names, are refused with `Graph` and `Sequence`, which have no fixed size.
+
+Shapes: `D` numbers of all parts together.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import Space, spaces
+
+from jaxdl.core.errors import EnvError
+from jaxdl.core.types import Array, PyTree
+
+_SIMPLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+def has_parts(space: Space | None) -> bool:
+    """Whether observations of a space are a dict or a tuple."""
+    return isinstance(space, spaces.Dict | spaces.Tuple)
+
+
+def flat_space(env_id: str, space: Space) -> Space:
+    """The `Box` [D] of a space of several parts; any other space as it is.
+
+    Raises:
+        EnvError: a part cannot be flattened, or has none itself; names it and those that can.
+    """
+    if not has_parts(space):
+        return space
+    for leaf in _leaves(space):
+        if not isinstance(leaf, _SIMPLE):
+            raise EnvError(f"{env_id} has observations with a part {leaf}, which cannot be flattened; parts must be "
+                           f"{', '.join(s.__name__ for s in _SIMPLE)}, Dict or Tuple")
+    return spaces.flatten_space(space)
+
+
+def flatten(space: Space, obs: PyTree) -> Array:
+    """One observation of several parts as a vector [D]: `gymnasium.spaces.flatten` of arrays that may be traced.
+
+    A number beyond its `Discrete` has a one-hot vector of zeros.
+    """
+    dtype = jax.dtypes.canonicalize_dtype(spaces.flatten_space(space).dtype)
+    return jnp.concatenate([vector.astype(dtype) for vector in _vectors(space, obs)])
+
+
+def check(env_id: str, space: Space, obs: Any, place: str = "") -> None:
+    """Refuse an observation that its space does not hold, traced or not, by its form.
+
+    Numbers that fit the space's dtype without loss of kind (float64 for float32) are let through. Within `place`, a part, whole
+    numbers must be those of their `Discrete` or `MultiDiscrete`, where they are known: a one-hot vector would hide them.
+
+    Raises:
+        EnvError: says which part is wrong, what it is and what its space has.
+    """
+    def refuse(found: str, wanted: str) -> EnvError:
+        part = f"whose part '{place}' is " if place else ""
+        return EnvError(f"{env_id} gave an observation {part}{found}, its space has {wanted}")
+
+    if isinstance(space, spaces.Dict):
+        if not isinstance(obs, Mapping):
+            raise refuse(brief(obs), f"the parts {_names(space.spaces)}")
+        if obs.keys() != space.spaces.keys():
+            raise refuse(f"of the parts {_names(obs)}", f"the parts {_names(space.spaces)}")
+        for name, part in space.spaces.items():
+            check(env_id, part, obs[name], f"{place}/{name}" if place else name)
+    elif isinstance(space, spaces.Tuple):
+        if not isinstance(obs, tuple | list) or len(obs) != len(space.spaces):
+            raise refuse(brief(obs), f"{len(space.spaces)} parts")
+        for i, (part, value) in enumerate(zip(space.spaces, obs, strict=True)):
+            check(env_id, part, value, f"{place}/{i}" if place else str(i))
+    elif space.shape is not None:
+        found = obs if isinstance(obs, jax.Array) else array(obs)
+        if found.shape != space.shape or not np.can_cast(found.dtype, space.dtype, "same_kind"):
+            raise refuse(brief(obs), f"{space.dtype}{list(space.shape)}")
+        if place and isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and not isinstance(obs, jax.Array):
+            index = found - space.start
+            if not ((index >= 0) & (index < _sizes(space).reshape(space.shape))).all():
+                raise refuse(str(found.tolist()), str(space))
+
+
+def array(value: Any) -> np.ndarray:
+    """An array of what an environment gave; one of the object None where it is none."""
+    try:
+        return np.asarray(value)
+    except ValueError:  # rows of several lengths
+        return np.asarray(None)
+
+
+def brief(value: Any) -> str:
+    """What an environment gave, in a word or two."""
+    if isinstance(value, np.ndarray | jax.Array):
+        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, tuple):
+        return f"{len(value)} values"
+    return repr(value) if isinstance(value, bool | int | float | np.generic) else type(value).__name__
+
+
+def _leaves(space: Space) -> Iterator[Space]:
+    if not has_parts(space) or not space.spaces:
+        yield space
+        return
+    for part in space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces:
+        yield from _leaves(part)
+
+
+def _vectors(space: Space, obs: PyTree) -> Iterator[Array]:
+    if isinstance(space, spaces.Dict):
+        for name, part in space.spaces.items():
+            yield from _vectors(part, obs[name])
+    elif isinstance(space, spaces.Tuple):
+        for part, value in zip(space.spaces, obs, strict=True):
+            yield from _vectors(part, value)
+    elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        sizes = _sizes(space)
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        digit = np.concatenate([np.arange(n) for n in sizes]) + np.ravel(space.start)[owner]
+        yield jnp.asarray(obs, jnp.int32).ravel()[owner] == jnp.asarray(digit, jnp.int32)
+    else:
+        yield jnp.ravel(jnp.asarray(obs))
+
+
+def _sizes(space: spaces.Discrete | spaces.MultiDiscrete) -> np.ndarray:
+    return np.ravel(space.n if isinstance(space, spaces.Discrete) else space.nvec)
+
+
+def _names(parts: Mapping) -> str:
+    return ", ".join(sorted(map(str, parts)))

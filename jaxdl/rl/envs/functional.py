@@ -1,0 +1,130 @@
+"""Environments on the device: N copies of a Gymnasium `FuncEnv` as one pair of pure functions.
+
+An episode that ends is reset within the same step. The observation before the reset, the true successor, is kept beside
+the one that the policy sees next, and a time limit truncates without terminating (`jaxdl.types.TimeStep`).
+
+Shapes: `N` environments, `S` frames of a stack.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from gymnasium.experimental.functional import FuncEnv
+from gymnasium.vector.utils import batch_space
+
+from jaxdl.core.types import Array, Key, PyTree
+from jaxdl.rl.envs import composite_spaces
+from jaxdl.rl.types import Env, EnvSpec, Stack, TimeStep
+
+
+class FunctionalState(NamedTuple):
+    """State of N environments."""
+
+    inner: PyTree  # the FuncEnv's, with a leading axis N
+    steps: Array  # [N] int32 of the current episode
+
+
+class Chance(NamedTuple):
+    """What is drawn for a step of N environments: keys [N], and episodes that begin where one ends."""
+
+    move: Key
+    reward: Key
+    end: Key
+    obs: Key
+    fresh: PyTree  # states [N, ...]
+    first: Array  # their observations [N, ...]
+
+
+def adapt(env: FuncEnv, spec: EnvSpec) -> Env:
+    """N copies of `env`, whose episodes are truncated after `spec.max_episode_steps` (None: never).
+
+    Observations of several parts are vectors (`jaxdl.envs.parts`). A key that the environment does not use costs nothing: the
+    compiler removes it.
+
+    Raises:
+        EnvError: when traced: observations of several parts are not those of the environment's space.
+    """
+    parameters, space = env.default_params, getattr(env, "observation_space", None)
+
+    def initial(keys: Array) -> PyTree:
+        return jax.vmap(lambda k: env.initial(k, parameters))(keys)
+
+    def observe(state: PyTree, keys: Array) -> Array:
+        def one(s: PyTree, k: Key) -> Array:
+            obs = env.observation(s, k, parameters)
+            if not composite_spaces.has_parts(space):
+                return obs
+            composite_spaces.check(spec.id, space, obs)
+            return composite_spaces.flatten(space, obs)
+
+        return jax.vmap(one)(state, keys)
+
+    def reset(key: Key, n: int) -> tuple[FunctionalState, Array]:
+        k_state, k_obs = jax.random.split(key, (2, n))
+        state = initial(k_state)
+        return FunctionalState(state, jnp.zeros(n, jnp.int32)), observe(state, k_obs)
+
+    def draw(keys: Key) -> Chance:
+        fresh = initial(keys[4])
+        return Chance(*keys[:4], fresh, observe(fresh, keys[5]))
+
+    def step(state: FunctionalState, action: Array, chance: Chance) -> tuple[FunctionalState, TimeStep]:
+        def move(s, a, k_move, k_reward, k_end):
+            successor = env.transition(s, a, k_move, parameters)
+            reward = env.reward(s, a, successor, k_reward, parameters)
+            return successor, jnp.asarray(reward, jnp.float32), jnp.asarray(env.terminal(successor, k_end, parameters), bool)
+
+        successor, reward, terminated = jax.vmap(move)(state.inner, action, *chance[:3])
+        steps = state.steps + 1
+        truncated = jnp.zeros_like(terminated) if spec.max_episode_steps is None else steps >= spec.max_episode_steps
+        done = terminated | truncated
+        next_obs = observe(successor, chance.obs)
+        inner = jax.tree.map(lambda new, old: _where(done, new, old), chance.fresh, successor)
+        obs = _where(done, chance.first, next_obs)
+        return FunctionalState(inner, jnp.where(done, 0, steps)), TimeStep(obs, reward, terminated, truncated, next_obs)
+
+    return Env(spec, reset, step, keys=6, draw=draw)
+
+
+class StackState(NamedTuple):
+    """State of N environments whose observations are stacked."""
+
+    inner: PyTree  # the environments'
+    frames: Array  # [N, S, ...] the last observations of the current episode, the oldest first
+
+
+def stacked_spec(spec: EnvSpec, frames: int) -> EnvSpec:
+    """The spec of an environment whose last observations are stacked along a leading axis; of one frame, `spec` itself."""
+    if frames == 1:
+        return spec
+    return spec._replace(observation_space=batch_space(spec.observation_space, frames), stack=Stack(frames, "repeat"))
+
+
+def stacked(env: Env, frames: int) -> Env:
+    """`env` with its last `frames` observations in one: Gymnasium's FrameStackObservation with the padding "reset".
+
+    The first observation of an episode stands for those before it.
+    """
+    if frames == 1:
+        return env
+
+    def begin(obs: Array) -> Array:
+        return jnp.repeat(obs[:, None], frames, axis=1)
+
+    def reset(key: Key, n: int) -> tuple[StackState, Array]:
+        inner, obs = env.reset(key, n)
+        stack = begin(obs)
+        return StackState(inner, stack), stack
+
+    def step(state: StackState, action: Array, chance: PyTree) -> tuple[StackState, TimeStep]:
+        inner, out = env.step(state.inner, action, chance)
+        successor = jnp.concatenate([state.frames[:, 1:], out.next_obs[:, None]], axis=1)
+        stack = _where(out.terminated | out.truncated, begin(out.obs), successor)
+        return StackState(inner, stack), out._replace(obs=stack, next_obs=successor)
+
+    return env._replace(spec=stacked_spec(env.spec, frames), reset=reset, step=step)
+
+
+def _where(mask: Array, x: Array, y: Array) -> Array:
+    return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - 1)), x, y)

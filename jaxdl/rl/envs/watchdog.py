@@ -1,0 +1,96 @@
+"""A watch over calls that might never come back.
+
+    watch = Watchdog("Pendulum-v1", seconds=120)
+    with watch:          # 0.2 microseconds; in the main thread alone
+        env.step(action)
+
+A thread looks at it a few times within `seconds`. Where the same call is still under way after them, the main thread is
+sent a signal whose handler raises; a call that is deep in C, or swallows the error, gets a few seconds more, and then the
+process ends. A call in C that does not let go of Python's lock stops this thread too: nothing in Python can help there.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from jaxdl.core.errors import EnvError
+
+_GRACE = 5.0  # seconds for the main thread to raise before the process is ended
+_LOOK = 1.0  # seconds between two looks, at most
+_SIGNAL = getattr(signal, "SIGURG", None)  # ignored by default, so a late one harms nobody; absent on Windows
+
+_late: "tuple[Watchdog, int] | None" = None  # whose call is to be ended by the handler, and its number
+
+
+class Watchdog:
+    """Raises an `EnvError` in the main thread, naming `name`, where a call in `with watch:` lasts longer than `seconds`.
+
+    `seconds` of 0, and one made outside of the main thread (which alone can be interrupted), watch nothing. `late` tells
+    whether a call was ever too long.
+    """
+
+    def __init__(self, name: str, seconds: float):
+        self.name, self.seconds, self.late = name, seconds, False
+        self._call = 0  # number of the call under way, negative between two
+        self._closed = threading.Event()
+        self._main = threading.main_thread().ident
+        if seconds and threading.get_ident() == self._main:
+            if _SIGNAL is not None:
+                signal.signal(_SIGNAL, _raise)
+            threading.Thread(target=self._watch, daemon=True, name=f"watch over {name}").start()
+
+    def __enter__(self) -> None:
+        if threading.get_ident() == self._main:
+            self._call = 1 - self._call
+
+    def __exit__(self, *error: Any) -> None:
+        if self._call > 0:
+            self._call = -self._call
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+
+    def _watch(self) -> None:
+        tick = min(_LOOK, self.seconds / 4)
+        seen, lasted = 0, 0.0  # counted in looks: the clock goes on while the whole process is stopped
+        while not self._closed.wait(tick):
+            seen, lasted = (self._call, lasted + tick) if self._call == seen else (self._call, 0.0)
+            if seen <= 0:
+                continue
+            if lasted >= self.seconds and not self.late:
+                self._interrupt(seen)
+            if lasted >= self.seconds + _GRACE:
+                self._exit()
+
+    def _interrupt(self, call: int) -> None:
+        global _late
+        self.late, _late = True, (self, call)
+        if _SIGNAL is not None and signal.getsignal(_SIGNAL) is _raise:
+            signal.pthread_kill(self._main, _SIGNAL)
+
+    def _exit(self) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"jaxdl: {self.sentence()}; it cannot be interrupted, so the process ends here: "
+                             "checkpoints are whole, and the run can be continued from the last one\n")
+            sys.stderr.flush()
+        os._exit(1)
+
+    def sentence(self) -> str:
+        """What is wrong."""
+        return f"{self.name} has not answered for {self.seconds:g} seconds (env_timeout)"
+
+
+def _raise(signum: int, frame: Any) -> None:
+    global _late
+    if _late is None:
+        return
+    (watch, call), _late = _late, None
+    if watch._call == call:  # it may have come back meanwhile
+        raise EnvError(watch.sentence())

@@ -1,0 +1,242 @@
+"""The rollout source: the policy plays `T` steps of every environment, and the learner gets them, once.
+
+On the device (`rollout`) a collect is one loop; on the host (`host_rollout`) the same trajectory is filled a vector step at a
+time. Environments go on from one rollout to the next; where whole episodes are wanted (`fresh`) those on the device begin
+anew with each.
+
+Rewards may be divided by the standard deviation of the discounted sums of rewards, running over all that was played
+(OpenAI Baselines' VecNormalize; Engstrom et al. 2020, "Implementation matters in deep policy gradients"), and are clipped to
++- 10 then. How this differs: a rollout is scaled as a whole by statistics with it in them.
+
+Shapes: `E` environments, `T` vector steps.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdl.core.errors import UserError
+from jaxdl.core.types import Array, Key, Learner, Metrics, PyTree, Source
+from jaxdl.ops.running_stats import Moments
+from jaxdl.rl.episode_stats import Episodes, of_whole, renewed
+from jaxdl.rl.types import Actor, Env, EnvSpec, HostSource, HostStep, Trajectory
+
+
+class Settings(NamedTuple):
+    """Sizes and numbers of a rollout source."""
+
+    num_envs: int  # E
+    steps: int  # T: vector steps of one rollout
+    gamma: Array  # discount per step: of the sums whose deviation scales rewards
+    clip_reward: bool = False  # rewards clipped to [-1, 1]; returns of episodes are reported as they are
+    normalize_reward: bool = False
+    fresh: bool = False  # on the device: every rollout begins with new episodes
+    axis_name: str | None = None  # over whose shards the statistics of rewards are shared
+    shards: int = 1  # devices that have E environments each
+
+    @property
+    def stride(self) -> int:
+        """Environment steps of one rollout, on all devices."""
+        return self.num_envs * self.steps * self.shards
+
+
+def check_sizes(total_steps: int, num_envs: int, steps: int) -> None:
+    """Refuse a rollout that a whole run does not reach.
+
+    Raises:
+        UserError: names the fields, what was given and what would do.
+    """
+    if num_envs * steps > total_steps:
+        raise UserError(f"a rollout of num_envs={num_envs} environments and {steps} steps of each is longer than "
+                        f"total_steps={total_steps}; lower the one or raise the other")
+
+
+class Scale(NamedTuple):
+    """Statistics of discounted sums of rewards."""
+
+    total: Array  # [E] the running sum of each environment
+    moments: Moments
+
+    @staticmethod
+    def init(num_envs: int) -> "Scale":
+        """Of nothing."""
+        return Scale(jnp.zeros(num_envs), Moments.init(()))
+
+    def add(self, reward: Array, ends: Array, valid: Array, settings: Settings) -> tuple["Scale", Array]:
+        """With a rollout more, and its rewards divided: rewards [T, E], ends of episodes and what counts, bool [T, E]."""
+        def step(total: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
+            total = settings.gamma * total + x[0]
+            return jnp.where(x[1], 0, total), total
+
+        total, sums = jax.lax.scan(step, self.total, (reward, ends))
+        moments = self.moments.add(sums.reshape(-1), settings.axis_name, valid.reshape(-1))
+        return Scale(total, moments), jnp.clip(reward * moments.inverse_deviation(), -10, 10)
+
+
+def _begun(scale: Scale | None) -> Scale | None:
+    """Where all environments begin anew."""
+    return None if scale is None else scale._replace(total=jnp.zeros_like(scale.total))
+
+
+class RolloutState(NamedTuple):
+    """State of the rollout source."""
+
+    env: PyTree
+    obs: Array  # [E, ...]
+    first: Array  # [E] bool: `obs` is the first of an episode
+    carry: PyTree
+    episodes: Episodes
+    scale: Scale | None
+    trajectory: Trajectory | None  # within a step of the run alone, between collect and sample
+
+
+def rollout(env: Env, actor: Actor, settings: Settings) -> Source:
+    """Rollouts of environments on the device. `actor.act` says as extras what `Trajectory.choice` is to hold."""
+    num_envs, steps = settings.num_envs, settings.steps
+    keys_a_step = 1 + env.keys * num_envs
+
+    def begun(key: Key) -> dict[str, Any]:
+        env_state, obs = env.reset(key, num_envs)
+        return {"env": env_state, "obs": obs, "first": jnp.ones(num_envs, bool), "carry": actor.init(num_envs),
+                "episodes": Episodes.init(num_envs)}
+
+    def init(key: Key) -> RolloutState:
+        return RolloutState(**begun(key), scale=Scale.init(num_envs) if settings.normalize_reward else None, trajectory=None)
+
+    def warmup(state: RolloutState, params: PyTree, key: Key, t: Array, data: PyTree = None) -> RolloutState:
+        del params, key, t, data
+        return state
+
+    def restart(state: RolloutState, key: Key) -> RolloutState:
+        return state._replace(**begun(key), scale=_begun(state.scale))
+
+    def collect(state: RolloutState, params: PyTree, keys: Key, t: Array, data: PyTree = None
+                ) -> tuple[RolloutState, Metrics]:
+        del data
+        if settings.fresh:
+            state, keys = restart(state, keys[0]), keys[1:]
+
+        def step(carry: tuple, x: tuple[Array, PyTree, PyTree]) -> tuple[tuple, tuple]:
+            env_state, obs, first, actor_carry, episodes = carry
+            i, of_actor, of_env = x
+            actor_carry = renewed(actor, actor_carry, first)
+            actor_carry, action, choice = actor.act(params, actor_carry, obs, of_actor, t + i * num_envs * settings.shards)
+            env_state, ts = env.step(env_state, action, of_env)
+            episodes, whole, over = episodes.step(ts)
+            # one array of what is one number an environment: each that is written costs a kernel
+            numbers = jnp.stack([ts.reward, ts.terminated, ts.truncated, over, *whole])
+            return (env_state, ts.obs, over, actor_carry, episodes), (obs, choice, ts.next_obs, numbers)
+
+        carry = (state.env, state.obs, state.first, state.carry, state.episodes)
+        keys = keys.reshape(steps, keys_a_step)  # what is drawn is drawn for all steps at once: a hash is a loop of kernels
+        xs = (jnp.arange(steps, dtype=jnp.int32), jax.vmap(lambda key: actor.draw(key, num_envs))(keys[:, 0]),
+              jax.vmap(env.draw)(keys[:, 1:].reshape(steps, env.keys, num_envs)))
+        carry, (obs, choice, next_obs, numbers) = jax.lax.scan(step, carry, xs)
+        reward, terminated, truncated, over, *whole = numbers.swapaxes(0, 1)
+        terminated, truncated, over = terminated > 0, truncated > 0, over > 0
+        first = jnp.concatenate([state.first[None], over[:-1]])
+        valid = ~over if env.external else jnp.ones_like(over)  # resets are steps of their own where games are external
+        rows = Trajectory(obs, choice, reward, next_obs, terminated, truncated, first, valid, state.carry)
+        scale, rows = _scaled(rows, state.scale, settings)
+        return RolloutState(*carry, scale, rows), of_whole(*whole, over)
+
+    def sample(state: RolloutState, key: Key, t: Array, data: PyTree = None) -> tuple[RolloutState, Trajectory]:
+        del key, t, data
+        return state._replace(trajectory=None), state.trajectory
+
+    return Source(init, settings.fresh + steps * keys_a_step, warmup, collect, sample, _nothing_told,
+                  restart if env.external else None)
+
+
+def _scaled(rows: Trajectory, scale: Scale | None, settings: Settings) -> tuple[Scale | None, Trajectory]:
+    """The rollout with the rewards that are learned from."""
+    reward = jnp.clip(rows.reward, -1, 1) if settings.clip_reward else rows.reward
+    if scale is not None:
+        scale, reward = scale.add(reward, rows.terminated | rows.truncated, rows.valid, settings)
+    return scale, rows._replace(reward=reward)
+
+
+def _nothing_told(state: PyTree, batch: Trajectory, told: PyTree) -> PyTree:
+    del batch, told
+    return state
+
+
+class HostRolloutState(NamedTuple):
+    """State of the rollout source whose environments live on the host."""
+
+    obs: Array  # [E, ...] what the policy saw last
+    first: Array  # [E] bool
+    carry: PyTree  # after it
+    choice: PyTree  # [E, ...] what it did
+    episodes: Episodes
+    scale: Scale | None
+    row: Array  # int32 (): rows of the rollout that are filled
+    noise: PyTree  # [T, ...] of its steps: hashes are many kernels, and a step on the host would need two
+    begin: PyTree  # the carry before its first row
+    rows: tuple[Array, PyTree, Array]  # [T, ...] obs, choices, and numbers [T, 5, E]: reward and flags
+
+
+def host_rollout(spec: EnvSpec, learner: Learner, actor: Actor, settings: Settings) -> HostSource:
+    """Rollouts of environments on the host: the same trajectories as `rollout`'s, fed from outside a step at a time.
+
+    Args:
+        spec: the environment.
+        learner: whose parameters the actor acts with; from them come the shapes of what it says.
+        actor: as for `rollout`.
+        settings: of the source.
+    """
+    num_envs, steps = settings.num_envs, settings.steps
+    one = jax.ShapeDtypeStruct((num_envs, *spec.observation_space.shape),
+                               jax.dtypes.canonicalize_dtype(spec.observation_space.dtype))
+
+    def first_choice(obs: Array, key: Key) -> PyTree:
+        params = learner.params(learner.init(key))
+        return actor.act(params, actor.init(num_envs), obs, actor.draw(key, num_envs), jnp.zeros((), jnp.int32))[2]
+
+    said = jax.eval_shape(first_choice, one, jax.random.key(0))
+
+    def begun(obs: Array) -> dict[str, Any]:
+        rows = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype),
+                            (one, said, jax.ShapeDtypeStruct((5, num_envs), jnp.float32)))
+        carry = actor.init(num_envs)
+        return {"obs": obs, "first": jnp.ones(num_envs, bool), "carry": carry, "begin": carry,
+                "choice": jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), said), "episodes": Episodes.init(num_envs),
+                "row": jnp.zeros((), jnp.int32), "rows": rows}
+
+    def noise(key: Key) -> PyTree:
+        return jax.vmap(lambda key: actor.draw(key, num_envs))(jax.random.split(key, steps))
+
+    def init(obs: Array) -> HostRolloutState:
+        empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(noise, jax.random.key(0)))
+        scale = Scale.init(num_envs) if settings.normalize_reward else None
+        return HostRolloutState(**begun(obs), noise=empty, scale=scale)
+
+    def prepare(state: HostRolloutState, key: Key) -> HostRolloutState:
+        return state._replace(noise=noise(key))
+
+    def restart(state: HostRolloutState, obs: Array) -> HostRolloutState:
+        return state._replace(**begun(obs), scale=_begun(state.scale))
+
+    def observe(state: HostRolloutState, step: HostStep) -> tuple[HostRolloutState, Metrics]:
+        numbers = jnp.stack([step.reward, step.terminated, step.truncated, state.first, ~step.reset])
+        rows = jax.tree.map(lambda all_, new: jax.lax.dynamic_update_index_in_dim(all_, new, state.row, 0), state.rows,
+                            (state.obs, state.choice, numbers))
+        episodes, metrics = state.episodes.add(step)
+        return state._replace(obs=step.obs, first=step.reset, episodes=episodes, row=state.row + 1, rows=rows), metrics
+
+    def act(state: HostRolloutState, params: PyTree, key: None, t: Array) -> tuple[HostRolloutState, Array, Metrics]:
+        del key
+        chance = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, state.row, keepdims=False), state.noise)
+        carry, action, choice = actor.act(params, renewed(actor, state.carry, state.first), state.obs, chance, t)
+        return state._replace(carry=carry, choice=choice), action, {}
+
+    def sample(state: HostRolloutState, key: Key, t: Array, data: PyTree = None) -> tuple[HostRolloutState, Trajectory]:
+        del key, t, data
+        obs, choice, numbers = state.rows
+        next_obs = jnp.concatenate([obs[1:], state.obs[None]])  # a reset is a step of its own: none is skipped over
+        rows = Trajectory(obs, choice, numbers[:, 0], next_obs, *(numbers[:, i] > 0 for i in range(1, 5)), state.begin)
+        scale, trajectory = _scaled(rows, state.scale, settings)
+        return state._replace(scale=scale, row=jnp.zeros((), jnp.int32), begin=state.carry), trajectory
+
+    return HostSource(init, restart, observe, act, sample, _nothing_told, prepare)

@@ -1,0 +1,150 @@
+"""Signatures of reinforcement learning: environments, what they answer, policies, and runs with environments on the host.
+
+Shapes: `B` batch, `N` environments, `T` time, `...` the shape of one observation or action.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import gymnasium
+
+from jaxdl.core.types import Array, Key, Learner, Metrics, PyTree, RunState
+
+
+class Stack(NamedTuple):
+    """An observation that is several frames, the oldest first along its leading axis."""
+
+    frames: int
+    padding: Literal["zero", "repeat"]  # what stands for the frames before an episode's first: zeros, or that first one
+
+
+class EnvSpec(NamedTuple):
+    """What an algorithm must know of an environment before it can be made."""
+
+    id: str
+    observation_space: gymnasium.Space  # of one environment
+    action_space: gymnasium.Space  # of one environment
+    max_episode_steps: int | None
+    stack: Stack | None = None  # observations are [frames, ...]; None: they are no stacks
+
+
+class TimeStep(NamedTuple):
+    """What N environments answer to N actions.
+
+    An episode that ends is reset within the same step, and `obs` is then the first observation of the next one; or, where
+    `reset` is given, in a step of its own that is no transition: its reward is 0 and its action was ignored.
+    """
+
+    obs: Array  # [N, ...] what the policy sees next
+    reward: Array  # [N] float32
+    terminated: Array  # [N] bool: the task ended; there is no value after it
+    truncated: Array  # [N] bool: the recording ended (a time limit); the value goes on
+    next_obs: Array  # [N, ...] the true successor, also where an episode ended
+    reset: Array | None = None  # [N] bool: this step only reset the environment
+
+
+class Env(NamedTuple):
+    """N copies of an environment as pure functions on the device."""
+
+    spec: EnvSpec
+    reset: Callable[[Key, int], tuple[PyTree, Array]]  # (key, N) -> (state, obs [N, ...])
+    step: Callable[[PyTree, Array, PyTree], tuple[PyTree, TimeStep]]  # (state, action [N, ...], chance) -> (state, TimeStep)
+    keys: int  # k: random keys that a step takes for each environment
+    draw: Callable[[Key], PyTree] = lambda keys: keys  # (keys [k, N]) -> chance [..., N, ...]: what needs no state to be drawn
+    external: bool = False  # what happens in it lies outside of JAX: in no checkpoint, and there is only one of it
+
+
+class HostStep(NamedTuple):
+    """What N environments on the host answered, as numpy arrays.
+
+    An episode that ends is reset in the step after (NEXT_STEP autoreset): that step is no transition.
+    """
+
+    obs: Array  # [N, ...] the last true observation where an episode ended
+    reward: Array  # [N] float32
+    terminated: Array  # [N] bool
+    truncated: Array  # [N] bool
+    reset: Array  # [N] bool: this step only reset the environment: reward 0, action ignored
+
+
+class Experience(NamedTuple):
+    """One step of one environment as a memory stores it (there with a leading axis)."""
+
+    obs: Array
+    action: Array
+    reward: Array
+    next_obs: Array
+    terminated: Array
+    truncated: Array
+
+
+class Transition(NamedTuple):
+    """What a Q-learner learns from: `reward + discount * value(next_obs)` is the target of `(obs, action)`."""
+
+    obs: Array  # [B, ...]
+    action: Array  # [B, ...]
+    reward: Array  # [B] float32: the discounted sum of the rewards of the n steps
+    discount: Array  # [B] float32: gamma ** n, and 0 where the episode terminated
+    next_obs: Array  # [B, ...] the observation n steps on, or the last true one of the episode
+    weight: Array | None = None  # [B] float32: of its loss, where some are drawn more often than others
+    index: Array | None = None  # [B] int32: where the memory has it, to be given a new priority
+
+
+class Trajectory(NamedTuple):
+    """What a policy-gradient learner learns from: `T` consecutive steps of each of `B` environments by the current policy."""
+
+    obs: Array  # [T, B, ...]
+    choice: PyTree  # [T, B, ...] what the actor said of its action: itself before bounds, its distribution
+    reward: Array  # [T, B] float32
+    next_obs: Array  # [T, B, ...] the true successor, also where an episode ended inside
+    terminated: Array  # [T, B] bool: no value after it
+    truncated: Array  # [T, B] bool: the value goes on, the recording does not
+    first: Array  # [T, B] bool: `obs` is the first of an episode, the recurrent state is new
+    valid: Array  # [T, B] bool: false where a step only reset its environment
+    carry: PyTree  # [B, ...] the recurrent state before the first step
+
+
+class Actor(NamedTuple):
+    """A policy. `t` is the number of environment steps taken so far, unbatched, for schedules."""
+
+    init: Callable[[int], PyTree]  # (N) -> recurrent carry, None where there is none
+    act: Callable[..., tuple[PyTree, Array, PyTree]]  # (params, carry, obs [N, ...], chance, t) -> (carry, action, extras)
+    # extras: for replay metrics by name, for rollouts what the learner needs of the action (`Trajectory.choice`)
+    draw: Callable[[Key, int], PyTree] = lambda key, n: key  # (key, N) -> chance: what needs no observation to be drawn
+
+
+class Agent(NamedTuple):
+    """A learner with its two policies."""
+
+    learner: Learner
+    explore: Actor
+    greedy: Actor
+
+
+class HostSource(NamedTuple):
+    """A source whose environments live on the host: what they answer comes in from outside, a vector step at a time."""
+
+    init: Callable[[Array], PyTree]  # (obs [N, ...]) -> source state
+    restart: Callable[[PyTree, Array], PyTree]  # (source state, obs) -> source state: all environments begin anew
+    observe: Callable[[PyTree, HostStep], tuple[PyTree, Metrics]]  # (source state, step) -> (source state, metrics)
+    act: Callable[..., tuple[PyTree, Array, Metrics]]  # (source state, params, key, t) -> (state, action, metrics)
+    sample: Callable[..., tuple[PyTree, PyTree]]  # as in Source
+    feedback: Callable[..., PyTree]  # as in Source
+    prepare: Callable[[PyTree, Key], PyTree] | None = None  # draws what acts need until the next sample; they get no key then
+
+
+class HostRun(NamedTuple):
+    """A training run whose environments live on the host: the same state, one call a vector step."""
+
+    init: Callable[[Key, Array], RunState]  # (key, obs [N, ...]) -> state
+    restart: Callable[[RunState, Array], RunState]  # (state, obs) -> state: after a checkpoint was read
+    keys: Callable[[RunState], tuple[RunState, Key, Key]]  # (state) -> (state, key to act with, [updates, 2] to learn with)
+    act: Callable[[RunState, Key | None], tuple[RunState, Array, Metrics]]  # (state, key) -> (state, action [N, ...], metrics)
+    observe: Callable[[RunState, HostStep], tuple[RunState, Metrics]]  # (state, step) -> (state, metrics)
+    learn: Callable[[RunState, Key], tuple[RunState, Metrics]]  # (state, key) -> (state, metrics)
+    num_envs: int
+    train_freq: int  # vector steps between two rounds of updates
+    first_step: int  # environment steps of the warm-up, in which nothing is learned
+    updates: int  # updates in one round
+    params: Callable[[RunState], PyTree]
+    ahead: bool = False  # acting needs a key only after learning: the source draws ahead

@@ -1,0 +1,211 @@
+"""A policy on film: one greedy episode, as an animated GIF.
+
+Gymnasium's environments draw themselves, and so does a `FuncEnv` that has `render_image`; how many steps make a second is
+its `metadata["render_fps"]`, else 30. Atari and MinAtar are filmed as the policy sees them: the newest frame, enlarged,
+MinAtar's kinds of things in colours.
+"""
+
+import functools
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium.experimental.functional import FuncEnv
+
+from jaxdl.core import files
+from jaxdl.core.errors import EnvError, UserError
+from jaxdl.core.types import Array, PyTree
+from jaxdl.rl import envs, evaluate
+from jaxdl.rl.envs import user_envs
+from jaxdl.rl.types import Actor, EnvSpec
+
+_WIDTH = 300  # pixels
+_FPS = 25
+_SECONDS = 20  # at most
+_COLORS = 32
+_ATARI_FPS = 60  # of the console
+_MINATAR_FPS = 10  # a pace at which a person can follow
+_PALETTE = np.array([[235, 235, 235], [228, 87, 86], [245, 180, 60], [86, 180, 110], [76, 120, 200], [165, 110, 190],
+                     [90, 200, 210], [150, 110, 80], [120, 120, 120], [240, 140, 180]], np.uint8)
+
+
+def check_path(path: Path) -> None:
+    """Refuse a file that cannot be a GIF.
+
+    Raises:
+        UserError: it does not end in .gif.
+    """
+    if path.suffix.lower() != ".gif":
+        raise UserError(f"video must end in .gif, got {path}")
+
+
+def record(actor: Actor, params: PyTree, env_id: str, path: Path, *, seed: int,
+           settings: envs.Config = envs.DEFAULTS) -> None:
+    """Film the first episode that `seed` gives, its first 20 seconds.
+
+    Raises:
+        UserError: `path` is no .gif, or cannot be written.
+        EnvError: the environment cannot be made or cannot be rendered.
+    """
+    check_path(path)
+    settings = replace(settings, episodic_life=False)
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame without a screen
+    if envs.is_atari(env_id):
+        fps, film = _ATARI_FPS / settings.frame_skip, _vector(env_id, settings, seed)
+    elif envs.on_host(env_id):
+        fps, film = _rendered(env_id, settings, seed)
+    else:
+        fps, film = _device(env_id, settings, seed)
+    frames, fps = _play(actor, params, env_id, film, fps, seed)
+    files.write_bytes(path, gif(frames, fps))
+
+
+# A film is a generator that is sent actions [1, ...] and yields what they lead to: the observation [1, ...], the picture
+# [H, W, 3] uint8 as a function, which is not called where it is not shown, and whether the episode is over.
+Film = Iterator[tuple[Any, Any, bool]]
+
+
+def _play(actor: Actor, params: PyTree, env_id: str, film: Any, fps: float, seed: int) -> tuple[list[np.ndarray], float]:
+    """Pictures, and how many of them make a second."""
+    act, key, carry = evaluate.program(actor), jax.random.key(seed), actor.init(1)
+    every = max(1, round(fps / _FPS))
+    frames: list[np.ndarray] = []
+    try:
+        obs, picture, over = next(film)
+        for t in range(int(_SECONDS * fps)):
+            if t % every == 0:
+                frames.append(picture())
+            carry, action = act(params, carry, jnp.zeros(1, bool), obs, key, np.int32(t))
+            obs, picture, over = film.send(np.asarray(action))
+            if over:
+                break
+        frames.append(picture())
+    except EnvError:
+        raise
+    except Exception as e:
+        raise EnvError(f"{env_id} cannot be filmed: {type(e).__name__}: {e}") from e
+    finally:
+        film.close()
+    return frames, fps / every
+
+
+def _rendered(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]:
+    """Gymnasium's environment, which draws itself; and its steps in a second."""
+    env = envs.make_single(env_id, settings, render_mode="rgb_array")
+
+    def film() -> Film:
+        try:
+            (obs, _), over = env.reset(seed=int(seed) % 2**31), False
+            while True:
+                action = yield np.asarray(obs)[None], lambda: _frame(env.render()), over
+                obs, _, terminated, truncated, _ = env.step(_taken(env.action_space, action)[0])
+                over = terminated or truncated
+        finally:
+            env.close()
+
+    return float(env.metadata.get("render_fps") or 30), film()
+
+
+def _taken(space: gymnasium.Space, action: np.ndarray) -> np.ndarray:
+    """Actions [1, ...] as the space has them: JAX's integers and float64 are narrower, and a bound may have been rounded."""
+    action = action.astype(space.dtype)
+    return np.clip(action, space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else action
+
+
+def _frame(picture: Any) -> np.ndarray:
+    frame = np.asarray(picture)
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f"its picture is {frame.dtype}{list(frame.shape)}, expected uint8[H, W, 3]")
+    return frame
+
+
+def _vector(env_id: str, settings: envs.Config, seed: int) -> Film:
+    """A vector environment of one, as it is seen."""
+    spec, venv = envs.spec(env_id, settings), envs.make_host(env_id, 1, settings=settings)
+    try:
+        obs, over = venv.reset(seed), False
+        while True:
+            action = yield obs, lambda obs=obs: _drawn(spec, obs[0]), over
+            obs, _, terminated, truncated, _ = venv.step(action)
+            over = bool(terminated[0] | truncated[0])
+    finally:
+        venv.close()
+
+
+def _device(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]:
+    """An environment on the device, which draws itself or is shown as it is seen; and its steps in a second."""
+    env = envs.make_device(env_id, settings)
+    step = evaluate.short_lived(
+        lambda state, action, key: env.step(state, action, env.draw(jax.random.split(key, (env.keys, 1)))))
+    k_begin, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2**31))  # the policy has the other keys
+    state, obs = evaluate.short_lived(lambda key: env.reset(key, 1))(k_begin)
+    world = user_envs.load(env_id) if user_envs.is_class(env_id) else None
+    draws_itself = world is not None and type(world).render_image is not FuncEnv.render_image
+
+    def film() -> Film:
+        canvas = world.render_init(world.default_params) if draws_itself else None
+
+        def picture(state: PyTree, obs: Array) -> np.ndarray:
+            nonlocal canvas
+            if not draws_itself:
+                return _drawn(env.spec, np.asarray(obs[0]))
+            inner = state.inner if settings.frame_stack == 1 else state.inner.inner
+            canvas, frame = world.render_image(jax.tree.map(lambda x: x[0], inner), canvas, world.default_params)
+            return _frame(frame)
+
+        now, seen, over, t = state, obs, False, 0
+        try:
+            while True:
+                action = yield seen, functools.partial(picture, now, seen), over
+                after, out = step(now, action, jax.random.fold_in(key, t))
+                seen, over, t = out.next_obs, bool(out.terminated[0] | out.truncated[0]), t + 1
+                now = now if over else after  # at the end the state is of a new episode: the picture is of the last before
+        finally:
+            if draws_itself:
+                world.render_close(canvas, world.default_params)
+
+    fps = getattr(world, "metadata", {}).get("render_fps") or 30 if draws_itself else _MINATAR_FPS
+    return float(fps), film()
+
+
+def _drawn(spec: EnvSpec, obs: np.ndarray) -> np.ndarray:
+    """A picture of the newest frame: grey [H, W], colours [H, W, 3], or a colour for each of the channels [H, W, C] bool.
+
+    Raises:
+        EnvError: the observation is none of these.
+    """
+    frame = obs if spec.stack is None else obs[-1]
+    if frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[-1] == 1:
+        frame = frame[..., 0]
+    if frame.dtype == np.bool_ and frame.ndim == 3 and frame.shape[-1] <= len(_PALETTE):
+        picture = np.zeros((*frame.shape[:2], 3), np.uint8)
+        for channel in range(frame.shape[-1] - 1, -1, -1):  # the first, the player, on top
+            picture[frame[..., channel]] = _PALETTE[channel]
+    elif frame.dtype == np.uint8 and frame.ndim == 2:
+        picture = np.repeat(frame[..., None], 3, axis=-1)
+    elif frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[-1] == 3:
+        picture = frame
+    else:
+        raise EnvError(f"{spec.id} cannot be filmed: its observations, {frame.dtype}{list(frame.shape)}, are no pictures")
+    times = max(1, _WIDTH // picture.shape[1])
+    return picture.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def gif(frames: list[np.ndarray], fps: float) -> bytes:
+    """A film of frames uint8 [H, W, 3] that runs for ever, scaled down to a moderate width."""
+    from PIL import Image
+
+    height, width = frames[0].shape[:2]
+    size = (min(width, _WIDTH), max(1, round(height * min(1.0, _WIDTH / width))))
+    images = [Image.fromarray(f).resize(size, reducing_gap=1.0).quantize(_COLORS) for f in frames]
+    buffer = io.BytesIO()
+    images[0].save(buffer, format="gif", save_all=True, append_images=images[1:], loop=0,
+                   duration=max(20, 10 * round(100 / fps)))  # hundredths of a second; below two browsers slow down
+    return buffer.getvalue()

@@ -1,0 +1,75 @@
+"""Whether a run fits into memory, told before it takes any.
+
+What it needs is known twice: the state and the dataset as soon as their shapes are, and all of it when the program is compiled,
+which says what it holds while it runs.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxdl.core.errors import UserError
+from jaxdl.core.types import PyTree, RunState
+from jaxdl.runtime.checkpoint import estimate_bytes
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def check_state(state: RunState, data: PyTree, devices: int, shared: bool) -> None:
+    """Refuse a state that does not fit; `shared`: all of `devices` have the learner, and parts of the rest.
+
+    Raises:
+        UserError: says what it takes, what is free, and what to lower.
+    """
+    learner, rest = estimate_bytes(state.learner), estimate_bytes(state.source) + estimate_bytes(data)
+    each = learner + rest / devices if shared else (learner + estimate_bytes(state.source)) / devices + estimate_bytes(data)
+    _check(each, devices, f"the state of the run (learner {_gb(learner)}, environments, memory and dataset {_gb(rest)})")
+
+
+def check_program(compiled: Any, devices: int) -> None:
+    """Refuse a compiled program that does not fit.
+
+    Raises:
+        UserError: as `check_state`.
+    """
+    sizes = compiled.memory_analysis()
+    if sizes is not None:
+        kept = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+        _check(kept + sizes.temp_size_in_bytes, devices,
+               f"a step of the run (state and dataset {_gb(kept)}, intermediate values {_gb(sizes.temp_size_in_bytes)})")
+
+
+def free_bytes() -> tuple[float, bool] | None:
+    """What is free, and whether that is of each device (else all share it); None where nobody says."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        return (stats["bytes_limit"] - stats["bytes_in_use"], True) if "bytes_limit" in stats else None
+    found = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(1024 * int(line.split()[1]))
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        if limit != "max":
+            found.append(int(limit) - int((_CGROUP / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return (min(found), False) if found else None
+
+
+def _check(each: float, devices: int, what: str) -> None:
+    free = free_bytes()
+    if free is None:
+        return
+    there, of_each = free
+    needed = each if of_each else each * jax.local_device_count() / max(jax.device_count(), 1) * devices
+    if needed > there:
+        where = " on each device" if of_each and devices > 1 else ""
+        raise UserError(f"{what} takes {_gb(needed)}{where}, and {_gb(there)} are free; lower what makes it large: "
+                        "buffer_size, num_envs, batch_size, num_samples, num_seeds or the values that are swept")
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.2f} GB"

@@ -1,0 +1,136 @@
+"""A small classifier of images: what tells classes apart, and features by which pictures are compared.
+
+Convolutions of stride 2 (or dense layers), a hidden layer whose outputs are the features, and a linear layer to the logits;
+the cross-entropy is minimized on images that are moved by a few pixels each time they are seen (LeCun et al. 1998).
+
+Shapes: `B` batch, `N` images, `H W C` an image, `F` features, `Y` classes.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+
+from jaxdl import nn, optim
+from jaxdl.core import axis
+from jaxdl.core.config import config as settings
+from jaxdl.core.config import require, require_positive
+from jaxdl.core.errors import UserError
+from jaxdl.core.types import Array, Aux, DataSpec, Examples, Key, Learner, Mean, PyTree, Run
+from jaxdl.data import minibatches
+from jaxdl.data.augment import shifted
+from jaxdl.ops import losses
+from jaxdl.optim import Config as OptimConfig
+
+
+@settings
+class Config:
+    """Settings of the classifier."""
+
+    epochs: int | None = None
+    """Passes over the training images (10 if neither this nor total_steps is given)."""
+    total_steps: int | None = None
+    """Updates of the planned run, in place of epochs; schedules run over it."""
+    batch_size: int = 100
+    """Images in one update."""
+    network: Literal["mlp", "conv"] = "conv"
+    """Dense layers, or convolutions of stride 2 beneath one."""
+    conv_channels: tuple[int, ...] = (32, 64)
+    """Channels of the convolutions (conv)."""
+    hidden_sizes: tuple[int, ...] = (128,)
+    """Widths of the hidden layers; the outputs of the last are the features."""
+    max_shift: int = 2
+    """Pixels by which an image is moved at most, up or down and left or right, in training."""
+    optim: OptimConfig = OptimConfig(schedule="cosine")
+    """The optimizer."""
+
+
+class State(NamedTuple):
+    """State of the learner."""
+
+    params: PyTree
+    opt: PyTree
+
+
+class Classifier(NamedTuple):
+    """A learner and what it knows of uint8 images [N, H, W, C]."""
+
+    learner: Learner
+    logits: Callable[[PyTree, Array], Array]  # (params, images) -> [N, Y]
+    features: Callable[[PyTree, Array], Array]  # (params, images) -> [N, F]
+
+
+class Network(linen.Module):
+    """[B, H, W, C] in [0, 1] -> features [B, F] and logits [B, Y]."""
+
+    network: str
+    conv_channels: tuple[int, ...]
+    hidden_sizes: tuple[int, ...]
+    num_classes: int
+
+    @linen.compact
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        if self.network == "conv":
+            x = nn.ConvEncoder(self.conv_channels)(x)
+        features = nn.MLP(self.hidden_sizes)(x.reshape(len(x), -1))
+        return features, nn.CategoricalHead(self.num_classes)(features)
+
+
+def validate(config: Config) -> None:
+    """Refuse settings that make no sense, whatever the dataset.
+
+    Raises:
+        UserError: names the field, what was given and what would do.
+    """
+    minibatches.validate(config)
+    for field in ("hidden_sizes", "conv_channels"):
+        require(config, field, bool(getattr(config, field)) and all(n > 0 for n in getattr(config, field)),
+                "one or more widths above 0")
+    require(config, "max_shift", config.max_shift >= 0, "0 or above")
+    require_positive(config, "batch_size")
+    optim.validate(config.optim, config.batch_size)
+
+
+def total_steps(config: Config, spec: DataSpec) -> int:
+    """Updates of the planned run."""
+    return minibatches.total_steps(config, spec)
+
+
+def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Classifier:
+    """The learner and its functions for images of a shape.
+
+    Raises:
+        UserError: the dataset has no labels.
+    """
+    if spec.num_classes is None:
+        raise UserError(f"a classifier needs labels, and the dataset {spec.name} has none")
+    network = Network(config.network, config.conv_channels, config.hidden_sizes, spec.num_classes)
+    tx = optim.make(config.optim, horizon=total_steps(config, spec))
+
+    def apply(params: PyTree, images: Array) -> tuple[Array, Array]:
+        return network.apply(params, images.astype(jnp.float32) / 255)
+
+    def init(key: Key) -> State:
+        params = nn.init(network, key, jnp.zeros((1, *spec.shape)))
+        return State(params, tx.init(params))
+
+    def loss_fn(params: PyTree, examples: Examples, key: Key) -> tuple[Array, dict[str, Mean]]:
+        _, logits = apply(params, shifted(examples.images, key, config.max_shift))
+        loss = losses.cross_entropy(logits, examples.labels)
+        return loss.mean(), {"loss": Mean.of(loss), "accuracy": Mean.of(logits.argmax(-1) == examples.labels)}
+
+    def update(state: State, examples: Examples, key: Key) -> tuple[State, Aux]:
+        grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
+        updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
+        return State(jax.tree.map(jnp.add, state.params, updates), opt), Aux(metrics)
+
+    return Classifier(Learner(init, update, lambda state: state.params), lambda params, images: apply(params, images)[1],
+                      lambda params, images: apply(params, images)[0])
+
+
+def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
+    """A classifier on a dataset that lies on the device (`data`: `Examples`)."""
+    learner = make(config, spec, axis_name).learner
+    return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)

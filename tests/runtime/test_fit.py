@@ -1,0 +1,304 @@
+"""The loop around a run: its grid of steps, its one compilation, what stops it and what it leaves."""
+
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdl import data
+from jaxdl.agents import dqn
+from jaxdl.core.compile import START_OPTIONS
+from jaxdl.core.errors import EnvError, UserError
+from jaxdl.core.packing import Packing
+from jaxdl.core.run import advance
+from jaxdl.core.types import DataSpec, Examples, Mean
+from jaxdl.generative import vae
+from jaxdl.optim import Config as OptimConfig
+from jaxdl.rl import envs, host_driver
+from jaxdl.runtime import checkpoint, device_driver, fit
+
+DIGITS = data.load("digits")
+SPEC = DataSpec.of(DIGITS)
+DQN = dqn.Config(num_envs=4, total_steps=1_000, buffer_size=800, batch_size=8, learning_starts=50, hidden_sizes=(8,))
+VAE = vae.Config(total_steps=60, hidden_sizes=(8,), latent_size=2, batch_size=32)
+
+
+def agent(config=DQN, seeds=(0,)):
+    return device_driver.device(dqn.make_run, config, None, seeds)
+
+
+def model(config=VAE, seeds=(0,)):
+    return device_driver.device(lambda c: vae.make_run(c, SPEC), config, Examples.of(DIGITS), seeds)
+
+
+@pytest.fixture(scope="module")
+def drivers():
+    return {"dqn": agent(), "vae": model()}
+
+
+TOTAL = {"dqn": 1_000, "vae": 60}
+
+
+def same_bits(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        assert x.dtype == y.dtype
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+@pytest.mark.parametrize("name", ["dqn", "vae"])
+def test_a_resumed_run_has_the_bits_of_a_straight_one(drivers, name, tmp_path):
+    driver, total = drivers[name], TOTAL[name]
+    straight = fit.fit(driver, fit.Config(), total)
+    half = fit.Config(stop_step=total // 2, checkpoint_every=total // 7)
+    fit.fit(driver, half, total, folder=tmp_path)
+    resumed = fit.fit(driver, fit.Config(log_every=7), total, folder=tmp_path, resume=True)
+    same_bits(resumed.state, straight.state)
+    assert resumed.step == straight.step <= total
+    assert resumed.updates == straight.updates
+
+
+@pytest.mark.parametrize("total", [1_000, 999, 997, 61])
+def test_no_step_is_taken_past_the_end(drivers, total):
+    driver = drivers["dqn"]
+    result = fit.fit(driver, fit.Config(log_every=30), total)
+    assert total - driver.stride < result.step <= total
+    assert int(result.state.t) == result.step
+    assert result.updates == (result.step - driver.first_step) // driver.stride
+
+
+def test_a_run_is_traced_once_whatever_its_chunks():
+    traces = []
+
+    def make_run(config):
+        run = dqn.make_run(config)
+
+        def step(state, data):
+            traces.append(1)
+            return run.step(state, data)
+
+        return run._replace(step=step)
+
+    driver = device_driver.device(make_run, DQN, None, [0])
+    assert len(traces) == 1
+    fit.fit(driver, fit.Config(log_every=36, checkpoint_every=52), 1_000)
+    assert len(traces) == 1
+
+
+def test_steps_in_loops_of_known_length_are_the_steps_one_by_one():
+    """As a GPU has them, and wherever a chunk is cut."""
+    run, examples = vae.make_run(VAE, SPEC), Examples.of(DIGITS)
+    start = run.init(jax.random.key(0), examples)
+    go = jax.jit(lambda state, n, loop: advance(run, state, examples, n, loop), static_argnums=2,
+                 compiler_options=START_OPTIONS)
+    whole, report = go(start, 11, 4)
+    assert int(whole.t) == 11
+    for cuts in ((3, 8), (4, 7), (1, 4, 6)):
+        state = start
+        for n in cuts:
+            state, _ = go(state, n, 4)
+        same_bits(state, whole)
+    alone, said = go(start, 11, 1)
+    same_bits((alone.source, alone.key), (whole.source, whole.key))
+    for a, b in zip(jax.tree.leaves((alone.learner, said)), jax.tree.leaves((whole.learner, report)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_chunks_are_whole_loops_up_to_the_next_target(drivers):
+    driver, taken = drivers["vae"]._replace(loop=4), []
+
+    def chunk(state, n):
+        taken.append(n)
+        return driver.chunk(state, n)
+
+    fit.fit(driver._replace(chunk=chunk), fit.Config(log_every=30, checkpoint_every=60), 60)
+    assert sum(taken) == 60
+    ends = np.cumsum(taken)
+    assert all(n % 4 == 0 or end % 30 == 0 for n, end in zip(taken, ends, strict=True))
+    assert taken[0] == 4
+
+
+def test_metrics_do_not_depend_on_where_chunks_end(drivers):
+    driver = drivers["vae"]
+    _, whole = driver.chunk(driver.start(), 6)
+    state, first = driver.chunk(driver.start(), 2)
+    _, second = driver.chunk(state, 4)
+    for name, mean in whole.metrics.items():
+        assert mean.total == pytest.approx(first.metrics[name].total + second.metrics[name].total, rel=1e-6)
+        assert mean.count == first.metrics[name].count + second.metrics[name].count
+
+
+def test_rows_are_written_on_one_grid_whatever_the_resume(drivers, tmp_path):
+    config = fit.Config(log_every=100)
+    fit.fit(drivers["dqn"], config, 1_000, folder=tmp_path / "whole")
+    fit.fit(drivers["dqn"], fit.Config(log_every=100, stop_step=430), 1_000, folder=tmp_path / "cut")
+    fit.fit(drivers["dqn"], config, 1_000, folder=tmp_path / "cut", resume=True)
+    whole, cut = ([json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+                  for name in ("whole", "cut"))
+    assert [row["step"] for row in whole] == list(range(100, 1001, 100))
+    assert [row["step"] for row in cut if row["step"] % 100 == 0] == list(range(100, 1001, 100))
+
+
+def test_what_is_not_finite_is_named_with_the_step_and_the_last_good_checkpoint(tmp_path):
+    config = vae.Config(total_steps=60, hidden_sizes=(8,), latent_size=2, batch_size=32,
+                        optim=OptimConfig(optimizer="sgd", learning_rate=1e30))
+    with pytest.raises(fit.TrainingError, match=r"no longer finite at step \d+; no checkpoint was written"):
+        fit.fit(model(config), fit.Config(), 60, folder=tmp_path / "at once")
+    driver = model()
+    calls = []
+
+    def chunk(state, n):
+        calls.append(n)
+        state, report = driver.chunk(state, n)
+        if sum(calls) > 20:
+            report = type(report)(np.full_like(report.totals, np.nan), np.int32(17), report.names)
+        return state, report
+
+    with pytest.raises(fit.TrainingError, match=r"\w+ is no longer finite at step 17; the last good .* is step 20 in"):
+        fit.fit(driver._replace(chunk=chunk), fit.Config(checkpoint_every=20), 60, folder=tmp_path / "later")
+    assert checkpoint.steps(tmp_path / "later" / "checkpoints") == [20]
+
+
+def test_the_step_of_the_first_metric_that_is_not_finite_is_found():
+    config = vae.Config(total_steps=60, hidden_sizes=(8,), latent_size=2, batch_size=32,
+                        optim=OptimConfig(optimizer="sgd", learning_rate=1e30))
+    driver = model(config)
+    _, report = driver.chunk(driver.start(), 1)
+    assert report.bad_step == -1  # the first loss is of the first parameters
+    _, report = driver.chunk(driver.start(), 9)
+    assert report.bad_step == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_at_a_chunk_with_a_checkpoint(drivers, number, tmp_path):
+    driver = drivers["dqn"]
+
+    def chunk(state, n):
+        os.kill(os.getpid(), number)
+        return driver.chunk(state, n)
+
+    before = signal.getsignal(number)
+    result = fit.fit(driver._replace(chunk=chunk), fit.Config(), 1_000, folder=tmp_path)
+    assert signal.getsignal(number) is before
+    assert result.ended == "interrupted"
+    assert result.step < 1_000
+    assert checkpoint.steps(tmp_path / "checkpoints") == [result.step]
+
+
+def test_an_evaluation_that_reaches_the_goal_ends_the_run(drivers, tmp_path):
+    scores = iter([1.0, 7.0, 3.0, 9.0])
+    config = fit.Config(eval_every=200, stop_at_return=8.0)
+    result = fit.fit(drivers["dqn"], config, 1_000, folder=tmp_path, evaluate=lambda params: {"return_mean": next(scores)})
+    assert (result.ended, result.step, result.eval) == ("reached", 800, [{"return_mean": 9.0}])
+    assert checkpoint.read_meta(tmp_path / "best", 800)["score"] == 9.0
+
+
+@pytest.mark.parametrize("make", [agent, model])
+def test_a_member_of_a_population_is_the_single_run_of_its_seed(make):
+    population, single = make(seeds=(3, 5)), make(seeds=(5,))
+    many, _ = population.chunk(population.start(), 3)
+    one, _ = single.chunk(single.start(), 3)
+    for x, y in zip(jax.tree.leaves(population.params(many)), jax.tree.leaves(single.params(one)), strict=True):
+        assert np.linalg.norm(x[1] - y) <= 1e-5 * np.linalg.norm(y) + 1e-7
+
+
+def test_checkpoints_without_the_memory_are_small_and_resume_with_one_filled_anew(drivers, tmp_path):
+    config = fit.Config(checkpoint_memory=False, stop_step=500)
+    fit.fit(drivers["dqn"], config, 1_000, folder=tmp_path)
+    result = fit.fit(drivers["dqn"], fit.Config(checkpoint_memory=False), 1_000, folder=tmp_path, resume=True)
+    assert result.step == 1_000
+    assert int(result.state.source.memory.size.sum()) < 800  # not the one of a run of 1,000 steps
+
+
+def test_checkpoints_that_do_not_fit_the_disk_are_refused_before_anything_is_done(drivers, tmp_path, monkeypatch):
+    usage = fit.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(fit.shutil, "disk_usage", lambda path: usage._replace(free=1_000))
+    with pytest.raises(UserError, match="do not fit"):
+        fit.fit(drivers["dqn"], fit.Config(), 1_000, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("train_freq", [1, 3])
+def test_a_run_on_the_host_takes_the_steps_it_says_and_goes_on_after_a_checkpoint(train_freq, tmp_path):
+    config = dqn.Config(num_envs=2, total_steps=400, buffer_size=400, batch_size=8, learning_starts=50, hidden_sizes=(8,),
+                        backend="host", train_freq=train_freq, gradient_steps=2)
+    spec = envs.spec(config.env_id)
+    driver = host_driver.host(lambda c: dqn.make_host_run(c, spec), config, envs.make_host(config.env_id, 2, "sync"), 0)
+    try:
+        fit.fit(driver, fit.Config(stop_step=200), 400, folder=tmp_path)
+        result = fit.fit(driver, fit.Config(), 400, folder=tmp_path, resume=True)
+    finally:
+        driver.close()
+    assert result.step == int(result.state.t) <= 400
+    assert result.updates == 2 * (result.step - driver.first_step) // driver.stride
+    done = int(result.state.source.memory.size.sum())
+    assert 0.8 * result.step < done <= result.step  # all but the steps that only reset
+
+
+def test_a_packed_tree_comes_back_bit_by_bit():
+    tree = {"key": jax.random.key(3), "small": jnp.arange(5.0), "flag": jnp.array([True, False]), "count": jnp.int32(7),
+            "large": jax.random.normal(jax.random.key(0), (300, 100))}
+    packing = Packing.of(tree)
+    buffers = packing.pack(tree)
+    assert len(buffers) == len({"float32", "bool", "int32", "uint32"}) + 1
+    same_bits(packing.unpack(buffers), tree)
+    same_bits(packing.unpack([np.asarray(b) for b in buffers]), tree)
+
+
+def test_a_doubt_is_said_once_on_stderr(drivers, capsys):
+    asked = []
+
+    def doubt(values):
+        asked.append(values)
+        return "that looks odd" if len(asked) > 1 else None
+
+    fit.fit(drivers["vae"], fit.Config(log_every=10), 60, doubt=doubt)
+    said = capsys.readouterr()
+    assert [line for line in said.err.splitlines() if line.startswith("jaxdl: ")] == ["jaxdl: that looks odd"]
+    assert len(asked) == 2  # a row without a doubt, and the one with it: no other is asked about
+    assert all("loss" in values for values in asked)
+    assert "odd" not in said.out
+
+
+def test_an_environment_that_fails_leaves_the_last_good_checkpoint_whole_and_named(drivers, tmp_path):
+    driver, taken = drivers["dqn"], []
+
+    def chunk(state, n):
+        taken.append(n)
+        if driver.first_step + sum(taken) * driver.stride > 300:
+            raise EnvError("Motor-v0 failed: the motor broke, at environment step 304")
+        return driver.chunk(state, n)
+
+    broken = driver._replace(chunk=chunk)
+    message = "the motor broke, at environment step 304; the last good checkpoint is step 252 in .*"
+    with pytest.raises(fit.TrainingError, match=message):
+        fit.fit(broken, fit.Config(checkpoint_every=252, log_every=50), 1_000, folder=tmp_path / "run")
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [252]
+    resumed = fit.fit(driver, fit.Config(), 1_000, folder=tmp_path / "run", resume=True)
+    same_bits(resumed.state, fit.fit(driver, fit.Config(), 1_000).state)
+    with pytest.raises(fit.TrainingError, match=r"at environment step 304; no checkpoint was written before it"):
+        fit.fit(broken, fit.Config(), 1_000, folder=tmp_path / "at once")
+
+
+def test_an_environment_that_fails_in_an_evaluation_loses_nothing_of_the_training(drivers, tmp_path):
+    def evaluate(params):
+        raise EnvError("Motor-v0 failed: the motor broke")
+
+    with pytest.raises(fit.TrainingError, match=r"the motor broke; the last good checkpoint is step 1000 in .*"):
+        fit.fit(drivers["dqn"], fit.Config(), 1_000, folder=tmp_path / "run", evaluate=evaluate)
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints")[-1] == 1_000
+
+
+def test_a_metric_that_only_some_members_counted_is_told_of_those():
+    some = Mean(np.array([6.0, 0.0]), np.array([3.0, 0.0]))
+    nothing = Mean(np.zeros(2), np.zeros(2))
+    means = fit._means({"episode_return": some, "loss": Mean(np.ones(2), np.ones(2)), "none": nothing})
+    np.testing.assert_array_equal(means["episode_return"], [2.0, np.nan])
+    np.testing.assert_array_equal(means["loss"], [1.0, 1.0])
+    assert "none" not in means

@@ -1,0 +1,473 @@
+"""One result on one device and on many: updates and runs under vmap, pmap and shard_map."""
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from jaxdl.agents import actor_critic, dqn, ppo, reinforce
+from jaxdl.core import axis
+from jaxdl.core.compile import START_OPTIONS
+from jaxdl.core.run import compose
+from jaxdl.core.types import Aux, DataSpec, Examples, Learner, Source
+from jaxdl.data import minibatches
+from jaxdl.generative import autoencoder, gan, vae, vqvae
+from jaxdl.generative.pixel import pixelcnn, pixelrnn
+from jaxdl.optim import Config as OptimConfig
+from jaxdl.rl import policy
+from jaxdl.rl.policy import Config as PolicyConfig
+from jaxdl.rl.types import EnvSpec, Trajectory, Transition
+
+AXIS = "devices"
+B, T = 16, 6
+RATE = 0.05
+jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
+
+
+def under_vmap(f, n):
+    """`f`, a function of a shard's part and of what all share, over n parts [n, ...]: results [n, ...], shard by shard."""
+    return jit(jax.vmap(f, in_axes=(0, None), axis_name=AXIS, axis_size=n))
+
+
+def under_pmap(f, n):
+    return jax.pmap(f, in_axes=(0, None), axis_name=AXIS, devices=jax.devices()[:n])
+
+
+def under_shard_map(f, n):
+    def shard(part, shared):
+        return jax.tree.map(lambda x: x[None], f(jax.tree.map(lambda x: x[0], part), shared))
+
+    mesh = Mesh(np.array(jax.devices()[:n]), (AXIS,))
+    return jit(jax.shard_map(shard, mesh=mesh, in_specs=(P(AXIS), P()), out_specs=P(AXIS), check_vma=False))
+
+
+MAPS = {"vmap": under_vmap, "pmap": under_pmap, "shard_map": under_shard_map}
+
+
+def split(tree, n):
+    """`n` parts of a batch; environments are the second axis of a trajectory, and the first of its carry."""
+    if isinstance(tree, Trajectory):
+        rows = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(len(x), n, -1, *x.shape[2:]), 1, 0), tree._replace(carry=None))
+        return rows._replace(carry=split(tree.carry, n))
+    return jax.tree.map(lambda x: x.reshape(n, -1, *x.shape[1:]), tree)
+
+
+def vector(tree):
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def assert_near(a, b, whole=False):
+    """Each leaf to 1e-5 of its norm; `whole`: each field of a state as one vector."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    parts = zip(a, b, strict=True) if whole else zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    for x, y in ((vector(x), vector(y)) for x, y in parts if jax.tree.leaves(x)):
+        assert np.linalg.norm(x - y) <= 1e-5 * np.linalg.norm(y)
+
+
+def assert_replicated(tree):
+    for x in map(np.asarray, jax.tree.leaves(tree)):
+        assert all(np.array_equal(x[0], shard) for shard in x)
+
+
+# --- Updates.
+
+
+class Case(NamedTuple):
+    """An algorithm as a function of the optimizer, and a batch for it."""
+
+    learner: object  # (OptimConfig, axis_name) -> Learner
+    batch: object
+    noise: str = "none"  # what an update draws: "rows" each its own (see `noise_of_rows`), "shards" each its own, and that
+    # "later" than in the first update
+    rate: float = RATE
+    whole: bool = False  # gradients of some leaves are zero but for rounding: as in `assert_near`
+
+
+def dqn_learner(optim, axis_name, **settings):
+    box = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    config = dqn.Config(hidden_sizes=(5,), batch_size=B, double=True, dueling=True, loss="huber", tau=0.5, optim=optim,
+                        **settings)
+    return dqn.make(config, EnvSpec("two actions", box, gymnasium.spaces.Discrete(2), None), axis_name).learner
+
+
+def rainbow_learner(optim, axis_name):
+    return dqn_learner(optim, axis_name, prioritized=True, distribution="c51", v_min=-3.0, v_max=3.0, atoms=7,
+                       normalize_obs=True)
+
+
+def vae_learner(**settings):
+    def learner(optim, axis_name):
+        config = vae.Config(latent_size=2, hidden_sizes=(5,), batch_size=B, total_steps=10, optim=optim, **settings)
+        return vae.make(config, DataSpec("small", 100, (3, 3, 1)), axis_name).learner
+
+    return learner
+
+
+def pixelcnn_learner(optim, axis_name):
+    config = pixelcnn.Config(variant="plain", features=4, num_blocks=2, window=3, head_features=4, binarize="threshold",
+                             batch_size=B, total_steps=10, optim=optim)
+    return pixelcnn.make(config, DataSpec("small", 100, (3, 3, 1)), axis_name).learner
+
+
+def pixelrnn_learner(optim, axis_name):
+    config = pixelrnn.Config(variant="row", features=3, num_blocks=1, binarize="threshold", batch_size=B, total_steps=10,
+                             optim=optim)
+    return pixelrnn.make(config, DataSpec("small", 100, (3, 3, 1)), axis_name).learner
+
+
+def autoencoder_learner(optim, axis_name):
+    config = autoencoder.Config(network="mlp", hidden_sizes=(5,), corruption="gaussian", corruption_level=0.3, batch_size=B,
+                                total_steps=10, optim=optim)
+    return autoencoder.make(config, DataSpec("small", 100, (3, 3, 1)), axis_name).learner
+
+
+def gan_learner(**settings):
+    def learner(optim, axis_name):
+        config = gan.Config(width=2, latent_size=3, batch_size=B, total_steps=10, optim=optim,
+                            discriminator_learning_rate=optim.learning_rate, **settings)
+        return gan.make(config, DataSpec("small", 100, (4, 4, 1)), axis_name).learner
+
+    return learner
+
+
+def vqvae_learner(optim, axis_name):
+    config = vqvae.Config(conv_channels=(3,), num_codes=4, code_size=2, batch_size=B, total_steps=10, optim=optim)
+    return vqvae.make(config, DataSpec("small", 100, (4, 4, 1)), axis_name).learner
+
+
+def policy_learner(module, **settings):
+    """Of `T` steps of `B` environments."""
+    def learner(optim, axis_name):
+        config = module.Config(**{
+            "num_envs": B, "rollout_steps": T, "total_steps": 10_000, "ent_coef": 0.05, "optim": optim,
+            "policy": PolicyConfig(hidden_sizes=(5,), normalize_obs=True)} | settings)
+        box = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+        return module.make(config, EnvSpec("two actions", box, gymnasium.spaces.Discrete(2), 2), axis_name).learner
+
+    return learner
+
+
+def trajectory(carry=None):
+    """Episodes of one step or two, as many in no shard as in another, and rows that count for nothing."""
+    rng = np.random.default_rng(0)
+    obs, next_obs = np.float32(rng.normal(size=(2, T, B, 3)))
+    done, first = np.zeros((2, T, B), bool)
+    first[0], done[-1] = True, True
+    for t in range(1, T):
+        done[t - 1] = ~first[t - 1] | (rng.random(B) < np.linspace(0, 1, B))
+        first[t] = done[t - 1]
+    terminated = done & (rng.random((T, B)) < 0.7)
+    valid = rng.random((T, B)) < np.linspace(1.2, 0.5, B)
+    choice = policy.Choice(np.int32(rng.integers(2, size=(T, B))), np.float32(0.2 * rng.normal(size=(T, B, 2))))
+    return Trajectory(obs, choice, np.float32(3 * rng.normal(size=(T, B))), next_obs, terminated, done & ~terminated, first,
+                      valid, carry)
+
+
+def transitions():
+    k = jax.random.split(jax.random.key(0), 4)
+    obs, next_obs = jax.random.normal(k[0], (2, B, 3))
+    return Transition(obs, jax.random.bernoulli(k[1], shape=(B,)).astype(jnp.int32), 3 * jax.random.normal(k[2], (B,)),
+                      0.9 * jax.random.bernoulli(k[3], 0.7, (B,)), next_obs)
+
+
+def images(*shape):
+    return Examples(jax.random.randint(jax.random.key(0), (B, *shape), 0, 256).astype(jnp.uint8))
+
+
+CASES = {
+    "dqn": Case(dqn_learner, transitions()),
+    "rainbow": Case(rainbow_learner, transitions()._replace(weight=jnp.linspace(0.5, 3.0, B))),
+    "ppo": Case(policy_learner(ppo, num_epochs=1, num_minibatches=1), trajectory()),
+    "actor_critic": Case(policy_learner(actor_critic, policy=PolicyConfig(hidden_sizes=(5,), recurrent="gru", recurrent_size=4),
+                                        normalize_advantage=True),
+                         trajectory(list(np.float32(np.random.default_rng(1).normal(size=(2, B, 4)))))),
+    "reinforce": Case(policy_learner(reinforce), trajectory()),
+    "reinforce, left out": Case(policy_learner(reinforce, baseline="leave_one_out", episodes="complete"), trajectory()),
+    "vae": Case(vae_learner(), images(3, 3, 1), "shards"),
+    "vae, importance-weighted": Case(
+        vae_learner(objective="iwae", num_samples=3, estimator="doubly_reparameterized", second_latent_size=2,
+                    second_hidden_sizes=(4,)), images(3, 3, 1), "shards"),
+    "pixelcnn": Case(pixelcnn_learner, images(3, 3, 1)),
+    "pixelrnn": Case(pixelrnn_learner, images(3, 3, 1)),
+    "vqvae": Case(vqvae_learner, images(4, 4, 1), "later", 0.01),  # dead codes begin anew
+    "autoencoder": Case(autoencoder_learner, images(3, 3, 1), "rows"),
+    "gan": Case(gan_learner(), images(4, 4, 1), "rows", 0.003, whole=True),
+    "gan, spectral": Case(gan_learner(network="resnet", objective="hinge", spectral_norm=True), images(4, 4, 1), "rows", 0.01,
+                          whole=True),
+    "gan, penalty": Case(gan_learner(objective="non_saturating", gradient_penalty=1.0), images(4, 4, 1), "rows", 0.01,
+                         whole=True),
+}
+CASES = {name: case._replace(batch=jax.tree.map(jnp.asarray, case.batch)) for name, case in CASES.items()}
+NORMAL, UNIFORM = jax.random.normal, jax.random.uniform
+
+
+@pytest.fixture(autouse=True)
+def noise_of_rows(request, monkeypatch):
+    """Cases of noise in rows draw that of the whole batch, from a key of its own: an update on shards has one device's."""
+    name = getattr(getattr(request.node, "callspec", None), "params", {}).get("name")
+    if name is None or CASES[name].noise != "rows":
+        return
+
+    def row(draw):
+        def drawn(key, shape, *args, **kwargs):
+            if args or kwargs:  # initial parameters
+                return draw(key, shape, *args, **kwargs)
+            try:
+                first = jax.lax.axis_index(AXIS) * shape[0]
+            except NameError:  # one device
+                first = 0
+            keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(5), i))(first + jnp.arange(shape[0]))
+            return jax.vmap(lambda key: draw(key, shape[1:]))(keys)
+
+        return drawn
+
+    monkeypatch.setattr(jax.random, "normal", row(NORMAL))
+    monkeypatch.setattr(jax.random, "uniform", row(UNIFORM))
+
+
+def the_learner(name, optimizer, rate, axis_name):
+    return CASES[name].learner(OptimConfig(optimizer=optimizer, learning_rate=rate, eps=1e-3), axis_name)
+
+
+@functools.cache
+def started(name):
+    return jit(the_learner(name, "sgd", CASES[name].rate, None).init)(jax.random.key(1))
+
+
+def updates(learner):
+    """(part, (state, n)) -> the state after n updates with it, and the metrics of the last."""
+    def run(part, shared):
+        state, n = shared
+        aux = jax.eval_shape(learner.update, state, *part)[1]
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), aux.metrics)
+
+        def body(_, carry):
+            state, aux = learner.update(carry[0], *part)
+            return state, aux.metrics
+
+        return jax.lax.fori_loop(0, n, body, (state, nothing))
+
+    return run
+
+
+@functools.cache
+def alone(name, optimizer):
+    """(n) -> the state after n updates of the whole batch on one device."""
+    learner = the_learner(name, optimizer, CASES[name].rate, None)
+    state = jit(learner.init)(jax.random.key(1))
+    program = jit(lambda n: updates(learner)((CASES[name].batch, jax.random.key(0)), (state, n))[0])
+    return {n: program(n) for n in (1, 10)}
+
+
+@functools.cache
+def gradient(name, shards):
+    """The gradient of the whole batch on one device, read off a step of SGD: the mean over shards with their noise."""
+    learner, batch = the_learner(name, "sgd", 1.0, None), CASES[name].batch
+    state = jit(learner.init)(jax.random.key(1))
+    parts = [(jax.tree.map(lambda x: x[i], split(batch, shards)), jax.random.key(10 + i)) for i in range(shards)]  # noqa: B023
+    update = jit(learner.update)
+    steps = [update(state, *part)[0].params for part in parts]
+    grads = [jax.tree.map(jnp.subtract, state.params, stepped) for stepped in steps]
+    return jax.tree.map(lambda *g: sum(g) / shards, *grads)
+
+
+def by_hand(name, optimizer, params, grads):
+    """The first step of an optimizer."""
+    step = {"sgd": lambda g: g, "adam": lambda g: g / (jnp.abs(g) + 1e-3)}[optimizer]
+    return jax.tree.map(lambda p, g: p - CASES[name].rate * step(g), params, grads)
+
+
+@functools.cache
+def mapped(name, optimizer, how, shards):
+    """States and metrics after 1 update and after 10, shard by shard."""
+    learner = the_learner(name, optimizer, CASES[name].rate, AXIS)
+    state = jit(learner.init)(jax.random.key(1))
+    keys = jax.vmap(jax.random.key)(10 + jnp.arange(shards, dtype=jnp.uint32))
+    program = MAPS[how](updates(learner), shards)
+    part = split(CASES[name].batch, shards), keys
+    return {n: jax.device_get(program(part, (state, jnp.int32(n)))) for n in (1, 10)}
+
+
+EVERY = list(itertools.product(CASES, ("sgd", "adam"), MAPS, (1, 2, 4, 8)))
+FEW = [name for name in CASES if "," not in name]  # every algorithm; its other settings are for `make test-slow`, and the rest
+SOME = [(name, "sgd", "shard_map", 4) for name in FEW] + [("dqn", "adam", "vmap", 8), ("vae", "adam", "pmap", 2)]
+TRIED = [pytest.param(*how, marks=[] if how in SOME else pytest.mark.slow) for how in EVERY]
+
+
+@pytest.mark.parametrize(("name", "optimizer", "how", "shards"), TRIED)
+def test_updates_over_shards_are_those_of_the_whole_batch(name, optimizer, how, shards):
+    results = mapped(name, optimizer, how, shards)
+    for state, _ in results.values():
+        assert_replicated(state)
+    one, ten = (jax.tree.map(lambda x: x[0], state) for state, _ in results.values())
+    learner, noise = the_learner(name, optimizer, CASES[name].rate, None), CASES[name].noise
+    before, after = vector(learner.params(started(name))), vector(learner.params(ten))
+    assert np.linalg.norm(after - before) > 1e-3 * np.linalg.norm(before)
+    if noise == "shards":
+        assert_near(one.params, by_hand(name, optimizer, started(name).params, gradient(name, shards)))
+    else:  # all of the state: target network, moments, statistics
+        assert_near(one, alone(name, optimizer)[1], CASES[name].whole)
+    if noise in ("shards", "later"):
+        assert_near(ten, jax.tree.map(lambda x: x[0], mapped(name, optimizer, "vmap", shards)[10][0]))
+    else:
+        assert_near(ten, alone(name, optimizer)[10], CASES[name].whole)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if "gan" not in name and "vqvae" not in name])
+@pytest.mark.parametrize("optimizer", ["sgd", pytest.param("adam", marks=pytest.mark.slow)])
+def test_the_first_update_is_the_step_of_the_gradient(name, optimizer):
+    if CASES[name].noise == "none":  # else it is seen on shards
+        assert_near(alone(name, optimizer)[1].params, by_hand(name, optimizer, started(name).params, gradient(name, 1)))
+
+
+def counted(name):
+    """Rows that are learned from."""
+    batch = CASES[name].batch
+    if name != "reinforce, left out":
+        return batch.valid.sum()
+    begin = np.maximum.accumulate(np.where(batch.first, np.arange(T)[:, None], -1))
+    return (batch.valid & (begin <= T - 2)).sum()
+
+
+@pytest.mark.parametrize("name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in CASES])
+def test_shards_have_metrics_of_their_own_parts(name):
+    """They are sums and counts, reduced once for a whole step (`jaxdl.run`)."""
+    metrics = mapped(name, "sgd", "shard_map", 4)[1][1]
+    assert all(m.count.shape == (4,) for m in metrics.values())
+    loss = metrics[next(k for k in ("loss", "policy_loss", "nll", "loss_discriminator") if k in metrics)]
+    assert len(np.unique(loss.total)) == 4
+    if isinstance(CASES[name].batch, Trajectory):
+        assert loss.count.sum() == counted(name)
+    else:
+        assert loss.count.sum() == (4 if name == "vae" else B)
+
+
+# --- Runs.
+
+
+def leaves_but_keys(tree):
+    return [np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+            for x in jax.tree.leaves(tree)]
+
+
+def dqn_run():
+    config = dqn.Config(num_envs=4, buffer_size=80, batch_size=16, learning_starts=16, total_steps=200, hidden_sizes=(4,),
+                        gradient_steps=2, optim=OptimConfig(optimizer="sgd", learning_rate=0.01))
+    return dqn.make_run(config, AXIS, shards=2), None
+
+
+def ppo_run():
+    config = ppo.Config(num_envs=4, rollout_steps=8, num_epochs=2, num_minibatches=1, total_steps=200, normalize_reward=True,
+                        policy=PolicyConfig(hidden_sizes=(4,), normalize_obs=True),
+                        optim=OptimConfig(optimizer="sgd", learning_rate=0.01))
+    return ppo.make_run(config, AXIS, shards=2), None
+
+
+def vae_run():
+    data = jax.random.randint(jax.random.key(0), (20, 3, 3, 1), 0, 256).astype(jnp.uint8)
+    return minibatches.run_of(vae_learner()(OptimConfig(), AXIS), 40, 8, AXIS, shards=2), Examples(data)
+
+
+@pytest.fixture(scope="module", params=[dqn_run, ppo_run, vae_run], ids=["dqn", "ppo", "vae"])
+def runs(request):
+    """The states before and after three steps of a run on two shards, and the metrics of each step, under two maps."""
+    run, data = request.param()
+
+    def program(_, shared):
+        key, data = shared
+        first = run.init(key, data)
+        return first, *jax.lax.scan(lambda state, _: run.step(state, data), first, length=3)
+
+    return [MAPS[how](program, 2)(jnp.zeros(2), (jax.random.key(7), data)) for how in ("vmap", "pmap")]
+
+
+def test_a_run_is_the_same_under_every_map(runs):
+    for a, b in zip(*map(leaves_but_keys, runs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_shards_share_the_learner_and_differ_in_what_they_see(runs):
+    for first, state, told in runs:
+        for s in (first, state):
+            for x in leaves_but_keys((s.learner, s.key, s.t)):
+                assert (x == x[0]).all()
+            seen = [x for x in leaves_but_keys(s.source) if x[0].size > 1]
+            assert any((x[0] != x[1]).any() for x in seen)
+        assert not np.array_equal(vector(first.learner.params), vector(state.learner.params))
+        assert all((x == x[0]).all() for x in leaves_but_keys(told))  # summed over the shards, and known to each
+
+
+def test_the_metrics_of_a_run_count_the_examples_of_all_shards(runs):
+    for _, _, told in runs:
+        counts = {name: float(m.count[0, -1]) for name, m in told.items()}
+        expected = {"epsilon": 2, "loss": 2 * 2 * 8, "q_mean": 2 * 2 * 8 * 2} if "epsilon" in counts else {
+            "loss": 2 * 2 * 2 * 8, "explained_variance": 2} if "approx_kl" in counts else {
+            "loss": 2, "elbo": 2 * 4, "reconstruction": 2 * 4, "kl": 2 * 4}
+        assert expected.items() <= counts.items()
+
+
+def test_everything_random_in_a_run_has_a_key_of_its_own_on_every_shard():
+    def seen(state, name, key):
+        return state | {name: jax.random.bits(key)}
+
+    source = Source(
+        init=lambda key: dict.fromkeys(("warmup", "collect", "sample", "update"), jnp.uint32(0)) | seen({}, "init", key),
+        keys=1,
+        warmup=lambda state, params, key, t, data: seen(state, "warmup", key),
+        collect=lambda state, params, keys, t, data: (seen(state, "collect", keys[0]), {}),
+        sample=lambda state, key, t, data: (seen(state, "sample", key), None),
+        feedback=lambda state, batch, key: seen(state, "update", key),
+    )
+    learner = Learner(init=jax.random.bits, update=lambda state, batch, key: (state, Aux({}, key)), params=lambda state: state)
+    run = compose(learner, source, stride=1, axis_name=AXIS)
+
+    def program(_, key):
+        state = run.init(key, None)
+        first = run.step(state, None)[0]
+        return first, run.step(first, None)[0]
+
+    first, second = under_vmap(program, 3)(jnp.zeros(3), jax.random.key(0))
+    assert len(np.unique(first.learner)) == 1
+    bits = [x for s in (first.source, second.source) for x in jax.tree.leaves(s)]
+    assert len(np.unique(bits)) == 3 * (5 + 3)  # the second step does not make or warm up anything
+
+
+# --- The reductions.
+
+
+TREE = {"a": jnp.arange(12.0).reshape(4, 3), "b": (jnp.array([1.0, -2.0, 4.0, 8.0]), jnp.ones((4, 2, 2)))}
+
+
+@pytest.mark.parametrize("how", MAPS)
+@pytest.mark.parametrize(("reduce", "numpy"), [(axis.mean_over, np.mean), (axis.sum_over, np.sum)])
+def test_reductions_are_those_of_numpy_on_every_shard(how, reduce, numpy):
+    got = MAPS[how](lambda part, _: reduce(part, AXIS), 4)(TREE, 0.0)
+    jax.tree.map(lambda x, t: np.testing.assert_allclose(x, np.broadcast_to(numpy(t, 0), t.shape), rtol=1e-6), got, TREE)
+
+
+@pytest.mark.parametrize("reduce", [axis.mean_over, axis.sum_over])
+def test_all_leaves_are_reduced_together(reduce):
+    traced = str(jax.make_jaxpr(lambda t: reduce(t, AXIS), axis_env=[(AXIS, 4)])(jax.tree.map(lambda x: x[0], TREE)))
+    assert traced.count("psum") == 1
+
+
+def test_one_device_reduces_nothing():
+    assert axis.mean_over(TREE, None) is TREE
+    assert axis.sum_over(TREE, None) is TREE
+    key = jax.random.key(0)
+    assert axis.shard_key(key, None) is key
+
+
+@pytest.mark.parametrize("how", MAPS)
+def test_every_shard_has_a_key_of_its_own(how):
+    key = jax.random.key(3)
+    drawn = MAPS[how](lambda _, key: jax.random.bits(axis.shard_key(key, AXIS)), 4)(jnp.zeros(4), key)
+    np.testing.assert_array_equal(drawn, [jax.random.bits(jax.random.fold_in(key, i)) for i in range(4)])
+    assert len(np.unique(drawn)) == 4
