@@ -1,6 +1,7 @@
 """What the baselines of REINFORCE save: the variance of its gradient on a problem whose gradient is known.
 
-    python -m jaxdl.experiments.studies.baselines --out docs/reinforce-variance.png --results experiments/results/reinforce-variance.json
+    python -m jaxdl.experiments.studies.baselines --out docs/reinforce-variance.png \
+        --results experiments/results/reinforce-variance.json
 
 `Steps` is small enough for exact values and an exact gradient (`values`, `gradient`). `estimates` has the real learner
 estimate that gradient from the real rollouts, many times at one policy: an estimate is what one update of plain gradient
