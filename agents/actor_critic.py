@@ -30,7 +30,7 @@ from jaxdl.core import axis
 from jaxdl.core import config as configs
 from jaxdl.core.config import require, require_positive, require_unit
 from jaxdl.core.run import compose
-from jaxdl.core.types import Array, Aux, Key, Learner, PyTree, Run
+from jaxdl.core.types import Array, Key, Learner, PyTree, Run, UpdateResult
 from jaxdl.ops import losses
 from jaxdl.ops.running_stats import Moments
 from jaxdl.optim import Config as OptimConfig
@@ -143,7 +143,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         loss = of_policy + config.vf_coef * of_value - config.ent_coef * entropy
         return (part.weight * loss).mean(), policy.means([loss, of_policy, of_value, entropy], part.weight)
 
-    def update(state: State, trajectory: Trajectory, key: Key) -> tuple[State, Aux]:
+    def update(state: State, trajectory: Trajectory, key: Key) -> tuple[State, UpdateResult]:
         batch = policy.read(model, state.moments, trajectory, config.gamma, axis_name)
         played = model.unroll(state.params, trajectory.carry, batch.obs, trajectory.first)
         next_value = model.value_after(state.params, played.carries, batch.next_obs)
@@ -160,7 +160,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         params = jax.tree.map(jnp.add, state.params, updates)
         metrics = policy.named(("loss", "policy_loss", "value_loss", "entropy"), said)
         metrics["explained_variance"] = policy.explained_variance(played.value, target, batch.weight, axis_name)
-        return State(params, opt, policy.observed(state.moments, trajectory, axis_name)), Aux(metrics)
+        return State(params, opt, policy.observed(state.moments, trajectory, axis_name)), UpdateResult(metrics)
 
     learner = Learner(init, update, lambda state: policy.Policy(state.params, state.moments))
     return Agent(learner, model.explore, model.greedy)

@@ -37,7 +37,7 @@ from jaxdl.core import config as configs
 from jaxdl.core.config import require, require_positive, require_unit
 from jaxdl.core.errors import UserError
 from jaxdl.core.run import compose
-from jaxdl.core.types import Array, Aux, Key, Learner, Mean, PyTree, Run
+from jaxdl.core.types import Array, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.ops import distributions, losses
 from jaxdl.ops.running_stats import Moments
 from jaxdl.optim import Config as OptimConfig
@@ -307,7 +307,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         # the divergence, not the cross-entropy: what is learned perfectly has no priority, however random the return
         return loss, loss + jax.scipy.special.xlogy(target, target).sum(-1), {"clipped_targets": Mean.of(outside)}
 
-    def update(state: State, batch: Transition, key: Key) -> tuple[State, Aux]:
+    def update(state: State, batch: Transition, key: Key) -> tuple[State, UpdateResult]:
         moments = None if state.moments is None else state.moments.add(batch.obs, axis_name)
         batch = batch._replace(obs=normalized(moments, batch.obs), next_obs=normalized(moments, batch.next_obs))
         if batch.weight is not None:
@@ -323,7 +323,8 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         due = since >= interval
         share = jnp.where(due, config.tau, 0.0)
         target = jax.tree.map(lambda new, old: jnp.where(due, share * new + (1 - share) * old, old), params, state.target)
-        return State(params, target, opt, since % interval, moments), Aux(metrics, error if config.prioritized else None)
+        feedback = error if config.prioritized else None
+        return State(params, target, opt, since % interval, moments), UpdateResult(metrics, feedback)
 
     def best(policy: Policy, obs: Array, noise: PyTree | None = None) -> Array:
         values = mean(apply(policy.network, normalized(policy.moments, obs), noise))

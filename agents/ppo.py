@@ -30,7 +30,7 @@ from jaxdl.core import config as configs
 from jaxdl.core.config import require, require_positive, require_unit
 from jaxdl.core.errors import UserError
 from jaxdl.core.run import compose
-from jaxdl.core.types import Array, Aux, Key, Learner, Mean, PyTree, Run
+from jaxdl.core.types import Array, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data.shuffle import shuffled_index
 from jaxdl.ops import losses
 from jaxdl.ops.running_stats import Moments
@@ -182,7 +182,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         said = [ratio - 1 - log_ratio, loss, of_policy, of_value, entropy, jnp.abs(ratio - 1) > config.clip_range]
         return (part.weight * loss).mean(), policy.means(said, part.weight)
 
-    def update(state: State, trajectory: Trajectory, key: Key) -> tuple[State, Aux]:
+    def update(state: State, trajectory: Trajectory, key: Key) -> tuple[State, UpdateResult]:
         batch = policy.read(model, state.moments, trajectory, config.gamma, axis_name)
         played = model.unroll(state.params, trajectory.carry, batch.obs, trajectory.first)
         next_value = model.value_after(state.params, played.carries, batch.next_obs)
@@ -227,7 +227,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         (params, opt, _), (said, going) = jax.lax.scan(minibatch, (state.params, state.opt, jnp.ones((), bool)), parts)
         metrics = policy.named(METRICS, said) | ({} if config.target_kl is None else {"skipped_updates": Mean.of(~going)})
         metrics["explained_variance"] = policy.explained_variance(played.value, target, batch.weight, axis_name)
-        return State(params, opt, policy.observed(state.moments, trajectory, axis_name)), Aux(metrics)
+        return State(params, opt, policy.observed(state.moments, trajectory, axis_name)), UpdateResult(metrics)
 
     learner = Learner(init, update, lambda state: policy.Policy(state.params, state.moments))
     return Agent(learner, model.explore, model.greedy)

@@ -41,7 +41,7 @@ from jaxdl.core import config as configs
 from jaxdl.core.config import require, require_positive, require_unit
 from jaxdl.core.errors import UserError
 from jaxdl.core.run import compose
-from jaxdl.core.types import Array, Aux, Key, Learner, Mean, PyTree, Run
+from jaxdl.core.types import Array, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.ops import losses
 from jaxdl.ops.running_stats import Moments
 from jaxdl.optim import Config as OptimConfig
@@ -245,7 +245,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         return others_mean(returns, at, first, limit, leave_out=config.baseline == "leave_one_out",
                            by_age=config.returns == "to_go", axis_name=axis_name)
 
-    def update(state: State, trajectory: Trajectory, key: Key) -> tuple[State, Aux]:
+    def update(state: State, trajectory: Trajectory, key: Key) -> tuple[State, UpdateResult]:
         batch = policy.read(model, state.moments, trajectory, config.gamma, axis_name)
         value, next_value = jnp.zeros_like(trajectory.reward), jnp.zeros_like(trajectory.reward)
         if valued:
@@ -277,7 +277,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         metrics = policy.named(("policy_loss", "entropy", "value_loss")[: 2 + valued], said)
         if valued:
             metrics["explained_variance"] = policy.explained_variance(value, to_go, weight, axis_name)
-        return State(params, opt, policy.observed(state.moments, trajectory, axis_name), average), Aux(metrics)
+        return State(params, opt, policy.observed(state.moments, trajectory, axis_name), average), UpdateResult(metrics)
 
     learner = Learner(init, update, lambda state: policy.Policy(state.params, state.moments))
     return Agent(learner, model.explore, model.greedy)

@@ -21,7 +21,7 @@ from jaxdl import nn, optim
 from jaxdl.core import axis
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
-from jaxdl.core.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run
+from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.optim import Config as OptimConfig
 
@@ -153,10 +153,10 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         loss = errors(params, x, corrupted(x, key))
         return loss.mean(), {"loss": Mean.of(loss)}
 
-    def update(state: State, examples: Examples, key: Key) -> tuple[State, Aux]:
+    def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
         grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
         updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
-        return State(jax.tree.map(jnp.add, state.params, updates), opt), Aux(metrics)
+        return State(jax.tree.map(jnp.add, state.params, updates), opt), UpdateResult(metrics)
 
     def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
         """Mean squared error a pixel: of images as they are, and of them from their corrupted selves."""

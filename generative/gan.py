@@ -23,7 +23,7 @@ from jaxdl.core import axis
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
-from jaxdl.core.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run
+from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative import adversarial
 from jaxdl.generative.gan_networks import Discriminator, Generator
@@ -193,7 +193,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         params = jax.tree.map(jnp.add, state.discriminator, updates)
         return state._replace(discriminator=params, vectors=vectors, opt_discriminator=opt), metrics
 
-    def update(state: State, examples: Examples, key: Key) -> tuple[State, Aux]:
+    def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
         k_steps, k_latent, k_penalty = jax.random.split(key, 3)
         real = examples.images.astype(jnp.float32) / 127.5 - 1
         y = classes(examples.labels)
@@ -227,7 +227,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         decay = jnp.minimum(config.ema_decay, (1 + t) / (10 + t))
         ema = jax.tree.map(lambda mean, x: x + decay * (mean - x), state.ema, new)
         metrics |= {"loss_generator": Mean.of(loss)}
-        return state._replace(generator=new, opt_generator=opt, ema=ema, count=state.count + 1), Aux(metrics)
+        return state._replace(generator=new, opt_generator=opt, ema=ema, count=state.count + 1), UpdateResult(metrics)
 
     def decode(params: PyTree, z: Array, labels: Array | None = None) -> Array:
         y = classes(jnp.arange(len(z)) % (spec.num_classes or 1) if labels is None else labels)

@@ -30,7 +30,7 @@ from jaxdl.core import axis
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
-from jaxdl.core.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run
+from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative import likelihoods
 from jaxdl.ops import distributions, losses
@@ -285,10 +285,10 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
                 loss = config.beta * kl - draws.log_px.mean()
         return loss, told(draws) | {"loss": Mean.of(loss)}
 
-    def update(state: State, examples: Examples, key: Key) -> tuple[State, Aux]:
+    def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
         grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
         updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
-        return State(jax.tree.map(jnp.add, state.params, updates), opt), Aux(metrics)
+        return State(jax.tree.map(jnp.add, state.params, updates), opt), UpdateResult(metrics)
 
     def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
         x, y, posterior, key = prepare(params, examples, key)

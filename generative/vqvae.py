@@ -28,7 +28,7 @@ from jaxdl import nn, optim
 from jaxdl.core import axis
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
-from jaxdl.core.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run
+from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.optim import Config as OptimConfig
 
@@ -181,7 +181,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         metrics = {"loss": Mean.of(loss), "mse": Mean.of(error / spec.size), "commitment": Mean.of(away)}
         return loss.mean(), (metrics, z, chosen)
 
-    def update(state: State, examples: Examples, key: Key) -> tuple[State, Aux]:
+    def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
         codes = state.codebook.codes
         grads, (metrics, z, chosen) = optim.gradients(lambda params, images, _: losses(params, codes, images), state.params,
                                                       examples.images, key, config.optim)
@@ -189,7 +189,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         codebook, share = moved(state.codebook, z.reshape(-1, config.code_size), chosen.reshape(-1), key, config.decay,
                                 axis_name)
         metrics["perplexity"] = Mean.of(perplexity(share))
-        return State(jax.tree.map(jnp.add, state.params, updates), opt, codebook), Aux(metrics)
+        return State(jax.tree.map(jnp.add, state.params, updates), opt, codebook), UpdateResult(metrics)
 
     def encode(params: PyTree, examples: Examples, key: Key | None = None) -> Array:
         """Codes int32 [N, h, w]."""

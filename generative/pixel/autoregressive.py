@@ -24,7 +24,7 @@ from jaxdl.core import axis
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
-from jaxdl.core.types import Array, Aux, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree
+from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative import likelihoods
 from jaxdl.generative.pixel import outputs
@@ -143,7 +143,7 @@ def make(config: Config, spec: DataSpec, network: Network, output: outputs.Outpu
     def metrics_of(nll: Array) -> dict[str, Mean]:
         return {"nll": Mean.of(nll), "bits_per_dim": Mean.of(nll / (spec.size * jnp.log(2.0)))}
 
-    def update(state: State, examples: Examples, key: Key) -> tuple[State, Aux]:
+    def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
         def loss_fn(params: PyTree, examples: Examples, key: Key) -> tuple[Array, dict[str, Mean]]:
             nll = nats(params, examples, key, True)
             return nll.mean(), metrics_of(nll)
@@ -154,7 +154,7 @@ def make(config: Config, spec: DataSpec, network: Network, output: outputs.Outpu
         t = state.count.astype(jnp.float32)
         decay = jnp.minimum(config.ema_decay, (1 + t) / (10 + t))
         ema = jax.tree.map(lambda mean, x: x + decay * (mean - x), state.ema, params)
-        return State(params, opt, ema, state.count + 1), Aux(metrics)
+        return State(params, opt, ema, state.count + 1), UpdateResult(metrics)
 
     def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
         return metrics_of(nats(params, examples, key, False))

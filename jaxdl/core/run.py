@@ -70,9 +70,9 @@ def learn(learner: Learner, source: Source, learner_state: PyTree, source_state:
         learner_state, source_state = carry
         k_sample, k_update = keys
         source_state, batch = source.sample(source_state, k_sample, t, data)
-        learner_state, aux = learner.update(learner_state, batch, k_update)
-        source_state = source.feedback(source_state, batch, aux.feedback)
-        return (learner_state, source_state), aux.metrics
+        learner_state, result = learner.update(learner_state, batch, k_update)
+        source_state = source.feedback(source_state, batch, result.feedback)
+        return (learner_state, source_state), result.metrics
 
     carry = (learner_state, source_state)
     if len(keys) == 1:

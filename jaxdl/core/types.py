@@ -68,18 +68,18 @@ class Examples(NamedTuple):
         return Examples(jnp.asarray(data.images), None if data.labels is None else jnp.asarray(data.labels))
 
 
-class Aux(NamedTuple):
-    """What an update says beside its new state: metrics, and feedback for the source (new priorities)."""
+class UpdateResult(NamedTuple):
+    """What an update returns beside its new state."""
 
     metrics: Metrics
-    feedback: PyTree = None
+    feedback: PyTree = None  # for the source: new priorities
 
 
 class Learner(NamedTuple):
     """An algorithm that learns from batches."""
 
     init: Callable[[Key], PyTree]  # (key) -> learner state
-    update: Callable[[PyTree, PyTree, Key], tuple[PyTree, Aux]]  # (learner state, batch, key) -> (learner state, Aux)
+    update: Callable[[PyTree, PyTree, Key], tuple[PyTree, UpdateResult]]  # (learner state, batch, key) -> (state, result)
     params: Callable[[PyTree], PyTree]  # (learner state) -> what acts or samples
 
 

@@ -18,7 +18,7 @@ from jaxdl.core import axis
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
-from jaxdl.core.types import Array, Aux, DataSpec, Examples, Key, Learner, Mean, PyTree, Run
+from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.data.augment import shifted
 from jaxdl.ops import losses
@@ -121,10 +121,10 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Classi
         loss = losses.cross_entropy(logits, examples.labels)
         return loss.mean(), {"loss": Mean.of(loss), "accuracy": Mean.of(logits.argmax(-1) == examples.labels)}
 
-    def update(state: State, examples: Examples, key: Key) -> tuple[State, Aux]:
+    def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
         grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
         updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
-        return State(jax.tree.map(jnp.add, state.params, updates), opt), Aux(metrics)
+        return State(jax.tree.map(jnp.add, state.params, updates), opt), UpdateResult(metrics)
 
     return Classifier(Learner(init, update, lambda state: state.params), lambda params, images: apply(params, images)[1],
                       lambda params, images: apply(params, images)[0])

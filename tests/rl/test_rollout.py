@@ -11,7 +11,7 @@ import pytest
 from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import UserError
 from jaxdl.core.run import advance, compose
-from jaxdl.core.types import Aux, Learner, Mean
+from jaxdl.core.types import Learner, Mean, UpdateResult
 from jaxdl.rl import rollout
 from jaxdl.rl.host_run import compose_host
 from jaxdl.rl.types import Actor, Env, EnvSpec, HostStep, TimeStep, Trajectory
@@ -65,7 +65,7 @@ def act(params, carry, obs, chance, t):
 
 ACTOR = Actor(lambda n: jnp.full(n, BEGIN), act, lambda key, n: jax.random.bits(key, (n,)))
 BY_TIME = jnp.int32(1000)
-LEARNER = Learner(lambda key: jnp.int32(1000), lambda state, batch, key: (state, Aux({})), lambda state: state)
+LEARNER = Learner(lambda key: jnp.int32(1000), lambda state, batch, key: (state, UpdateResult({})), lambda state: state)
 
 
 def settings(**changed):
@@ -267,7 +267,7 @@ def test_discounted_sums_of_fresh_rollouts_do_not_go_on_from_episodes_that_were_
 
 def remembering(state, batch, key):
     """A learner of one number, that acts by it."""
-    return (state * 31 + batch.choice["action"].sum() + batch.obs.sum()) % 1009, Aux({"seen": Mean.of(batch.reward)})
+    return (state * 31 + batch.choice["action"].sum() + batch.obs.sum()) % 1009, UpdateResult({"seen": Mean.of(batch.reward)})
 
 
 def test_a_run_cut_anywhere_has_the_same_bits():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdl.core.run import compose
-from jaxdl.core.types import Aux, Learner, Mean
+from jaxdl.core.types import Learner, Mean, UpdateResult
 from jaxdl.rl import replay
 from jaxdl.rl.replay import storage
 from jaxdl.rl.types import Actor, Env, EnvSpec, TimeStep
@@ -44,8 +44,9 @@ def outside():
 
 def make_driver():
     """A run that learns nothing, and says the mean of its rewards."""
-    learner = Learner(lambda key: jnp.zeros(()), lambda state, batch, key: (state, Aux({"loss": Mean.of(batch.reward)})),
-                      lambda state: state)
+    learner = Learner(
+        init=lambda key: jnp.zeros(()), params=lambda state: state,
+        update=lambda state, batch, key: (state, UpdateResult({"loss": Mean.of(batch.reward)})))
     actor = Actor(lambda n: None, lambda params, carry, obs, key, t: (carry, jnp.zeros(N, jnp.int32), {}))
     settings, env = SETTINGS, outside()
 

@@ -16,7 +16,7 @@ from jaxdl.agents import actor_critic, dqn, ppo, reinforce
 from jaxdl.core import axis
 from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.run import compose
-from jaxdl.core.types import Aux, DataSpec, Examples, Learner, Source
+from jaxdl.core.types import DataSpec, Examples, Learner, Source, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative import autoencoder, gan, vae, vqvae
 from jaxdl.generative.pixel import pixelcnn, pixelrnn
@@ -425,7 +425,8 @@ def test_everything_random_in_a_run_has_a_key_of_its_own_on_every_shard():
         sample=lambda state, key, t, data: (seen(state, "sample", key), None),
         feedback=lambda state, batch, key: seen(state, "update", key),
     )
-    learner = Learner(init=jax.random.bits, update=lambda state, batch, key: (state, Aux({}, key)), params=lambda state: state)
+    learner = Learner(init=jax.random.bits, params=lambda state: state,
+                      update=lambda state, batch, key: (state, UpdateResult({}, key)))
     run = compose(learner, source, stride=1, axis_name=AXIS)
 
     def program(_, key):
