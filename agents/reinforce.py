@@ -291,7 +291,7 @@ def planned_updates(config: Config, spec: EnvSpec) -> int:
 def make_run(config: Config, axis_name: str | None = None, env: Env | None = None, shards: int = 1) -> Run:
     """REINFORCE on an environment that runs on the device; `env` is one that was made before."""
     env = env or envs.make_device(config.env_id, config.env, config.num_envs)
-    agent, source = make(config, env.spec, axis_name), _source(config, env.spec, axis_name, shards, fresh=not env.external)
+    agent, source = make(config, env.spec, axis_name), _source(config, env.spec, axis_name, shards, fresh=not env.outside_jax)
     return compose(agent.learner, rollout.rollout(env, agent.explore, source), stride=source.stride, axis_name=axis_name)
 
 

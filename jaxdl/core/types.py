@@ -133,5 +133,5 @@ class Run(NamedTuple):
     stride: int  # what one step adds to `t`
     updates: int  # updates in one step
     params: Callable[[RunState], PyTree]  # (state) -> what acts or samples
-    restart: Callable[[RunState], RunState] | None = None  # after a checkpoint was read, where environments are external
+    restart: Callable[[RunState], RunState] | None = None  # after a checkpoint was read, where environments are outside JAX
 

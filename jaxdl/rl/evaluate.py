@@ -140,8 +140,8 @@ def _programs(actor: Actor, env_id: str, lanes: int, settings: envs.Config) -> t
         def step(state, t):
             inner, obs, carry = state
             k_act, k_env = jax.random.split(jax.random.fold_in(key, t))
-            carry, action, _ = actor.act(params, carry, obs, actor.draw(k_act, lanes), t)
-            inner, out = env.step(inner, action, env.draw(jax.random.split(k_env, (env.keys, lanes))))
+            carry, action, _ = actor.act(params, carry, obs, actor.sample_noise(k_act, lanes), t)
+            inner, out = env.step(inner, action, env.sample_noise(jax.random.split(k_env, (env.keys, lanes))))
             ended = out.terminated | out.truncated
             return (inner, out.obs, renewed(actor, carry, ended)), (out.reward, ended)
 
@@ -161,8 +161,8 @@ def program(actor: Actor) -> Callable:
     """The actor, compiled once for all evaluations; where an episode begins anew so does its carry."""
 
     def act(params: PyTree, carry: PyTree, begins: Array, obs: Array, key: Array, t: Array) -> tuple[PyTree, Array]:
-        chance = actor.draw(jax.random.fold_in(key, t), len(obs))
-        carry, action, _ = actor.act(params, carry, obs, chance, t)
+        noise = actor.sample_noise(jax.random.fold_in(key, t), len(obs))
+        carry, action, _ = actor.act(params, carry, obs, noise, t)
         return renewed(actor, carry, begins), action
 
     return jax.jit(act)

@@ -130,13 +130,13 @@ def rollout(env: Env, actor: Actor, settings: Settings) -> Source:
 
         carry = (state.env, state.obs, state.first, state.carry, state.episodes)
         keys = keys.reshape(steps, keys_a_step)  # what is drawn is drawn for all steps at once: a hash is a loop of kernels
-        xs = (jnp.arange(steps, dtype=jnp.int32), jax.vmap(lambda key: actor.draw(key, num_envs))(keys[:, 0]),
-              jax.vmap(env.draw)(keys[:, 1:].reshape(steps, env.keys, num_envs)))
+        xs = (jnp.arange(steps, dtype=jnp.int32), jax.vmap(lambda key: actor.sample_noise(key, num_envs))(keys[:, 0]),
+              jax.vmap(env.sample_noise)(keys[:, 1:].reshape(steps, env.keys, num_envs)))
         carry, (obs, choice, next_obs, numbers) = jax.lax.scan(step, carry, xs)
         reward, terminated, truncated, over, *whole = numbers.swapaxes(0, 1)
         terminated, truncated, over = terminated > 0, truncated > 0, over > 0
         first = jnp.concatenate([state.first[None], over[:-1]])
-        valid = ~over if env.external else jnp.ones_like(over)  # resets are steps of their own where games are external
+        valid = ~over if env.outside_jax else jnp.ones_like(over)  # resets are steps of their own where games are outside JAX
         rows = Trajectory(obs, choice, reward, next_obs, terminated, truncated, first, valid, state.carry)
         scale, rows = _scaled(rows, state.scale, settings)
         return RolloutState(*carry, scale, rows), of_whole(*whole, over)
@@ -146,7 +146,7 @@ def rollout(env: Env, actor: Actor, settings: Settings) -> Source:
         return state._replace(trajectory=None), state.trajectory
 
     return Source(init, settings.fresh + steps * keys_a_step, warmup, collect, sample, _nothing_told,
-                  restart if env.external else None)
+                  restart if env.outside_jax else None)
 
 
 def _scaled(rows: Trajectory, scale: Scale | None, settings: Settings) -> tuple[Scale | None, Trajectory]:
@@ -192,7 +192,7 @@ def host_rollout(spec: EnvSpec, learner: Learner, actor: Actor, settings: Settin
 
     def first_choice(obs: Array, key: Key) -> PyTree:
         params = learner.params(learner.init(key))
-        return actor.act(params, actor.init(num_envs), obs, actor.draw(key, num_envs), jnp.zeros((), jnp.int32))[2]
+        return actor.act(params, actor.init(num_envs), obs, actor.sample_noise(key, num_envs), jnp.zeros((), jnp.int32))[2]
 
     said = jax.eval_shape(first_choice, one, jax.random.key(0))
 
@@ -205,7 +205,7 @@ def host_rollout(spec: EnvSpec, learner: Learner, actor: Actor, settings: Settin
                 "row": jnp.zeros((), jnp.int32), "rows": rows}
 
     def noise(key: Key) -> PyTree:
-        return jax.vmap(lambda key: actor.draw(key, num_envs))(jax.random.split(key, steps))
+        return jax.vmap(lambda key: actor.sample_noise(key, num_envs))(jax.random.split(key, steps))
 
     def init(obs: Array) -> HostRolloutState:
         empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(noise, jax.random.key(0)))
@@ -227,8 +227,8 @@ def host_rollout(spec: EnvSpec, learner: Learner, actor: Actor, settings: Settin
 
     def act(state: HostRolloutState, params: PyTree, key: None, t: Array) -> tuple[HostRolloutState, Array, Metrics]:
         del key
-        chance = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, state.row, keepdims=False), state.noise)
-        carry, action, choice = actor.act(params, renewed(actor, state.carry, state.first), state.obs, chance, t)
+        drawn = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, state.row, keepdims=False), state.noise)
+        carry, action, choice = actor.act(params, renewed(actor, state.carry, state.first), state.obs, drawn, t)
         return state._replace(carry=carry, choice=choice), action, {}
 
     def sample(state: HostRolloutState, key: Key, t: Array, data: PyTree = None) -> tuple[HostRolloutState, Trajectory]:

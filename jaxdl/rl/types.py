@@ -48,10 +48,10 @@ class Env(NamedTuple):
 
     spec: EnvSpec
     reset: Callable[[Key, int], tuple[PyTree, Array]]  # (key, N) -> (state, obs [N, ...])
-    step: Callable[[PyTree, Array, PyTree], tuple[PyTree, TimeStep]]  # (state, action [N, ...], chance) -> (state, TimeStep)
+    step: Callable[[PyTree, Array, PyTree], tuple[PyTree, TimeStep]]  # (state, action [N, ...], noise) -> (state, TimeStep)
     keys: int  # k: random keys that a step takes for each environment
-    draw: Callable[[Key], PyTree] = lambda keys: keys  # (keys [k, N]) -> chance [..., N, ...]: what needs no state to be drawn
-    external: bool = False  # what happens in it lies outside of JAX: in no checkpoint, and there is only one of it
+    sample_noise: Callable[[Key], PyTree] = lambda keys: keys  # (keys [k, N]) -> noise [..., N, ...], drawn without the state
+    outside_jax: bool = False  # the state is an emulator's: it cannot be checkpointed, copied or vmapped
 
 
 class HostStep(NamedTuple):
@@ -108,9 +108,9 @@ class Actor(NamedTuple):
     """A policy. `t` is the number of environment steps taken so far, unbatched, for schedules."""
 
     init: Callable[[int], PyTree]  # (N) -> recurrent carry, None where there is none
-    act: Callable[..., tuple[PyTree, Array, PyTree]]  # (params, carry, obs [N, ...], chance, t) -> (carry, action, extras)
+    act: Callable[..., tuple[PyTree, Array, PyTree]]  # (params, carry, obs [N, ...], noise, t) -> (carry, action, extras)
     # extras: for replay metrics by name, for rollouts what the learner needs of the action (`Trajectory.choice`)
-    draw: Callable[[Key, int], PyTree] = lambda key, n: key  # (key, N) -> chance: what needs no observation to be drawn
+    sample_noise: Callable[[Key, int], PyTree] = lambda key, n: key  # (key, N) -> noise, drawn without observations
 
 
 class Agent(NamedTuple):

@@ -143,7 +143,7 @@ def _device(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]
     """An environment on the device, which draws itself or is shown as it is seen; and its steps in a second."""
     env = envs.make_device(env_id, settings)
     step = evaluate.short_lived(
-        lambda state, action, key: env.step(state, action, env.draw(jax.random.split(key, (env.keys, 1)))))
+        lambda state, action, key: env.step(state, action, env.sample_noise(jax.random.split(key, (env.keys, 1)))))
     k_begin, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2**31))  # the policy has the other keys
     state, obs = evaluate.short_lived(lambda key: env.reset(key, 1))(k_begin)
     world = user_envs.load(env_id) if user_envs.is_class(env_id) else None

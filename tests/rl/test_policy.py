@@ -82,7 +82,7 @@ def played(recurrent, shared):
         def step(carry, x):
             obs, first, next_obs = x
             kept = renewed(model.explore, carry, first)
-            noise = model.explore.draw(key, B)
+            noise = model.explore.sample_noise(key, B)
             carry, _, choice = model.explore.act(policy.Policy(params, None), kept, obs, noise, 0)
             return carry, (choice.dist, values(params, kept, obs), carry, values(params, carry, next_obs))
 
@@ -189,7 +189,7 @@ def gaussian():
         other = policy.Policy(shaken(params), None)
         return (params, model.unroll(params, None, obs[None], jnp.ones((1, 200), bool)).dist[0],
                 model.greedy.act(other, None, obs, None, 0)[1],
-                model.explore.act(other, None, obs, model.explore.draw(key, 200), 0)[2].dist)
+                model.explore.act(other, None, obs, model.explore.sample_noise(key, 200), 0)[2].dist)
 
     return jax.device_get(play(jax.random.key(1)))
 
@@ -222,7 +222,7 @@ def test_greedy_takes_the_mode_and_exploring_draws_from_the_distribution():
 
     @jit
     def act(key):
-        return (model.explore.act(params, None, obs, model.explore.draw(key, 8000), 0),
+        return (model.explore.act(params, None, obs, model.explore.sample_noise(key, 8000), 0),
                 model.greedy.act(params, None, obs, None, 0))
 
     (carry, action, choice), (_, best, said) = act(jax.random.key(2))
@@ -243,7 +243,7 @@ def test_acting_sees_observations_by_the_statistics(actor):
     params = first_params()
     moments = Moments(jnp.float32(10), jnp.array([1.0, -2.0]), jnp.array([40.0, 2.5]))  # variances 4 and 1/4
     by_hand = (np.asarray(OBS[0]) - [1, -2]) / [2, 0.5]
-    noise = plain.explore.draw(jax.random.key(1), B)
+    noise = plain.explore.sample_noise(jax.random.key(1), B)
     _, action, said = jit(getattr(normal, actor).act)(policy.Policy(params, moments), None, OBS[0], noise, 0)
     _, expected, told = jit(getattr(plain, actor).act)(policy.Policy(params, None), None, jnp.float32(by_hand), noise, 0)
     np.testing.assert_array_equal(action, expected)

@@ -54,7 +54,7 @@ def counting_env(offset=0, resets=False):
         obs = jnp.where(done[:, None], fresh, next_obs)
         return (obs, over), TimeStep(obs, reward.astype(jnp.float32), terminated, truncated, next_obs)
 
-    return Env(SPEC, reset, step, keys=0, external=resets)
+    return Env(SPEC, reset, step, keys=0, outside_jax=resets)
 
 
 def act(params, carry, obs, chance, t):
@@ -174,7 +174,7 @@ def test_each_step_of_each_environment_draws_noise_of_its_own():
         return state, TimeStep(state, chance, no, no, state)
 
     noisy = Env(SPEC, lambda key, n: (jnp.zeros((n, 3), jnp.int32),) * 2, step, keys=1,
-                draw=lambda keys: jax.vmap(jax.random.uniform)(keys[0]))
+                sample_noise=lambda keys: jax.vmap(jax.random.uniform)(keys[0]))
     source, played = source_of(noisy)
     state, drawn = source.init(jax.random.key(0)), []
     for i in range(2):

@@ -39,7 +39,7 @@ def outside():
         out = TimeStep(obs, jnp.where(fresh, 0.0, reward), t == LENGTH, jnp.zeros(N, bool), obs, reset=fresh)
         return (handle, t, obs), out
 
-    return Env(SPEC, reset, step, keys=0, external=True)
+    return Env(SPEC, reset, step, keys=0, outside_jax=True)
 
 
 def make_driver():

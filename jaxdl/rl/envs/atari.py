@@ -94,7 +94,7 @@ def make_device(env_id: str, settings: Config, num_envs: int) -> Env:
         out = TimeStep(obs, reward.astype(jnp.float32), terminated, truncated, obs, reset=earlier != state.earlier)
         return AtariState(after, earlier), out
 
-    return Env(_spec(env_id, settings, venv), reset, step, keys=0, external=True)
+    return Env(_spec(env_id, settings, venv), reset, step, keys=0, outside_jax=True)
 
 
 def _spec(env_id: str, settings: Config, venv: Any) -> EnvSpec:

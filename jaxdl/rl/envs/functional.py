@@ -25,8 +25,8 @@ class FunctionalState(NamedTuple):
     steps: Array  # [N] int32 of the current episode
 
 
-class Chance(NamedTuple):
-    """What is drawn for a step of N environments: keys [N], and episodes that begin where one ends."""
+class StepNoise(NamedTuple):
+    """Noise of one step of N environments: keys [N], and the first states of the episodes that begin where one ends."""
 
     move: Key
     reward: Key
@@ -65,26 +65,26 @@ def adapt(env: FuncEnv, spec: EnvSpec) -> Env:
         state = initial(k_state)
         return FunctionalState(state, jnp.zeros(n, jnp.int32)), observe(state, k_obs)
 
-    def draw(keys: Key) -> Chance:
+    def sample_noise(keys: Key) -> StepNoise:
         fresh = initial(keys[4])
-        return Chance(*keys[:4], fresh, observe(fresh, keys[5]))
+        return StepNoise(*keys[:4], fresh, observe(fresh, keys[5]))
 
-    def step(state: FunctionalState, action: Array, chance: Chance) -> tuple[FunctionalState, TimeStep]:
+    def step(state: FunctionalState, action: Array, noise: StepNoise) -> tuple[FunctionalState, TimeStep]:
         def move(s, a, k_move, k_reward, k_end):
             successor = env.transition(s, a, k_move, parameters)
             reward = env.reward(s, a, successor, k_reward, parameters)
             return successor, jnp.asarray(reward, jnp.float32), jnp.asarray(env.terminal(successor, k_end, parameters), bool)
 
-        successor, reward, terminated = jax.vmap(move)(state.inner, action, *chance[:3])
+        successor, reward, terminated = jax.vmap(move)(state.inner, action, *noise[:3])
         steps = state.steps + 1
         truncated = jnp.zeros_like(terminated) if spec.max_episode_steps is None else steps >= spec.max_episode_steps
         done = terminated | truncated
-        next_obs = observe(successor, chance.obs)
-        inner = jax.tree.map(lambda new, old: _where(done, new, old), chance.fresh, successor)
-        obs = _where(done, chance.first, next_obs)
+        next_obs = observe(successor, noise.obs)
+        inner = jax.tree.map(lambda new, old: _where(done, new, old), noise.fresh, successor)
+        obs = _where(done, noise.first, next_obs)
         return FunctionalState(inner, jnp.where(done, 0, steps)), TimeStep(obs, reward, terminated, truncated, next_obs)
 
-    return Env(spec, reset, step, keys=6, draw=draw)
+    return Env(spec, reset, step, keys=6, sample_noise=sample_noise)
 
 
 class StackState(NamedTuple):
@@ -117,8 +117,8 @@ def stacked(env: Env, frames: int) -> Env:
         stack = begin(obs)
         return StackState(inner, stack), stack
 
-    def step(state: StackState, action: Array, chance: PyTree) -> tuple[StackState, TimeStep]:
-        inner, out = env.step(state.inner, action, chance)
+    def step(state: StackState, action: Array, noise: PyTree) -> tuple[StackState, TimeStep]:
+        inner, out = env.step(state.inner, action, noise)
         successor = jnp.concatenate([state.frames[:, 1:], out.next_obs[:, None]], axis=1)
         stack = _where(out.terminated | out.truncated, begin(out.obs), successor)
         return StackState(inner, stack), out._replace(obs=stack, next_obs=successor)

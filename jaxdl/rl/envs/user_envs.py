@@ -77,7 +77,7 @@ def check(env: Env) -> Env:
     def play(key: jax.Array) -> tuple[Any, Any]:
         state, obs = env.reset(key, 2)
         action = jnp.zeros((2, *env.spec.action_space.shape), jax.dtypes.canonicalize_dtype(env.spec.action_space.dtype))
-        after, out = env.step(state, action, env.draw(jax.random.split(key, (env.keys, 2))))
+        after, out = env.step(state, action, env.sample_noise(jax.random.split(key, (env.keys, 2))))
         return (obs, out), (state, after)
 
     try:

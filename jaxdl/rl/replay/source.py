@@ -91,7 +91,7 @@ def replay(env: Env, actor: Actor, settings: Settings) -> Source:
         UserError: a size does not fit another one; it names both.
     """
     num_envs, train_freq, stride = settings.num_envs, settings.train_freq, settings.stride
-    memory = memory_of(env.spec, settings, resets=env.external)
+    memory = memory_of(env.spec, settings, resets=env.outside_jax)
     keys_a_step = 1 + env.keys * num_envs
 
     def init(key: Key) -> ReplayState:
@@ -108,9 +108,9 @@ def replay(env: Env, actor: Actor, settings: Settings) -> Source:
         def step(carry, x):
             env_state, obs, actor_carry, episodes = carry
             i, k = x
-            actor_carry, action, extras = actor.act(params, actor_carry, obs, actor.draw(k[0], num_envs),
+            actor_carry, action, extras = actor.act(params, actor_carry, obs, actor.sample_noise(k[0], num_envs),
                                                     t + i * num_envs * settings.shards)
-            env_state, ts = env.step(env_state, action, env.draw(k[1:].reshape(env.keys, num_envs)))
+            env_state, ts = env.step(env_state, action, env.sample_noise(k[1:].reshape(env.keys, num_envs)))
             episodes, metrics = episodes.add(ts)
             metrics |= {name: Mean.of(x) for name, x in extras.items()}
             item = memory.item(obs, action, _clipped(ts) if settings.clip_reward else ts)
@@ -133,7 +133,7 @@ def replay(env: Env, actor: Actor, settings: Settings) -> Source:
 
         return jax.lax.fori_loop(0, settings.warmup_collects, body, (state, key))[0]
 
-    return Source(init, train_freq * keys_a_step, warmup, collect, *_learning(memory), restart if env.external else None)
+    return Source(init, train_freq * keys_a_step, warmup, collect, *_learning(memory), restart if env.outside_jax else None)
 
 
 def _learning(memory: sampling.Memory) -> tuple[Callable, Callable]:
@@ -214,7 +214,7 @@ def host_replay(spec: EnvSpec, actor: Actor, settings: Settings) -> HostSource:
         return state._replace(obs=step.obs, episodes=episodes, memory=stored), metrics
 
     def act(state: HostReplayState, params: PyTree, key: Key, t: Array) -> tuple[HostReplayState, Array, Metrics]:
-        carry, action, extras = actor.act(params, state.carry, state.obs, actor.draw(key, num_envs), t)
+        carry, action, extras = actor.act(params, state.carry, state.obs, actor.sample_noise(key, num_envs), t)
         return state._replace(carry=carry, action=action), action, {name: Mean.of(x) for name, x in extras.items()}
 
     return HostSource(init, restart, observe, act, *_learning(memory))

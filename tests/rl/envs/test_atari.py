@@ -127,7 +127,7 @@ def test_the_spec_follows_the_settings():
     pixels = spaces.Box(0, 255, (4, 84, 84), np.uint8)
     assert envs.spec(GAME) == EnvSpec(GAME, pixels, spaces.Discrete(4), 27_000, Stack(4, "zero"))
     assert on_device()[0].spec == envs.spec(GAME)
-    assert (on_device()[0].keys, on_device()[0].external) == (0, True)
+    assert (on_device()[0].keys, on_device()[0].outside_jax) == (0, True)
     settings = envs.Config(atari_stack=2, frame_skip=5, full_action_space=True, max_frames=1003)
     assert envs.spec(GAME, settings) == EnvSpec(
         GAME, spaces.Box(0, 255, (2, 84, 84), np.uint8), spaces.Discrete(18), 201, Stack(2, "zero"))

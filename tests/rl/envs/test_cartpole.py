@@ -18,7 +18,7 @@ LIMITS = {0: 2.4, 2: 12 * 2 * np.pi / 360}
 
 @jax.jit
 def step(state, action, key):
-    return ENV.step(state, action, ENV.draw(jax.random.split(key, (ENV.keys, len(action)))))
+    return ENV.step(state, action, ENV.sample_noise(jax.random.split(key, (ENV.keys, len(action)))))
 
 
 @jax.jit
@@ -213,7 +213,7 @@ def test_cartpole_of_positions_is_cartpole_without_its_velocities():
     np.testing.assert_array_equal(env.spec.observation_space.high, ENV.spec.observation_space.high[[0, 2]])
     (state, obs), (full, seen) = env.reset(key, 3), ENV.reset(key, 3)
     np.testing.assert_array_equal(obs, seen[:, [0, 2]])
-    blind = jax.jit(lambda s, a, k: env.step(s, a, env.draw(jax.random.split(k, (env.keys, 3)))))
+    blind = jax.jit(lambda s, a, k: env.step(s, a, env.sample_noise(jax.random.split(k, (env.keys, 3)))))
     for t in range(12):  # two copies fall
         action = np.int32([0, 1, t % 2])
         state, out = blind(state, action, jax.random.fold_in(key, t))

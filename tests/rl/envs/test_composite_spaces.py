@@ -217,7 +217,7 @@ def test_a_device_environment_of_several_parts_gives_the_vectors_of_the_host(her
     state, first = env.reset(jax.random.key(0), 2)
     found, shown = [first], [first]
     for _ in range(3):
-        state, out = env.step(state, np.int32([0, 1]), env.draw(jax.random.split(jax.random.key(0), (env.keys, 2))))
+        state, out = env.step(state, np.int32([0, 1]), env.sample_noise(jax.random.split(jax.random.key(0), (env.keys, 2))))
         found.append(out.next_obs)
         shown.append(out.obs)
     np.testing.assert_array_equal(found, np.stack([WANTED, WANTED], axis=1))

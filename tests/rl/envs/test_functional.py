@@ -35,7 +35,7 @@ class Ladder(FuncEnv):
 
 
 def step(env, state, action, key):
-    return env.step(state, action, env.draw(jax.random.split(key, (env.keys, len(action)))))
+    return env.step(state, action, env.sample_noise(jax.random.split(key, (env.keys, len(action)))))
 
 
 def play(env, actions, key):

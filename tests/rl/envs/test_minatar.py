@@ -82,7 +82,7 @@ def test_the_time_limit_truncates_and_does_not_terminate():
     @QUICK
     def play(key):
         def step(state, key):
-            state, out = env.step(state, jnp.zeros(3, jnp.int32), env.draw(jax.random.split(key, (env.keys, 3))))
+            state, out = env.step(state, jnp.zeros(3, jnp.int32), env.sample_noise(jax.random.split(key, (env.keys, 3))))
             return state, (out, state.inner.game.time)
 
         return jax.lax.scan(step, env.reset(key, 3)[0], jax.random.split(key, 20))[1]

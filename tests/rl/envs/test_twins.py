@@ -292,7 +292,7 @@ def test_an_idle_episode_is_truncated_when_gymnasiums_time_limit_does(env_id):
     @jax.jit
     def play(key):
         def body(state, k):
-            return env.step(state, jnp.array([case.idle, case.idle]), env.draw(jax.random.split(k, (env.keys, 2))))
+            return env.step(state, jnp.array([case.idle, case.idle]), env.sample_noise(jax.random.split(k, (env.keys, 2))))
 
         return jax.lax.scan(body, env.reset(key, 2)[0], jax.random.split(key, limit + 1))[1]
 

@@ -122,7 +122,7 @@ def test_a_class_of_the_current_folder_is_an_environment_on_the_device(here):
     state, obs = env.reset(jax.random.key(0), 2)
     rewards, places = [], [obs]
     for _ in range(5):
-        state, out = env.step(state, np.array([1, 0]), env.draw(jax.random.split(jax.random.key(0), (env.keys, 2))))
+        state, out = env.step(state, np.array([1, 0]), env.sample_noise(jax.random.split(jax.random.key(0), (env.keys, 2))))
         rewards.append(out.reward)
         places.append(out.obs)
     np.testing.assert_array_equal(np.array(rewards), [[1, 0]] * 5)

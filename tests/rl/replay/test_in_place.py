@@ -153,7 +153,7 @@ def resetting_env():
         done = count % 5 == 3
         return count + 1, TimeStep(obs, jnp.ones(len(count)), done, jnp.zeros_like(done), obs, reset)
 
-    return Env(PIXELS, reset, step, keys=0, external=True)
+    return Env(PIXELS, reset, step, keys=0, outside_jax=True)
 
 
 def test_no_copy_of_frames_on_the_device():
