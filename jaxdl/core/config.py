@@ -9,6 +9,7 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -23,15 +24,20 @@ T = TypeVar("T")
 def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass and a pytree whose leaves are its float fields and its fields that are configs."""
     cls = dataclasses.dataclass(frozen=True)(cls)
-    hints = typing.get_type_hints(cls)
-    data = [f.name for f in dataclasses.fields(cls) if _is_leaf(hints[f.name])]
+    data = [name for name, hint in field_types(cls).items() if _is_leaf(hint)]
     meta = [f.name for f in dataclasses.fields(cls) if f.name not in data]
     return jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=meta)
 
 
+def field_types(cls: type) -> dict[str, Any]:
+    """The type of each field of a dataclass."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
 def is_leaf(cls: type, field: str) -> bool:
     """Whether a field of a config is a leaf: a number, or settings within."""
-    return _is_leaf(typing.get_type_hints(cls)[field])
+    return _is_leaf(field_types(cls)[field])
 
 
 def _is_leaf(hint: Any) -> bool:
@@ -52,9 +58,12 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type[T], values: Any, where: str = "config") -> T:
     """The config that `to_dict` wrote. `values` is untrusted: unknown fields and wrong types are refused by name.
 
+    Fields that had another name in an earlier version are read by `cls.renamed` (`renamed`).
+
     Raises:
         UserError: names the field, what was found and what was expected.
     """
+    values = _with_new_names(cls, values)
     _refuse_unknown(cls, values, where)
     try:
         return msgspec.convert(values, cls)
@@ -62,11 +71,33 @@ def from_dict(cls: type[T], values: Any, where: str = "config") -> T:
         raise UserError(f"{where}: {str(e).replace('`$.', '`').replace('`$`', 'the top level')}") from None
 
 
+def renamed(cls: type) -> dict[str, str | Callable[[Any], dict[str, Any]]]:
+    """Fields of a config that had another name: old name -> the new one, or a function from the old value to new fields.
+
+    A config says so in its class attribute `renamed`; those of its bases count too.
+    """
+    return {old: new for base in reversed(cls.__mro__) for old, new in vars(base).get("renamed", {}).items()}
+
+
+def _with_new_names(cls: type, values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    values = dict(values)
+    for old, new in renamed(cls).items():
+        if old in values:
+            value = values.pop(old)
+            values = (new(value) if callable(new) else {new: value}) | values
+    for field, hint in field_types(cls).items():
+        if dataclasses.is_dataclass(hint) and field in values:
+            values[field] = _with_new_names(hint, values[field])
+    return values
+
+
 def _refuse_unknown(cls: type, values: Any, where: str) -> None:
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected an object with the fields of {cls.__module__}.{cls.__name__}, "
                         f"got {type(values).__name__}")
-    hints = typing.get_type_hints(cls)
+    hints = field_types(cls)
     for name, value in values.items():
         if name not in hints:
             raise UserError(f"{where}: unknown field '{name}'{suggest(name, hints)}")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -184,3 +185,23 @@ def test_a_share_lies_between_zero_and_one_with_both(value):
         config.require_unit(Outer(scale=end), "scale")
     with pytest.raises(UserError, match=f"^scale must be between 0 and 1, got {value}$"):
         config.require_unit(Outer(scale=value), "scale")
+
+
+@config.config
+class Renamed:
+    renamed: ClassVar = {"old": "new", "mode": lambda value: {"mode": value != "none", "kind": value} if value != "none" else
+                         {"mode": False}}
+    new: int = 1
+    mode: bool = False
+    kind: str = "a"
+
+
+@config.config
+class Around:
+    inner: Renamed = Renamed()
+
+
+def test_fields_of_an_earlier_version_are_read_under_their_new_names():
+    assert config.from_dict(Renamed, {"old": 3}) == Renamed(new=3)
+    assert config.from_dict(Renamed, {"mode": "b"}) == Renamed(mode=True, kind="b")
+    assert config.from_dict(Around, {"inner": {"old": 4, "mode": "none"}}) == Around(Renamed(new=4))
