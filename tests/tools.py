@@ -1,8 +1,63 @@
-"""Commands of jaxdl as tests run them."""
+"""What many tests use: programs that compile in little time, comparisons of trees of arrays, commands of jaxdl."""
 
+import functools
 import json
 
+import jax
+import numpy as np
+
+from jaxdl.core.compile import START_OPTIONS
 from jaxdl.experiments import cli
+
+jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
+
+
+def leaves(tree):
+    """`(path, array)` of each leaf; keys of random numbers as the numbers they are made of."""
+    return [(jax.tree_util.keystr(path), np.asarray(jax.random.key_data(x) if is_key(x) else x))
+            for path, x in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def arrays(tree):
+    """The leaves of a tree as arrays of NumPy."""
+    return [x for _, x in leaves(tree)]
+
+
+def is_key(x):
+    return hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def same_bits(a, b):
+    """Two trees have the same structure, and leaves of the same shapes, dtypes and bytes."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), (_, y) in zip(leaves(a), leaves(b), strict=True):
+        assert (x.shape, x.dtype) == (y.shape, y.dtype), path
+        assert x.tobytes() == y.tobytes(), path
+
+
+def assert_close(a, b, rtol=1e-5, atol=1e-6):
+    """Two trees have the same structure and numbers within tolerances."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), (_, y) in zip(leaves(a), leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=atol, err_msg=path)
+
+
+def assert_near(a, b, by_field=False):
+    """Each leaf is right to 1e-5 of its norm; `by_field`: each field of a state, as one vector."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    parts = zip(a, b, strict=True) if by_field else zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    for x, y in ((vector(x), vector(y)) for x, y in parts if jax.tree.leaves(x)):
+        assert np.linalg.norm(x - y) <= 1e-5 * np.linalg.norm(y)
+
+
+def vector(tree):
+    """All numbers of a tree as one vector."""
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def differ(a, b):
+    """Any leaf of two trees of one structure has other numbers."""
+    return any(not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 def run(capsys, *argv):

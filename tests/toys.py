@@ -1,9 +1,14 @@
-"""Small environments of Gymnasium's usual kind, for tests."""
+"""Small environments for tests: of Gymnasium's usual kind, vectors, and functional ones whose values are known."""
 
 import gymnasium
+import jax
+import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
+from gymnasium.experimental.functional import FuncEnv
 from gymnasium.vector import AutoresetMode, VectorEnv
+
+from jaxdl.rl.types import EnvSpec
 
 FINE = np.ones(2, np.float32)
 
@@ -51,3 +56,50 @@ class ToyVector(VectorEnv):
         obs = np.stack([self.obs] * n) if isinstance(self.obs, np.ndarray) else self.obs
         reward, terminated = (x if isinstance(x, np.ndarray | list) else np.full(n, x) for x in (self.reward, self.terminated))
         return obs, reward, terminated, np.zeros(n, bool), {}
+
+
+def spec_of(num_actions, size, limit=None, name="probe"):
+    box = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
+    return EnvSpec(name, box, gymnasium.spaces.Discrete(num_actions), limit)
+
+
+class OneStep(FuncEnv):
+    """One step from an observation of -1 or 1 that pays 1: the value is the reward."""
+
+    def initial(self, rng, params=None):
+        return jax.random.rademacher(rng, (), jnp.float32)
+
+    def transition(self, state, action, rng, params=None):
+        return state
+
+    def observation(self, state, rng, params=None):
+        return state[None]
+
+    def reward(self, state, action, next_state, rng, params=None):
+        return 1.0
+
+    def terminal(self, state, rng, params=None):
+        return True
+
+
+class ActionReward(OneStep):
+    """Action 1 pays what is observed, action 0 the opposite: the value depends on both."""
+
+    def reward(self, state, action, next_state, rng, params=None):
+        return state * jnp.where(action == 1, 1.0, -1.0)
+
+
+class TwoSteps(OneStep):
+    """From 0 to 1, which pays nothing, and on to the end, which pays 1: the value is discounted backwards."""
+
+    def initial(self, rng, params=None):
+        return jnp.zeros(())
+
+    def transition(self, state, action, rng, params=None):
+        return state + 1
+
+    def reward(self, state, action, next_state, rng, params=None):
+        return state
+
+    def terminal(self, state, rng, params=None):
+        return state > 1

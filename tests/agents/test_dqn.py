@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rlax
-from gymnasium.experimental.functional import FuncEnv
 from scipy import stats
+from tools import assert_close, differ
+from toys import ActionReward, OneStep, TwoSteps, spec_of
 
 from jaxdl.agents import dqn
 from jaxdl.core.compile import TRAIN_OPTIONS
@@ -26,20 +27,6 @@ from jaxdl.runtime import device_driver
 P_VALUE = 1e-4  # seeds are fixed: the statistical tests hold or not, once and for all
 jit = functools.partial(jax.jit, compiler_options=TRAIN_OPTIONS)  # compiles in less time
 SGD = OptimConfig(optimizer="sgd", learning_rate=0.1)
-
-
-def spec_of(num_actions, size, limit=None, name="probe"):
-    box = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
-    return EnvSpec(name, box, gymnasium.spaces.Discrete(num_actions), limit)
-
-
-def assert_close(a, b, rtol=1e-5, atol=1e-6):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
-
-
-def differ(a, b):
-    return any(not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 # --- The error.
@@ -383,53 +370,11 @@ def test_spaces_that_it_cannot_serve_are_refused_by_name(observations, actions, 
 # --- Probe environments: each localizes what is wrong.
 
 
-class OneStep(FuncEnv):
-    """One step from an observation of -1 or 1 that pays 1: the value is the reward."""
-
-    def initial(self, rng, params=None):
-        return jax.random.rademacher(rng, (), jnp.float32)
-
-    def transition(self, state, action, rng, params=None):
-        return state
-
-    def observation(self, state, rng, params=None):
-        return state[None]
-
-    def reward(self, state, action, next_state, rng, params=None):
-        return 1.0
-
-    def terminal(self, state, rng, params=None):
-        return True
-
-
 class ObservedReward(OneStep):
     """It pays what is observed: the value depends on the observation."""
 
     def reward(self, state, action, next_state, rng, params=None):
         return state
-
-
-class ActionReward(OneStep):
-    """Action 1 pays what is observed, action 0 the opposite: the value depends on both."""
-
-    def reward(self, state, action, next_state, rng, params=None):
-        return state * jnp.where(action == 1, 1.0, -1.0)
-
-
-class TwoSteps(OneStep):
-    """From 0 to 1, which pays nothing, and on to the end, which pays 1: the value is discounted backwards."""
-
-    def initial(self, rng, params=None):
-        return jnp.zeros(())
-
-    def transition(self, state, action, rng, params=None):
-        return state + 1
-
-    def reward(self, state, action, next_state, rng, params=None):
-        return state
-
-    def terminal(self, state, rng, params=None):
-        return state > 1
 
 
 class Endless(OneStep):

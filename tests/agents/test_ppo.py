@@ -13,9 +13,9 @@ import optax
 import pytest
 import rlax
 from jax.experimental import io_callback
+from tools import assert_close, jit
 
 from jaxdl.agents import actor_critic, ppo, reinforce
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import UserError
 from jaxdl.ops.running_stats import Moments
 from jaxdl.optim import Config as OptimConfig
@@ -23,18 +23,13 @@ from jaxdl.rl import policy, returns
 from jaxdl.rl.policy import Config as PolicyConfig
 from jaxdl.rl.types import EnvSpec, Trajectory
 
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 T, B, A = 6, 4, 3
 SPEC = EnvSpec("small", gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32), gymnasium.spaces.Discrete(A), None)
 SGD, ADAM = (OptimConfig(optimizer=name, learning_rate=0.1, eps=1e-3) for name in ("sgd", "adam"))
 SMALL = PolicyConfig(hidden_sizes=(5,), recurrent_size=4)
 COMMON = {"num_envs": B, "rollout_steps": T, "total_steps": 10_000, "policy": SMALL, "optim": SGD, "gamma": 0.9,
           "gae_lambda": 0.8}
-
-
-def assert_close(a, b, rtol=1e-6, atol=1e-7):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
+assert_close = functools.partial(assert_close, rtol=1e-6, atol=1e-7)
 
 
 def differ(a, b):

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.experimental.functional import FuncEnv
+from tools import jit
 
 from jaxdl.agents import actor_critic, ppo, reinforce
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.run import advance
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import policy
@@ -136,7 +136,7 @@ def learned(name):
 
     arrays = [np.stack(x) for x in zip(*map(table, PROBES.values()), strict=True)]
     states = np.stack([paths(probe)[0] for probe in PROBES.values()])
-    program = jax.jit(jax.vmap(train, in_axes=(0, 0, None)), compiler_options=START_OPTIONS)  # compiles in less time
+    program = jit(jax.vmap(train, in_axes=(0, 0, None)))
     value, probability, bad_step = jax.device_get(program(arrays, states, jax.random.key(0)))
     assert (bad_step == -1).all()
     return dict(zip(PROBES, zip(value, probability, strict=True), strict=True))

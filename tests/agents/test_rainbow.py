@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import rlax
 from scipy import special, stats
-from test_dqn import ActionReward, OneStep, TwoSteps, assert_close, differ, spec_of
+from tools import assert_close, differ, jit
+from toys import ActionReward, OneStep, TwoSteps, spec_of
 
 from jaxdl import nn
 from jaxdl.agents import dqn
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.config import leaves_as_arrays
 from jaxdl.core.errors import UserError
 from jaxdl.optim import Config as OptimConfig
@@ -25,7 +25,6 @@ from jaxdl.rl.replay import storage
 from jaxdl.rl.types import EnvSpec, Transition
 from jaxdl.runtime import device_driver
 
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 SGD = OptimConfig(optimizer="sgd", learning_rate=0.1)
 SPEC, B, A = spec_of(3, 2), 12, 3
 C51 = {"distribution": "c51", "v_min": -2.0, "v_max": 3.0, "atoms": 6}

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from tools import assert_near
 
 from jaxdl.agents import dqn, ppo
 from jaxdl.core import processes
@@ -57,7 +58,7 @@ def free_port():
 
 
 def started(argv, process, port, **more):
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | more
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"PYTHONPATH": str(ROOT / "tests")} | more
     return subprocess.Popen([sys.executable, *argv, str(port), str(process)], env=env, cwd=ROOT, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -66,7 +67,7 @@ def both_ways(make, names):
     """Folders of what two processes trained, and of what one did."""
     two, one = make("two"), make("one")
     port = free_port()
-    both = [started(["-m", "tests.test_processes", str(two), ",".join(names)], i, port) for i in range(2)]
+    both = [started([__file__, str(two), ",".join(names)], i, port) for i in range(2)]
     train_all(one, names)
     for process in both:
         said, _ = process.communicate(timeout=120)
@@ -96,8 +97,6 @@ def test_two_processes_train_the_policy_that_one_does(more_folders, name):
 
 
 def same(folders, name):
-    from test_mesh import assert_near  # imported above it would start JAX before the processes have joined
-
     like = driver_of(name).like
     (step, two), (same_step, one) = (checkpoint.restore(f / name / "checkpoints", like) for f in folders)
     assert step == same_step == two.t

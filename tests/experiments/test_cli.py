@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from tools import same_bits
 
 from jaxdl import optim
 from jaxdl.agents import actor_critic, dqn, ppo, reinforce
@@ -84,13 +85,6 @@ def helped(capsys):
         return said.out
 
     return run
-
-
-def same_bits(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert x.dtype == y.dtype
-        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
 def tree(folder):

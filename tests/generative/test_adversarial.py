@@ -1,18 +1,16 @@
 """Objectives against their definitions in probabilities, and the gradient penalty of critics with known slopes."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tools import jit
 
 from jaxdl import nn
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.generative import adversarial
 from jaxdl.generative.adversarial import discriminator_loss, generator_loss
 
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 OBJECTIVES = ("non_saturating", "minimax", "least_squares", "hinge", "wgan_gp")
 REAL, FAKE = jnp.array([2.0, -0.5, 0.3]), jnp.array([-1.5, 0.25, 3.0])
 SIGMOID = {"real": 1 / (1 + np.exp(-np.array(REAL, float))), "fake": 1 / (1 + np.exp(-np.array(FAKE, float)))}

@@ -1,21 +1,19 @@
 """Autoencoder and VQ-VAE: their losses by hand, the codebook's running means, and what they learn of digits."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tools import jit
 
 from jaxdl import data
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.generative import autoencoder, vqvae
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.runtime import device_driver
 
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 RNG = np.random.default_rng(0)
 SPEC = DataSpec("tiny", 50, (5, 6, 1), 3)
 IMAGES = jnp.asarray(RNG.integers(0, 256, (10, 5, 6, 1)), jnp.uint8)

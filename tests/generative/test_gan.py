@@ -1,14 +1,13 @@
 """GANs: what an update does step by step, what its parts see, what is refused, and that each objective learns."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tools import jit
 
 from jaxdl import nn
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.generative import adversarial, gan
@@ -21,7 +20,6 @@ SPEC = DataSpec("tiny", 40, (8, 8, 1), 2)
 SGD = OptimConfig(optimizer="sgd", learning_rate=0.1)
 SMALL = {"batch_size": 4, "latent_size": 3, "width": 2, "total_steps": 100, "optim": SGD,
          "discriminator_learning_rate": 0.1}
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 
 
 def examples(count=4, seed=0):

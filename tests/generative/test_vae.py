@@ -1,6 +1,5 @@
 """The VAE against integrals over its latent, its gradient by hand, binarization as a distribution, and what it learns."""
 
-import functools
 import itertools
 import math
 
@@ -9,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special, stats
+from tools import jit
 
 from jaxdl import data
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.generative import vae as vaes
@@ -23,7 +22,6 @@ SPEC = DataSpec("tiny", 50, (2, 3, 1))  # 6 pixels: all 64 binary images can be 
 CONFIG = vaes.Config(latent_size=2, hidden_sizes=(4,), activation="tanh", optim=OptimConfig(optimizer="sgd", learning_rate=0.5))
 BITS = np.array(list(itertools.product([0, 1], repeat=6)))  # [64, 6]
 IMAGES = Examples(jnp.asarray(255 * BITS.reshape(64, 2, 3, 1), jnp.uint8))  # binary already: binarizing them changes nothing
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 
 
 @pytest.fixture(scope="module")

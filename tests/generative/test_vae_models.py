@@ -1,6 +1,5 @@
 """The VAE's other models: closed forms of a linear-Gaussian one, two layers of latents, likelihoods, classes, convolutions."""
 
-import functools
 import math
 
 import jax
@@ -8,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from tools import jit
 
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.generative import likelihoods
@@ -17,7 +16,6 @@ from jaxdl.generative import vae as vaes
 from jaxdl.ops import distributions
 from jaxdl.optim import Config as OptimConfig
 
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 RNG = np.random.default_rng(0)
 SPEC = DataSpec("tiny", 50, (2, 3, 1), 3)
 SGD = OptimConfig(optimizer="sgd", learning_rate=1.0)

@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from tools import jit
 
 from jaxdl import nn
 from jaxdl.agents import dqn
-from jaxdl.core.compile import START_OPTIONS
 
 P_VALUE = 1e-4  # seeds are fixed: the statistical tests hold or not, once and for all
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 
 

@@ -1,15 +1,14 @@
 """Layers in bfloat16, and blocks that are computed again in the backward pass."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tools import jit
 
 from jaxdl import data
 from jaxdl.agents import ppo
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.generative import gan, vae
@@ -19,7 +18,6 @@ from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import envs, evaluate
 from jaxdl.runtime import device_driver, fit
 
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)
 SPEC = DataSpec("small", 100, (8, 8, 1))
 IMAGES = Examples(jax.random.randint(jax.random.key(0), (16, 8, 8, 1), 0, 256).astype(jnp.uint8))
 

@@ -7,11 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen
+from tools import assert_close, jit
 
 from jaxdl import nn
-from jaxdl.core.compile import START_OPTIONS
-
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 
 B, T, F, H = 3, 5, 4, 6
 CELLS = {"gru": nn.GRU(H), "lstm": nn.LSTM(H)}
@@ -25,10 +23,6 @@ def run(apply, params, carry, xs, **how):
     """The last state, and the outputs [T, ...] of steps one after the other."""
     return jit(lambda params, carry, xs: jax.lax.scan(lambda carry, x: apply(params, carry, x, **how), carry, xs))(
         params, carry, xs)
-
-
-def assert_close(a, b):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), a, b)
 
 
 @functools.cache

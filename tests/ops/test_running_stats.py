@@ -1,16 +1,14 @@
 """Running moments: those of numpy over all that was added, in whatever pieces, also far from zero."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tools import jit
 
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.ops.running_stats import Moments
 
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 SHAPE = (2, 3)
 
 

@@ -1,6 +1,7 @@
 """Optimizers against optax and by hand, schedules in closed form, populations, accumulation, and what is refused."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tools import assert_close
 
 from jaxdl import optim
 from jaxdl.core.config import leaves_as_arrays
@@ -32,10 +34,7 @@ def descend(tx, steps=6, jit=True):
     return params
 
 
-def assert_close(a, b, rtol=2e-6, atol=1e-7):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
-
+assert_close = functools.partial(assert_close, rtol=2e-6, atol=1e-7)
 
 ORACLES = {
     "sgd": optax.sgd(0.01),

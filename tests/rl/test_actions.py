@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from scipy import integrate, special, stats
+from tools import jit
 
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import EnvError, UserError
 from jaxdl.rl import actions
 
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 DISCRETE = {"one": Discrete(4, start=-3), "equal": MultiDiscrete([3, 3], start=[2, -1]), "unequal": MultiDiscrete([3, 1, 5]),
             "two axes": MultiDiscrete([[2, 3], [4, 1]], start=[[1, -2], [0, 7]], dtype=np.int8),
             "binary": MultiBinary(3), "binary, two axes": MultiBinary((2, 2))}

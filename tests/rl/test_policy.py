@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.experimental.functional import FuncEnv
+from tools import assert_close, jit
 
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import EnvError, UserError
 from jaxdl.ops.running_stats import Moments
 from jaxdl.rl import policy, rollout
@@ -18,18 +18,12 @@ from jaxdl.rl.envs.functional import adapt
 from jaxdl.rl.episode_stats import renewed
 from jaxdl.rl.types import EnvSpec, Trajectory
 
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 T, B, A = 6, 3, 4
 BOX = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
 
 
 def spec_of(actions=None, observations=BOX):
     return EnvSpec("small", observations, actions or gymnasium.spaces.Discrete(A), None)
-
-
-def assert_close(a, b, rtol=1e-5, atol=1e-6):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
 
 
 # --- Sequences.

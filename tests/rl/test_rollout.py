@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tools import jit
 
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import UserError
 from jaxdl.core.run import advance, compose
 from jaxdl.core.types import Learner, Mean, UpdateResult
@@ -17,7 +17,6 @@ from jaxdl.rl.host_run import compose_host
 from jaxdl.rl.types import Actor, Env, EnvSpec, HostStep, TimeStep, Trajectory
 
 E, T, GAMMA, BEGIN = 3, 5, 0.5, 7
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 SPEC = EnvSpec("counting", gymnasium.spaces.Box(0, 1000, (3,), np.int32), gymnasium.spaces.Discrete(10**6), None)
 
 

@@ -11,6 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from tools import same_bits
 
 from jaxdl.agents import ppo, reinforce
 from jaxdl.rl import envs, policy
@@ -89,14 +90,6 @@ def cut_run(driver, total_steps, folder):
         result = fit.fit(driver, settings, total_steps, folder=folder, resume=stop > 1)
         assert result.step == stop * stride
     return whole, result.state
-
-
-def same_bits(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
-        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            x, y = jax.random.key_data(x), jax.random.key_data(y)
-        assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), jax.tree_util.keystr(path)
 
 
 def test_a_recurrent_ppo_that_was_cut_has_the_bits_of_one_that_was_not(driven, tmp_path):

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tools import jit, same_bits
 
 from jaxdl import data
 from jaxdl.agents import dqn
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import EnvError, UserError
 from jaxdl.core.packing import Packing
 from jaxdl.core.run import advance
@@ -41,15 +41,6 @@ def drivers():
 
 
 TOTAL = {"dqn": 1_000, "vae": 60}
-
-
-def same_bits(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            x, y = jax.random.key_data(x), jax.random.key_data(y)
-        assert x.dtype == y.dtype
-        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
 @pytest.mark.parametrize("name", ["dqn", "vae"])
@@ -95,8 +86,7 @@ def test_steps_in_loops_of_known_length_are_the_steps_one_by_one():
     """As a GPU has them, and wherever a chunk is cut."""
     run, examples = vae.make_run(VAE, SPEC), Examples.of(DIGITS)
     start = run.init(jax.random.key(0), examples)
-    go = jax.jit(lambda state, n, loop: advance(run, state, examples, n, loop), static_argnums=2,
-                 compiler_options=START_OPTIONS)
+    go = jit(lambda state, n, loop: advance(run, state, examples, n, loop), static_argnums=2)
     whole, report = go(start, 11, 4)
     assert int(whole.t) == 11
     for cuts in ((3, 8), (4, 7), (1, 4, 6)):

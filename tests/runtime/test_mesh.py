@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from tools import arrays, assert_near, jit, vector
 
 from jaxdl.agents import actor_critic, dqn, ppo, reinforce
 from jaxdl.core import axis
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.run import compose
 from jaxdl.core.types import DataSpec, Examples, Learner, Source, UpdateResult
 from jaxdl.data import minibatches
@@ -28,7 +28,6 @@ from jaxdl.rl.types import EnvSpec, Trajectory, Transition
 AXIS = "devices"
 B, T = 16, 6
 RATE = 0.05
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 
 
 def under_vmap(f, n):
@@ -59,18 +58,6 @@ def split(tree, n):
     return jax.tree.map(lambda x: x.reshape(n, -1, *x.shape[1:]), tree)
 
 
-def vector(tree):
-    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
-
-
-def assert_near(a, b, whole=False):
-    """Each leaf to 1e-5 of its norm; `whole`: each field of a state as one vector."""
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    parts = zip(a, b, strict=True) if whole else zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    for x, y in ((vector(x), vector(y)) for x, y in parts if jax.tree.leaves(x)):
-        assert np.linalg.norm(x - y) <= 1e-5 * np.linalg.norm(y)
-
-
 def assert_replicated(tree):
     for x in map(np.asarray, jax.tree.leaves(tree)):
         assert all(np.array_equal(x[0], shard) for shard in x)
@@ -87,7 +74,7 @@ class Case(NamedTuple):
     noise: str = "none"  # what an update draws: "rows" each its own (see `noise_of_rows`), "shards" each its own, and that
     # "later" than in the first update
     rate: float = RATE
-    whole: bool = False  # gradients of some leaves are zero but for rounding: as in `assert_near`
+    by_field: bool = False  # gradients of some leaves are zero but for rounding: as in `assert_near`
 
 
 def dqn_learner(optim, axis_name, **settings):
@@ -198,11 +185,11 @@ CASES = {
     "pixelrnn": Case(pixelrnn_learner, images(3, 3, 1)),
     "vqvae": Case(vqvae_learner, images(4, 4, 1), "later", 0.01),  # dead codes begin anew
     "autoencoder": Case(autoencoder_learner, images(3, 3, 1), "rows"),
-    "gan": Case(gan_learner(), images(4, 4, 1), "rows", 0.003, whole=True),
+    "gan": Case(gan_learner(), images(4, 4, 1), "rows", 0.003, by_field=True),
     "gan, spectral": Case(gan_learner(network="resnet", objective="hinge", spectral_norm=True), images(4, 4, 1), "rows", 0.01,
-                          whole=True),
+                          by_field=True),
     "gan, penalty": Case(gan_learner(objective="non_saturating", gradient_penalty=1.0), images(4, 4, 1), "rows", 0.01,
-                         whole=True),
+                         by_field=True),
 }
 CASES = {name: case._replace(batch=jax.tree.map(jnp.asarray, case.batch)) for name, case in CASES.items()}
 NORMAL, UNIFORM = jax.random.normal, jax.random.uniform
@@ -313,11 +300,11 @@ def test_updates_over_shards_are_those_of_the_whole_batch(name, optimizer, how, 
     if noise == "shards":
         assert_near(one.params, by_hand(name, optimizer, started(name).params, gradient(name, shards)))
     else:  # all of the state: target network, moments, statistics
-        assert_near(one, alone(name, optimizer)[1], CASES[name].whole)
+        assert_near(one, alone(name, optimizer)[1], CASES[name].by_field)
     if noise in ("shards", "later"):
         assert_near(ten, jax.tree.map(lambda x: x[0], mapped(name, optimizer, "vmap", shards)[10][0]))
     else:
-        assert_near(ten, alone(name, optimizer)[10], CASES[name].whole)
+        assert_near(ten, alone(name, optimizer)[10], CASES[name].by_field)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if "gan" not in name and "vqvae" not in name])
@@ -352,11 +339,6 @@ def test_shards_have_metrics_of_their_own_parts(name):
 # --- Runs.
 
 
-def leaves_but_keys(tree):
-    return [np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
-            for x in jax.tree.leaves(tree)]
-
-
 def dqn_run():
     config = dqn.Config(num_envs=4, buffer_size=80, batch_size=16, learning_starts=16, total_steps=200, hidden_sizes=(4,),
                         gradient_steps=2, optim=OptimConfig(optimizer="sgd", learning_rate=0.01))
@@ -389,19 +371,19 @@ def runs(request):
 
 
 def test_a_run_is_the_same_under_every_map(runs):
-    for a, b in zip(*map(leaves_but_keys, runs), strict=True):
+    for a, b in zip(*map(arrays, runs), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_shards_share_the_learner_and_differ_in_what_they_see(runs):
     for first, state, told in runs:
         for s in (first, state):
-            for x in leaves_but_keys((s.learner, s.key, s.t)):
+            for x in arrays((s.learner, s.key, s.t)):
                 assert (x == x[0]).all()
-            seen = [x for x in leaves_but_keys(s.source) if x[0].size > 1]
+            seen = [x for x in arrays(s.source) if x[0].size > 1]
             assert any((x[0] != x[1]).any() for x in seen)
         assert not np.array_equal(vector(first.learner.params), vector(state.learner.params))
-        assert all((x == x[0]).all() for x in leaves_but_keys(told))  # summed over the shards, and known to each
+        assert all((x == x[0]).all() for x in arrays(told))  # summed over the shards, and known to each
 
 
 def test_the_metrics_of_a_run_count_the_examples_of_all_shards(runs):

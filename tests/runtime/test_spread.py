@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_mesh import jit, leaves_but_keys
+from tools import arrays, jit
 
 from jaxdl.agents import dqn, ppo
 from jaxdl.core import axis
@@ -63,7 +63,7 @@ def test_a_driver_on_a_mesh_runs_what_vmap_does(name):
     parts = jax.tree.map(lambda x: x[:42].reshape(2, 21, *x.shape[1:]), data)
     expected = jit(jax.vmap(shard, in_axes=0 if data else None, axis_name=axis.AXIS, axis_size=2))(parts)
     expected = jax.tree.map(lambda x: x[0], expected)._replace(source=expected.source)
-    for a, b in zip(leaves_but_keys(state), leaves_but_keys(expected), strict=True):
+    for a, b in zip(arrays(state), arrays(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     assert driver.first_step + 3 * driver.stride == state.t
     assert (driver.first_step, driver.stride) == (driver_of(name, 1).first_step, driver_of(name, 1).stride)
@@ -80,7 +80,7 @@ def test_the_learner_lies_on_all_devices_and_the_source_is_split():
 
 def test_a_population_over_devices_is_that_of_one():
     one, two = (driver_of("ppo", n, seeds=(3, 4, 5, 6)) for n in (1, 2))
-    for a, b in zip(*(leaves_but_keys(d.chunk(d.start(), 2)[0]) for d in (one, two)), strict=True):
+    for a, b in zip(*(arrays(d.chunk(d.start(), 2)[0]) for d in (one, two)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert len(jax.tree.leaves(two.params(two.start()))[0]) == 4
 
@@ -110,7 +110,7 @@ def test_a_run_goes_on_with_another_number_of_devices(name, before, after):
     second = driver_of(name, after, written_by=before)
     jax.tree.map(lambda x, like: (x.shape, x.dtype) == (like.shape, like.dtype) or pytest.fail("like"), state, second.like)
     gone_on = second.restore(jax.tree.map(jnp.copy, state))
-    for a, b in zip(leaves_but_keys(gone_on.learner), leaves_but_keys(state.learner), strict=True):
+    for a, b in zip(arrays(gone_on.learner), arrays(state.learner), strict=True):
         np.testing.assert_array_equal(a, b)
     if name != "vae":
         assert np.array_equal(np.ravel(gone_on.source.obs), np.ravel(state.source.obs))

@@ -1,21 +1,18 @@
 """The classifier that judges pictures: what it is given, and what it learns."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tools import jit
 
 from jaxdl import data
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.data import augment
 from jaxdl.runtime import device_driver
 from jaxdl.supervised import classifier
-
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)
 
 
 def test_images_are_moved_by_whole_pixels_each_its_own_way():

@@ -8,15 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import expit
+from tools import jit
 
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.config import leaves_as_arrays
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.generative.pixel import autoregressive, pixelcnn, pixelrnn, rnn_diagonal, rnn_row
 from jaxdl.optim import Config as OptimConfig
 
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 KEY = jax.random.key(0)
 MODELS = {"plain": pixelcnn, "gated": pixelcnn, "plusplus": pixelcnn, "row": pixelrnn, "diagonal": pixelrnn}
 SMALL = {"features": 6, "num_blocks": 2, "window": 3, "head_features": 12, "num_mixtures": 2}

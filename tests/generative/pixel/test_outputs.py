@@ -1,6 +1,5 @@
 """What is said of a pixel: probabilities that sum to one, exact at both ends, and draws that follow them."""
 
-import functools
 import itertools
 
 import jax
@@ -8,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special, stats
+from tools import jit
 
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.generative.pixel import outputs
 
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 KEY = jax.random.key(0)
 HIGHEST = np.nextafter(np.float32(1), np.float32(0))
 RNG = np.random.default_rng(0)

@@ -1,19 +1,17 @@
 """MinAtar against gymnax itself, stepped from the same states with the same keys."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
+from tools import jit
 
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.rl import envs
 from jaxdl.rl.envs import minatar
 
 gymnax = pytest.importorskip("gymnax", reason="jaxdl[gymnax] is not installed")
-QUICK = functools.partial(jax.jit, compiler_options=START_OPTIONS)
 STEPS = 100
 
 
@@ -37,7 +35,7 @@ def played(request):
         start = ours.initial(key)
         return jax.lax.scan(step, (start.game, start.terminal), jax.random.split(key, STEPS))[1]
 
-    return request.param, jax.tree.map(np.asarray, QUICK(jax.vmap(play))(jax.random.split(jax.random.key(0), 16)))
+    return request.param, jax.tree.map(np.asarray, jit(jax.vmap(play))(jax.random.split(jax.random.key(0), 16)))
 
 
 def test_every_transition_is_that_of_gymnax(played):
@@ -56,8 +54,8 @@ def test_every_transition_is_that_of_gymnax(played):
 def test_a_new_game_and_the_spaces_are_those_of_gymnax(game):
     theirs, rules = gymnax.make(game)
     ours, key = minatar.MinAtar(game), jax.random.key(4)
-    obs, state = QUICK(lambda key: theirs.reset_env(key, rules))(key)
-    begun, seen = QUICK(lambda key: (ours.initial(key), ours.observation(ours.initial(key), key)))(key)
+    obs, state = jit(lambda key: theirs.reset_env(key, rules))(key)
+    begun, seen = jit(lambda key: (ours.initial(key), ours.observation(ours.initial(key), key)))(key)
     np.testing.assert_array_equal(seen, obs)
     jax.tree.map(np.testing.assert_array_equal, begun.game, state)
     spec = envs.spec(game)
@@ -79,7 +77,7 @@ def test_the_state_keeps_its_form_so_that_programs_can_carry_it():
 def test_the_time_limit_truncates_and_does_not_terminate():
     env = envs.make_device("SpaceInvaders-MinAtar", envs.Config(time_limit=9))
 
-    @QUICK
+    @jit
     def play(key):
         def step(state, key):
             state, out = env.step(state, jnp.zeros(3, jnp.int32), env.sample_noise(jax.random.split(key, (env.keys, 3))))
@@ -96,7 +94,7 @@ def test_the_time_limit_truncates_and_does_not_terminate():
 def test_games_go_on_beyond_the_limit_of_gymnax():
     ours = minatar.MinAtar("Breakout-MinAtar")
 
-    @QUICK
+    @jit
     def ended(key):
         state = ours.initial(key)
         return ours.transition(state._replace(game=state.game.replace(time=jnp.int32(5000))), 0, key).terminal

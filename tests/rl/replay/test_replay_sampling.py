@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from tools import jit
 
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.rl.replay import sampling, storage
 from jaxdl.rl.types import EnvSpec, Stack, TimeStep, Transition
 
 P_VALUE = 1e-4  # seeds are fixed: the statistical tests hold or not, once and for all
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 E, B, CAPACITY, ALPHA = 2, 8, 24, 0.7
 LENGTH = CAPACITY // E
 SPEC = EnvSpec("numbers", gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32), gymnasium.spaces.Discrete(9), None)

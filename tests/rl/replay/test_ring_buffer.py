@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from tools import same_bits
 
 from jaxdl.core.errors import UserError
 from jaxdl.rl.replay import ring_buffer as memories
@@ -36,14 +37,6 @@ def items(key, *lead):
 def sample(memory, state, key, size, n=1):
     """Uniform draws, read with those that follow them."""
     return memory.read(state, memory.draw(state, key, size), n)
-
-
-def same_bits(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert x.dtype == y.dtype
-        assert x.shape == y.shape
-        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
 def test_every_dtype_comes_out_with_the_bits_that_went_in():

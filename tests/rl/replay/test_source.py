@@ -1,21 +1,19 @@
 """The replay source in environments whose every step is known: what is drawn is what happened, and where episodes end."""
 
-import functools
 
 import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tools import jit
 
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import Mean
 from jaxdl.rl import replay
 from jaxdl.rl.types import Actor, Env, EnvSpec, Experience, HostStep, TimeStep
 
 E, LENGTH, GAMMA = 3, 7, 0.5
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 SPEC = EnvSpec("counting", gymnasium.spaces.Box(0, 1000, (3,), np.int32), gymnasium.spaces.Discrete(10**6), None)
 
 

@@ -1,6 +1,5 @@
 """What a memory gives back is what happened, against a plain history of stacks; frames are stored once."""
 
-import functools
 from collections import deque
 from typing import NamedTuple
 
@@ -9,14 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tools import jit
 
-from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import UserError
 from jaxdl.rl.replay import sampling, storage
 from jaxdl.rl.types import EnvSpec, Stack, TimeStep
 
 E, S, SHAPE, LENGTH, GAMMA = 3, 4, (3, 5), 13, 0.5  # 15 bytes a frame: words are padded
-jit = functools.partial(jax.jit, compiler_options=START_OPTIONS)  # compiles in less time
 
 
 def spec_of(padding="zero", shape=SHAPE, frames=S):
