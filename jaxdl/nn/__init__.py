@@ -11,10 +11,10 @@ from jaxdl.nn.heads import CategoricalHead, GaussianHead, QHead
 from jaxdl.nn.images import ConvDecoder, ConvEncoder, smallest
 from jaxdl.nn.initializers import Uniform, glorot_uniform, he_uniform, init, lecun_uniform, small_uniform
 from jaxdl.nn.noisy import NoisyDense, noise
-from jaxdl.nn.recurrent import GRU, LSTM, zero_carry
+from jaxdl.nn.recurrent import GRU, LSTM, lstm_gates, unroll, unroll_steps, zero_carry
 from jaxdl.nn.torsos import MLP, NatureConv, activation, encode
 
 __all__ = ["GRU", "LSTM", "MLP", "CategoricalHead", "Conv", "ConvDecoder", "ConvEncoder", "ConvTranspose",
            "GaussianHead", "NatureConv", "NoisyDense", "QHead", "Uniform", "activation", "causal_mask",
-           "conv", "conv_transpose", "encode", "glorot_uniform", "he_uniform", "init", "lecun_uniform", "noise",
-           "small_uniform", "smallest", "zero_carry"]
+           "conv", "conv_transpose", "encode", "glorot_uniform", "he_uniform", "init", "lecun_uniform", "lstm_gates",
+           "noise", "small_uniform", "smallest", "unroll", "unroll_steps", "zero_carry"]

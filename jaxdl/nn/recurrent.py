@@ -3,11 +3,17 @@
     gates = cell.project(x)             all steps at once
     carry, y = cell.step(carry, gates)  one after the other
 
+`unroll` runs a cell over sequences:
+
+    cell = nn.LSTM(64)
+    carries, outputs = nn.unroll(cell, params, nn.zero_carry("lstm", 64, B), inputs)  # inputs [T, B, F], outputs [T, B, H]
+
 States begin at zero. Kernels begin as those of the other layers here, where flax's cells have orthogonal recurrent ones.
 
-Shapes: `B` batch, `F` features of the input, `H` size of the state.
+Shapes: `T` time, `B` batch, `F` features of the input, `H` size of the state.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -70,13 +76,60 @@ class LSTM(linen.Module):
     def step(self, carry: tuple[Array, Array], gates: Array) -> tuple[tuple[Array, Array], Array]:
         """State (c, h), [B, H] each, and gates [B, 4 H] -> state, output [B, H]."""
         c, h = carry
-        i, f, g, o = jnp.split(gates + self.hidden(h), 4, -1)
-        c = jax.nn.sigmoid(f + 1.0) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        c, h = lstm_gates(gates + self.hidden(h), c, "ifgo", forget_bias=1.0)
         return (c, h), h
+
+
+def lstm_gates(gates: Array, c: Array, order: str, forget_bias: float = 0.0) -> tuple[Array, Array]:
+    """The new cell and output of an LSTM from its gates before their nonlinearities.
+
+    Args:
+        gates: [..., 4 H].
+        c: [..., H] the cell.
+        order: in which the four gates stand along the last axis, the letters i, f, g and o.
+        forget_bias: added to the forget gate.
+
+    Returns:
+        c [..., H], h [..., H].
+    """
+    i, f, g, o = (jnp.split(gates, 4, -1)[order.index(gate)] for gate in "ifgo")
+    c = jax.nn.sigmoid(f + forget_bias if forget_bias else f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return c, jax.nn.sigmoid(o) * jnp.tanh(c)
 
 
 def zero_carry(kind: Kind, size: int, n: int) -> PyTree:
     """The states of `n` sequences that begin: [n, H], or two of them for an LSTM."""
     zeros = jnp.zeros((n, size))
     return zeros if kind == "gru" else (zeros, zeros)
+
+
+def unroll(cell: linen.Module, params: PyTree, carry: PyTree, inputs: Array, first: Array | None = None
+           ) -> tuple[PyTree, Array]:
+    """Run a cell over sequences: all inputs are projected at once, then the steps are scanned.
+
+    Args:
+        cell: a module with `project` and `step`, as those here.
+        params: its parameters.
+        carry: the state before the first step, arrays [B, ...].
+        inputs: [T, B, F].
+        first: bool [T, B], where the state is set to zero before a step; by default nowhere.
+
+    Returns:
+        The states after each step, arrays [T, B, ...], and the outputs [T, B, H].
+    """
+    gates = cell.apply(params, inputs, method="project")
+    return unroll_steps(lambda carry, x: cell.apply(params, carry, x, method="step"), carry, gates, first)
+
+
+def unroll_steps(step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], carry: PyTree, inputs: PyTree,
+                 first: Array | None = None) -> tuple[PyTree, PyTree]:
+    """As `unroll`, of any function `step(carry, x) -> (carry, output)` and of any trees of arrays [T, B, ...]."""
+
+    def body(carry: PyTree, x: tuple[PyTree, Array | None]) -> tuple[PyTree, tuple[PyTree, PyTree]]:
+        x, reset = x
+        if reset is not None:
+            carry = jax.tree.map(lambda h: jnp.where(reset.reshape(-1, *[1] * (h.ndim - 1)), 0, h), carry)
+        carry, output = step(carry, x)
+        return carry, (carry, output)
+
+    return jax.lax.scan(body, carry, (inputs, first))[1]

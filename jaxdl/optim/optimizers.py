@@ -186,8 +186,8 @@ def _kernels(params: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(lambda path, p: p if is_kernel(path, p) else jnp.zeros_like(p), params)
 
 
-def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: PyTree, key: Key, config: Config
-              ) -> tuple[PyTree, Any]:
+def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: PyTree, key: Key, config: Config,
+              batch_axis: PyTree = 0) -> tuple[PyTree, Any]:
     """Gradient of a loss that is a mean over the batch, and what the loss says beside it.
 
     Microbatches are scanned (`optax.MultiSteps` has a `cond` inside). Each has a key of its own, so noise differs from
@@ -197,6 +197,7 @@ def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: 
         loss_fn: `(params, batch, key) -> (loss (), aux)`; `aux` holds `types.Mean`s and arrays [B, ...].
         batch: a pytree of arrays [B, ...].
         config: how: `accumulate` microbatches, which must divide B, in `compute`, with `remat`.
+        batch_axis: the axis of B in each array, like `in_axes` of `jax.vmap`: an integer, or a prefix of `batch` of integers.
 
     Returns:
         The gradient, a tree like `params`, and `aux` of the whole batch: means merged, arrays put together.
@@ -207,9 +208,16 @@ def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: 
     grad, accumulate = jax.grad(switched(loss_fn, config.compute, config.remat), has_aux=True), config.accumulate
     if accumulate == 1:
         return grad(params, batch, key)
-    size = jax.tree.leaves(batch)[0].shape[0]
-    _check_divides(accumulate, size)
-    parts = jax.tree.map(lambda x: x.reshape(accumulate, size // accumulate, *x.shape[1:]), batch)
+
+    def cut(axis: int, part: PyTree) -> PyTree:
+        """Microbatches of arrays, stacked along a new first axis."""
+        def of_one(x: Array) -> Array:
+            _check_divides(accumulate, x.shape[axis])
+            return jnp.moveaxis(x.reshape(*x.shape[:axis], accumulate, -1, *x.shape[axis + 1:]), axis, 0)
+
+        return jax.tree.map(of_one, part)
+
+    parts = jax.tree.map(cut, batch_axis, batch)
 
     def body(total: PyTree, part: tuple[PyTree, Key]) -> tuple[PyTree, Any]:
         grads, aux = grad(params, *part)

@@ -200,13 +200,8 @@ def make(config: Config, spec: EnvSpec, algorithm: str) -> Model:
 
         features, carries = jax.tree.map(grid, network.apply(params, rows(obs), method="features")), None
         if recurrent:
-            def step(carry: PyTree, x: tuple[list[Array], Array]) -> tuple[PyTree, tuple]:
-                gates, begins = x
-                kept = jax.tree.map(lambda h: jnp.where(begins[:, None], 0, h), carry)
-                carry, out = network.apply(params, kept, gates, method="step")
-                return carry, (carry, out)
-
-            carries, features = jax.lax.scan(step, carry, (features, first))[1]
+            carries, features = nn.unroll_steps(
+                lambda carry, gates: network.apply(params, carry, gates, method="step"), carry, features, first)
         return Unrolled(*network.apply(params, features, method="heads"), carries)
 
     def value_after(params: PyTree, carries: PyTree, next_obs: Array) -> Array:

@@ -80,6 +80,44 @@ def test_projecting_all_steps_at_once_is_projecting_them_one_by_one(kind):
 
 
 @pytest.mark.parametrize("kind", CELLS)
+def test_an_unrolled_cell_is_its_steps_one_after_the_other(kind):
+    cell, params, carry, xs = made(kind)
+    carries, outputs = jit(functools.partial(nn.unroll, cell))(params, carry, xs)
+    last, expected = run(cell.apply, params, carry, xs, method=one_step)
+    assert_close(outputs, expected)
+    assert_close(jax.tree.map(lambda h: h[-1], carries), last)
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_an_unrolled_cell_forgets_where_a_sequence_begins(kind):
+    cell, params, carry, xs = made(kind)
+    first = np.zeros((T, B), bool)
+    first[2, 1] = True
+    unroll = jit(functools.partial(nn.unroll, cell))
+    outputs, without = unroll(params, carry, xs, first)[1], unroll(params, carry, xs)[1]
+    fresh = unroll(params, nn.zero_carry(kind, H, B), xs[2:])[1]
+    assert_close(outputs[2:, 1], fresh[:, 1])
+    assert_close((outputs[:2], outputs[:, [0, 2]]), (without[:2], without[:, [0, 2]]))
+    assert np.abs(outputs[2:, 1] - without[2:, 1]).max() > 0.1
+
+
+def test_steps_of_any_function_and_any_trees_are_unrolled():
+    first = np.array([[False], [False], [True]])
+    carries, outputs = nn.unroll_steps(lambda c, x: ({"sum": c["sum"] + x["a"]}, 2 * x["a"]), {"sum": jnp.full((1, 2, 2), 5.0)},
+                                       {"a": jnp.ones((3, 1, 2, 2))}, first)
+    np.testing.assert_array_equal(carries["sum"][:, 0, 0, 0], [6, 7, 1])
+    np.testing.assert_array_equal(outputs, 2 * np.ones((3, 1, 2, 2)))
+
+
+def test_the_gates_of_an_lstm_may_stand_in_any_order():
+    gates, c = jax.random.normal(jax.random.key(0), (B, 4, H)), jax.random.normal(jax.random.key(1), (B, H))
+    expected = nn.lstm_gates(gates.reshape(B, -1), c, "ifgo")
+    assert_close(nn.lstm_gates(gates[:, [0, 1, 3, 2]].reshape(B, -1), c, "ifog"), expected)
+    opened = gates.at[:, 1].add(1.0).reshape(B, -1)
+    assert_close(nn.lstm_gates(gates.reshape(B, -1), c, "ifgo", forget_bias=1.0), nn.lstm_gates(opened, c, "ifgo"))
+
+
+@pytest.mark.parametrize("kind", CELLS)
 def test_sequences_begin_at_zero_each_with_a_state_of_its_own(kind):
     cell, params, _, xs = made(kind)
     zero = nn.zero_carry(kind, H, B)

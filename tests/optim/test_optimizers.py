@@ -250,6 +250,20 @@ def test_accumulated_gradients_are_the_whole_batchs(accumulate, jit):
     assert len(np.unique(aux["noise"])) == 12  # no microbatch repeats another's noise
 
 
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_microbatches_are_cut_off_the_axis_that_holds_the_batch(accumulate):
+    def time_major(params, batch, key):
+        return loss_fn(params, {"x": batch["x"][0].T, "y": batch["more"]["y"]}, key)
+
+    def run(n):
+        batch = {"x": BATCH["x"].T[None], "more": {"y": BATCH["y"], "none": None}}
+        return optim.gradients(time_major, PARAMS, batch, jax.random.key(0), optim.Config(accumulate=n), {"x": 2, "more": 0})
+
+    (grads, aux), (expected, expected_aux) = run(accumulate), run(1)
+    assert_close(grads, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(aux["error"], expected_aux["error"], rtol=1e-5, atol=1e-6)  # in order
+
+
 def test_accumulation_has_no_branches():
     config = optim.Config(accumulate=3)
     jaxpr = str(jax.make_jaxpr(lambda p: optim.gradients(loss_fn, p, BATCH, jax.random.key(0), config))(PARAMS))
