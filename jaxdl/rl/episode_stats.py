@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.core.types import Array, Mean, Metrics, PyTree
-from jaxdl.rl.types import Actor, HostStep, TimeStep
+from jaxdl.rl.types import Actor, TimeStep
 
 
 class Episodes(NamedTuple):
@@ -22,7 +22,7 @@ class Episodes(NamedTuple):
         """No episode has begun."""
         return Episodes(jnp.zeros((2, num_envs)))
 
-    def step(self, ts: TimeStep | HostStep) -> tuple["Episodes", Array, Array]:
+    def step(self, ts: TimeStep) -> tuple["Episodes", Array, Array]:
         """One step on: the episodes, their sums with it [2, E], and which are over with it, bool [E].
 
         Where resets are steps it is over with the reset, and the sums are those of the steps before: a lost life may terminate
@@ -35,7 +35,7 @@ class Episodes(NamedTuple):
             over, whole = ts.reset, self.sums
         return Episodes(jnp.where(over, 0, sums)), whole, over
 
-    def add(self, ts: TimeStep | HostStep) -> tuple["Episodes", Metrics]:
+    def add(self, ts: TimeStep) -> tuple["Episodes", Metrics]:
         """One step on, and metrics of the episodes that are over."""
         episodes, whole, over = self.step(ts)
         return episodes, of_whole(whole[0], whole[1], over)

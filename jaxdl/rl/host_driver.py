@@ -24,20 +24,21 @@ from jaxdl.core.packing import Packing
 from jaxdl.core.run import Report
 from jaxdl.core.types import Key, Mean, Metrics, PyTree, RunState
 from jaxdl.rl.envs import HostEnvs
-from jaxdl.rl.types import HostRun, HostStep
+from jaxdl.rl.types import HostRun, TimeStep, pack_step, unpack_step
 from jaxdl.runtime import device_driver, memory_check
 from jaxdl.runtime.device_driver import Driver
 from jaxdl.runtime.mesh import ALONE, LEADING, ROWS, SAME, Lies, Spread, make_mesh
 
 
-def arrays(step: HostStep) -> tuple[np.ndarray, np.ndarray]:
-    """A step as the programs take it: observations, and all that is one number an environment as float32 [4, N]."""
-    return step.obs, np.array((step.reward, step.terminated, step.truncated, step.reset), np.float32)
+def arrays(step: TimeStep) -> tuple[np.ndarray, np.ndarray]:
+    """A step as the programs take it: observations [N, ...] and `pack_step` with the resets, float32 [4, N]."""
+    return step.obs, pack_step(step, step.reset)
 
 
-def _step(obs: jax.Array, numbers: jax.Array) -> HostStep:
+def _step(obs: jax.Array, rows: jax.Array) -> TimeStep:
     """The step of `arrays`."""
-    return HostStep(obs, numbers[0], *(numbers[1:] > 0))
+    reward, terminated, truncated, reset = unpack_step(rows)
+    return TimeStep(obs, reward, terminated, truncated, reset=reset)
 
 
 class _Fixed(NamedTuple):
@@ -55,7 +56,7 @@ class _Moving(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The pure functions of the host path; `step` are the two `arrays` of a `HostStep`.
+    """The pure functions of the host path; `step` are the two `arrays` of a `TimeStep`.
 
     `fixed` and `moving` are packed: what only learning changes, so that acting reads the few buffers of it that it needs and
     gives none back, and what every step changes.
@@ -80,7 +81,7 @@ class Programs(NamedTuple):
         return state if spread.mesh is None else state._replace(key=state.key[0], t=state.t[0])
 
 
-def programs(make_run: Callable[[Any], HostRun], config: Any, key: Key, step: HostStep, spread: Spread = ALONE) -> Programs:
+def programs(make_run: Callable[[Any], HostRun], config: Any, key: Key, step: TimeStep, spread: Spread = ALONE) -> Programs:
     """The programs of a run; `config`, `key` and `step` are examples, `step` of one device's environments.
 
     Where devices share it each has its own moving buffers, which have a leading axis of devices outside of the programs.
@@ -184,7 +185,7 @@ def host(make_run: Callable[..., HostRun], config: Any, venv: HostEnvs, seed: in
     part = n // devices
     no = np.zeros(part, bool)
     own_obs = jax.ShapeDtypeStruct((part, *first_obs.shape[1:]), jax.dtypes.canonicalize_dtype(first_obs.dtype))
-    p = programs(run_of, config, key, HostStep(own_obs, np.zeros(part, np.float32), no, no, no), spread)
+    p = programs(run_of, config, key, TimeStep(own_obs, np.zeros(part, np.float32), no, no, reset=no), spread)
     same, moving, rows, numbers = SAME, LEADING, ROWS, Lies(P(None, AXIS))
     shapes = dict(zip(("fixed", "moving", "action"), jax.eval_shape(
         spread.over(p.init, (same, same, rows), (same, moving, rows)), config, key, first_obs), strict=True))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxdl.core.run import learn, step_keys
 from jaxdl.core.types import Array, Key, Learner, Metrics, RunState
-from jaxdl.rl.types import HostRun, HostSource, HostStep
+from jaxdl.rl.types import HostRun, HostSource, TimeStep
 
 
 def compose_host(learner: Learner, source: HostSource, *, num_envs: int, train_freq: int, updates: int,
@@ -30,7 +30,7 @@ def compose_host(learner: Learner, source: HostSource, *, num_envs: int, train_f
         source_state, action, metrics = source.act(source_state, learner.params(state.learner), key, state.t)
         return state._replace(source=source_state), action, metrics
 
-    def observe(state: RunState, step: HostStep) -> tuple[RunState, Metrics]:
+    def observe(state: RunState, step: TimeStep) -> tuple[RunState, Metrics]:
         source_state, metrics = source.observe(state.source, step)
         return state._replace(source=source_state, t=state.t + num_envs), metrics
 

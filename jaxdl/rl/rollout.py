@@ -20,7 +20,7 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, Key, Learner, Metrics, PyTree, Source
 from jaxdl.ops.running_stats import Moments
 from jaxdl.rl.episode_stats import Episodes, of_whole, renewed
-from jaxdl.rl.types import Actor, Env, EnvSpec, HostSource, HostStep, Trajectory
+from jaxdl.rl.types import Actor, Env, EnvSpec, HostSource, TimeStep, Trajectory, pack_step, unpack_step
 
 
 class Settings(NamedTuple):
@@ -124,22 +124,21 @@ def rollout(env: Env, actor: Actor, settings: Settings) -> Source:
             actor_carry, action, choice = actor.act(params, actor_carry, obs, of_actor, t + i * num_envs * settings.shards)
             env_state, ts = env.step(env_state, action, of_env)
             episodes, whole, over = episodes.step(ts)
-            # one array of what is one number an environment: each that is written costs a kernel
-            numbers = jnp.stack([ts.reward, ts.terminated, ts.truncated, over, *whole])
-            return (env_state, ts.obs, over, actor_carry, episodes), (obs, choice, ts.next_obs, numbers)
+            rows = pack_step(ts, over, *whole)
+            return (env_state, ts.obs, over, actor_carry, episodes), (obs, choice, ts.next_obs, rows)
 
         carry = (state.env, state.obs, state.first, state.carry, state.episodes)
         keys = keys.reshape(steps, keys_a_step)  # what is drawn is drawn for all steps at once: a hash is a loop of kernels
         xs = (jnp.arange(steps, dtype=jnp.int32), jax.vmap(lambda key: actor.sample_noise(key, num_envs))(keys[:, 0]),
               jax.vmap(env.sample_noise)(keys[:, 1:].reshape(steps, env.keys, num_envs)))
-        carry, (obs, choice, next_obs, numbers) = jax.lax.scan(step, carry, xs)
-        reward, terminated, truncated, over, *whole = numbers.swapaxes(0, 1)
-        terminated, truncated, over = terminated > 0, truncated > 0, over > 0
+        carry, (obs, choice, next_obs, rows) = jax.lax.scan(step, carry, xs)
+        rows = rows.swapaxes(0, 1)
+        reward, terminated, truncated, over = unpack_step(rows[:4])
         first = jnp.concatenate([state.first[None], over[:-1]])
         valid = ~over if env.outside_jax else jnp.ones_like(over)  # resets are steps of their own where games are outside JAX
-        rows = Trajectory(obs, choice, reward, next_obs, terminated, truncated, first, valid, state.carry)
-        scale, rows = _scaled(rows, state.scale, settings)
-        return RolloutState(*carry, scale, rows), of_whole(*whole, over)
+        trajectory = Trajectory(obs, choice, reward, next_obs, terminated, truncated, first, valid, state.carry)
+        scale, trajectory = _scaled(trajectory, state.scale, settings)
+        return RolloutState(*carry, scale, trajectory), of_whole(*rows[4:], over)
 
     def sample(state: RolloutState, key: Key, t: Array, data: PyTree = None) -> tuple[RolloutState, Trajectory]:
         del key, t, data
@@ -174,7 +173,7 @@ class HostRolloutState(NamedTuple):
     row: Array  # int32 (): rows of the rollout that are filled
     noise: PyTree  # [T, ...] of its steps: hashes are many kernels, and a step on the host would need two
     begin: PyTree  # the carry before its first row
-    rows: tuple[Array, PyTree, Array]  # [T, ...] obs, choices, and numbers [T, 5, E]: reward and flags
+    rows: tuple[Array, PyTree, Array]  # [T, ...] obs, choices, and [T, 5, E] of `pack_step`, first and valid
 
 
 def host_rollout(spec: EnvSpec, learner: Learner, actor: Actor, settings: Settings) -> HostSource:
@@ -218,10 +217,9 @@ def host_rollout(spec: EnvSpec, learner: Learner, actor: Actor, settings: Settin
     def restart(state: HostRolloutState, obs: Array) -> HostRolloutState:
         return state._replace(**begun(obs), scale=_begun(state.scale))
 
-    def observe(state: HostRolloutState, step: HostStep) -> tuple[HostRolloutState, Metrics]:
-        numbers = jnp.stack([step.reward, step.terminated, step.truncated, state.first, ~step.reset])
-        rows = jax.tree.map(lambda all_, new: jax.lax.dynamic_update_index_in_dim(all_, new, state.row, 0), state.rows,
-                            (state.obs, state.choice, numbers))
+    def observe(state: HostRolloutState, step: TimeStep) -> tuple[HostRolloutState, Metrics]:
+        new = state.obs, state.choice, pack_step(step, state.first, ~step.reset)
+        rows = jax.tree.map(lambda all_, row: jax.lax.dynamic_update_index_in_dim(all_, row, state.row, 0), state.rows, new)
         episodes, metrics = state.episodes.add(step)
         return state._replace(obs=step.obs, first=step.reset, episodes=episodes, row=state.row + 1, rows=rows), metrics
 
@@ -233,10 +231,10 @@ def host_rollout(spec: EnvSpec, learner: Learner, actor: Actor, settings: Settin
 
     def sample(state: HostRolloutState, key: Key, t: Array, data: PyTree = None) -> tuple[HostRolloutState, Trajectory]:
         del key, t, data
-        obs, choice, numbers = state.rows
+        obs, choice, rows = state.rows
         next_obs = jnp.concatenate([obs[1:], state.obs[None]])  # a reset is a step of its own: none is skipped over
-        rows = Trajectory(obs, choice, numbers[:, 0], next_obs, *(numbers[:, i] > 0 for i in range(1, 5)), state.begin)
-        scale, trajectory = _scaled(rows, state.scale, settings)
+        reward, *flags = unpack_step(rows.swapaxes(0, 1))
+        scale, trajectory = _scaled(Trajectory(obs, choice, reward, next_obs, *flags, state.begin), state.scale, settings)
         return state._replace(scale=scale, row=jnp.zeros((), jnp.int32), begin=state.carry), trajectory
 
     return HostSource(init, restart, observe, act, sample, _nothing_told, prepare)

@@ -14,7 +14,7 @@ from jaxdl.core.run import advance, compose
 from jaxdl.core.types import Learner, Mean, UpdateResult
 from jaxdl.rl import rollout
 from jaxdl.rl.host_run import compose_host
-from jaxdl.rl.types import Actor, Env, EnvSpec, HostStep, TimeStep, Trajectory
+from jaxdl.rl.types import Actor, Env, EnvSpec, TimeStep, Trajectory
 
 E, T, GAMMA, BEGIN = 3, 5, 0.5, 7
 SPEC = EnvSpec("counting", gymnasium.spaces.Box(0, 1000, (3,), np.int32), gymnasium.spaces.Discrete(10**6), None)
@@ -308,7 +308,7 @@ def test_between_two_steps_of_a_run_no_trajectory_is_kept():
 def answer(i):
     """The i-th answer of all environments, as Gymnasium gives it in its autoreset mode NEXT_STEP."""
     _, _, reward, next_obs, terminated, truncated, _, valid, _ = (x[i] for x in expected(i + 1, resets=True))
-    return HostStep(next_obs.astype(np.int32), reward.astype(np.float32), terminated, truncated, ~valid)
+    return TimeStep(next_obs.astype(np.int32), reward.astype(np.float32), terminated, truncated, reset=~valid)
 
 
 FIRST_OBS = np.array([(e, 0, 0) for e in range(E)], np.int32)

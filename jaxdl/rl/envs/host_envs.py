@@ -14,7 +14,7 @@ from jaxdl.core.errors import EnvError
 from jaxdl.rl.envs import composite_spaces
 from jaxdl.rl.envs.composite_spaces import array, brief
 from jaxdl.rl.envs.watchdog import Watchdog
-from jaxdl.rl.types import HostStep
+from jaxdl.rl.types import TimeStep
 
 
 class HostEnvs:
@@ -50,7 +50,7 @@ class HostEnvs:
         self._before = self._flags if self._episodes is None else self._episodes(info)
         return self._checked(obs)
 
-    def step(self, action: np.ndarray) -> HostStep:
+    def step(self, action: np.ndarray) -> TimeStep:
         """Step all of them.
 
         Args:
@@ -77,7 +77,7 @@ class HostEnvs:
         else:
             before, self._before = self._before, self._episodes(info)
             reset = self._before != before
-        return HostStep(obs, reward, terminated, truncated, reset)
+        return TimeStep(obs, reward, terminated, truncated, reset=reset)
 
     def close(self) -> None:
         """Let go of them; after one that did not answer, processes are killed: asked to close, they would be waited for."""

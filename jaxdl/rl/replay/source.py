@@ -19,7 +19,7 @@ from jaxdl.core.types import Array, Key, Mean, Metrics, PyTree, Source
 from jaxdl.rl.episode_stats import Episodes
 from jaxdl.rl.replay import ring_buffer as memories
 from jaxdl.rl.replay import sampling, storage
-from jaxdl.rl.types import Actor, Env, EnvSpec, HostSource, HostStep, TimeStep, Transition
+from jaxdl.rl.types import Actor, Env, EnvSpec, HostSource, TimeStep, Transition
 
 
 class Settings(NamedTuple):
@@ -206,8 +206,8 @@ def host_replay(spec: EnvSpec, actor: Actor, settings: Settings) -> HostSource:
     def restart(state: HostReplayState, obs: Array) -> HostReplayState:
         return begun(obs, memory.begin(state.memory, obs))
 
-    def observe(state: HostReplayState, step: HostStep) -> tuple[HostReplayState, Metrics]:
-        ts = TimeStep(step.obs, step.reward, step.terminated, step.truncated, step.obs, step.reset)
+    def observe(state: HostReplayState, step: TimeStep) -> tuple[HostReplayState, Metrics]:
+        ts = step._replace(next_obs=step.obs)
         item = memory.item(state.obs, state.action, _clipped(ts) if settings.clip_reward else ts)
         stored = memory.add(state.memory, jax.tree.map(lambda x: x[None], item))
         episodes, metrics = state.episodes.add(step)

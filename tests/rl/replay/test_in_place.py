@@ -17,7 +17,7 @@ from jaxdl.rl.envs.cartpole import CartPole
 from jaxdl.rl.envs.functional import adapt
 from jaxdl.rl.replay import ring_buffer as memories
 from jaxdl.rl.replay import storage
-from jaxdl.rl.types import Env, EnvSpec, HostStep, Stack, TimeStep
+from jaxdl.rl.types import Env, EnvSpec, Stack, TimeStep
 from jaxdl.runtime import device_driver
 
 CAPACITIES = (4_096, 65_536)
@@ -79,8 +79,8 @@ def shapes_of(p, config, step):
 @pytest.mark.parametrize("capacity", CAPACITIES)
 def test_no_copy_on_the_host_path(capacity):
     config = config_of(capacity)
-    flags = [np.zeros(4, bool)] * 3
-    step = HostStep(np.zeros((4, 4), np.float32), np.zeros(4, np.float32), *flags)
+    no = np.zeros(4, bool)
+    step = TimeStep(np.zeros((4, 4), np.float32), np.zeros(4, np.float32), no, no, reset=no)
     p = host_driver.programs(lambda c: dqn.make_host_run(c, CARTPOLE), config, jax.random.key(0), step)
     shapes = shapes_of(p, config, step)
     compiled = compile_all((p.act, shapes, (1,), TRAIN_OPTIONS), (p.learn, shapes, (0, 1), TRAIN_OPTIONS))
@@ -162,8 +162,8 @@ def test_no_copy_of_frames_on_the_device():
 
 @pytest.mark.parametrize(("program", "prioritized"), [("act", True), ("learn", True), ("learn", False)])
 def test_no_copy_of_frames_on_the_host_path(program, prioritized):
-    flags = [np.zeros(4, bool)] * 3
-    step = HostStep(np.zeros((4, *FRAME), np.uint8), np.zeros(4, np.float32), *flags)
+    no = np.zeros(4, bool)
+    step = TimeStep(np.zeros((4, *FRAME), np.uint8), np.zeros(4, np.float32), no, no, reset=no)
 
     def compile_at(capacity):
         config = dataclasses.replace(config_of(capacity), prioritized=prioritized)

@@ -11,7 +11,7 @@ from tools import jit
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import Mean
 from jaxdl.rl import replay
-from jaxdl.rl.types import Actor, Env, EnvSpec, Experience, HostStep, TimeStep
+from jaxdl.rl.types import Actor, Env, EnvSpec, Experience, TimeStep
 
 E, LENGTH, GAMMA = 3, 7, 0.5
 SPEC = EnvSpec("counting", gymnasium.spaces.Box(0, 1000, (3,), np.int32), gymnasium.spaces.Discrete(10**6), None)
@@ -236,7 +236,8 @@ def vector_step(num_envs, i, episode=0):
     """The i-th answer of all environments."""
     columns = zip(*(answers(e, i + 1, episode)[-1] for e in range(num_envs)), strict=True)
     env, number, step, reward, terminated, truncated, reset = map(np.array, columns)
-    return HostStep(np.stack([env, number, step], 1).astype(np.int32), reward.astype(np.float32), terminated, truncated, reset)
+    return TimeStep(np.stack([env, number, step], 1).astype(np.int32), reward.astype(np.float32), terminated, truncated,
+                    reset=reset)
 
 
 def first_obs(num_envs, episode=0):
