@@ -104,7 +104,7 @@ def _on_host(actor: Actor, params: PyTree, env_id: str, episodes: int, seed: int
         carry = jax.jit(actor.init, static_argnums=0)(lanes)
         while score.left.any():
             carry, action = act(params, carry, ended, obs, key, np.int32(t))
-            obs, reward, terminated, truncated, reset = venv.step(np.asarray(action))
+            obs, reward, terminated, truncated, _, reset = venv.step(np.asarray(action))
             t += 1
             ended = (terminated | truncated) & ~reset
             score.add(reward, ended, ~reset)
