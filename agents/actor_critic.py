@@ -22,9 +22,6 @@ Shapes: `T` steps of a rollout, `B` environments.
 
 from typing import Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 from jaxdl import optim
 from jaxdl.core import axis
 from jaxdl.core import config as configs
@@ -127,11 +124,11 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         UserError: as `policy.make`.
     """
     model = policy.make(config.policy, spec, "actor_critic")
-    tx = optim.make(config.optim, horizon=planned_updates(config))
+    optimizer = optim.make(config.optim, horizon=planned_updates(config))
 
     def init(key: Key) -> State:
         params = model.init(key)
-        return State(params, tx.init(params), model.moments)
+        return State(params, optimizer.init(params), model.moments)
 
     def loss_fn(params: PyTree, part: Part, key: Key):
         del key
@@ -156,8 +153,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         part = Part(batch.obs, trajectory.first, trajectory.choice.action, advantage, target, batch.weight, None)
         part = policy.sequences(part)._replace(carry=trajectory.carry)
         grads, said = optim.gradients(loss_fn, state.params, part, key, config.optim)
-        updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
-        params = jax.tree.map(jnp.add, state.params, updates)
+        params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
         metrics = policy.named(("loss", "policy_loss", "value_loss", "entropy"), said)
         metrics["explained_variance"] = policy.explained_variance(played.value, target, batch.weight, axis_name)
         return State(params, opt, policy.observed(state.moments, trajectory, axis_name)), UpdateResult(metrics)

@@ -249,14 +249,14 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
                        None if config.distribution == "none" else config.atoms,
                        config.noisy_sigma if config.noisy else None, spec.stack is not None,
                        int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else None)
-    tx = optim.make(config.optim, horizon=planned_updates(config))
+    optimizer = optim.make(config.optim, horizon=planned_updates(config))
     interval = config.target_update_interval * config.gradient_steps
     stride = config.num_envs * config.train_freq
 
     def init(key: Key) -> State:
         params = nn.init(network, key, jnp.zeros((1, *space.shape), jax.dtypes.canonicalize_dtype(space.dtype)))
         moments = Moments.init(space.shape) if config.normalize_obs else None
-        return State(params, params, tx.init(params), jnp.zeros((), jnp.int32), moments)
+        return State(params, params, optimizer.init(params), jnp.zeros((), jnp.int32), moments)
 
     def normalized(moments: Moments | None, obs: Array) -> Array:
         return obs if moments is None else moments.normalize(obs)
@@ -317,8 +317,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         grads, (metrics, error) = optim.gradients(
             lambda params, batch, key: loss_fn(params, state.target, batch, key), state.params, batch, key,
             config.optim)
-        updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
-        params = jax.tree.map(jnp.add, state.params, updates)
+        params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
         since = state.since_target + stride
         due = since >= interval
         share = jnp.where(due, config.tau, 0.0)

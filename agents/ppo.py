@@ -163,11 +163,11 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     """
     model = policy.make(config.policy, spec, "ppo")
     recurrent = config.policy.recurrent != "none"
-    tx = optim.make(config.optim, horizon=planned_updates(config) * config.num_epochs * config.num_minibatches)
+    optimizer = optim.make(config.optim, horizon=planned_updates(config) * config.num_epochs * config.num_minibatches)
 
     def init(key: Key) -> State:
         params = model.init(key)
-        return State(params, tx.init(params), model.moments)
+        return State(params, optimizer.init(params), model.moments)
 
     def loss_fn(params: PyTree, part: Part, key: Key):
         del key
@@ -207,9 +207,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
             weight, gains = weigh(index) if weighed is None else weighed
             part = jax.tree.map(lambda x: x[index], whole)._replace(weight=weight, advantage=gains)
             grads, said = optim.gradients(loss_fn, params, part, key, config.optim)
-            grads = axis.mean_over(grads, axis_name)
-            updates, new_opt = tx.update(grads, opt, params)
-            new = jax.tree.map(jnp.add, params, updates), new_opt
+            new = optimizer.step(grads, opt, params, axis_name)
             if config.target_kl is not None:
                 moved = axis.sum_over(Mean(said.total[0], said.count), axis_name)
                 going = going & (moved.total <= 1.5 * config.target_kl * moved.count)

@@ -216,13 +216,13 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         raise UserError("returns=episode needs episodes that end with their returns, and a lost life of Atari ends the returns "
                         "alone; use returns=to_go, or episodic_life=False")
     model = policy.make(config.policy, spec, "reinforce")
-    tx = optim.make(config.optim, horizon=planned_updates(config, spec))
+    optimizer = optim.make(config.optim, horizon=planned_updates(config, spec))
     valued, limit = config.baseline == "value", spec.max_episode_steps
 
     def init(key: Key) -> State:
         params = model.init(key)
         average = Mean(jnp.zeros(()), jnp.zeros(())) if config.baseline == "constant" else None
-        return State(params, tx.init(params), model.moments, average)
+        return State(params, optimizer.init(params), model.moments, average)
 
     def loss_fn(params: PyTree, part: Part, key: Key):
         del key
@@ -269,8 +269,8 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         part = Part(batch.obs, trajectory.first, trajectory.choice.action, advantage, to_go, weight, None)
         part = policy.sequences(part)._replace(carry=trajectory.carry)
         grads, said = optim.gradients(loss_fn, state.params, part, key, config.optim)
-        updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
-        params, average = jax.tree.map(jnp.add, state.params, updates), None
+        params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
+        average = None
         if config.baseline == "constant":
             new = axis.sum_over(Mean.of(returns, whole), axis_name)
             average = jax.tree.map(lambda old, new: config.baseline_decay * old + new, state.average, new)

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from flax import linen
 
 from jaxdl import nn, optim
-from jaxdl.core import axis
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
@@ -128,7 +127,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     """The learner and its model for images of a shape."""
     down = encoder(config)
     up = Decoder(config.network, config.conv_channels[::-1], config.hidden_sizes[::-1], config.activation, spec.shape)
-    tx = optim.make(config.optim, horizon=total_steps(config, spec))
+    optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
 
     def corrupted(x: Array, key: Key) -> Array:
         if config.corruption == "gaussian":
@@ -141,7 +140,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         k_down, k_up = jax.random.split(key)
         params = {"encoder": nn.init(down, k_down, jnp.zeros((1, *spec.shape))),
                   "decoder": nn.init(up, k_up, jnp.zeros((1, config.code_size)))}
-        return State(params, tx.init(params))
+        return State(params, optimizer.init(params))
 
     def errors(params: PyTree, x: Array, seen: Array) -> Array:
         """Squared error of each image, [B]."""
@@ -155,8 +154,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
 
     def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
         grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
-        updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
-        return State(jax.tree.map(jnp.add, state.params, updates), opt), UpdateResult(metrics)
+        return State(*optimizer.step(grads, state.opt, state.params, axis_name)), UpdateResult(metrics)
 
     def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
         """Mean squared error a pixel: of images as they are, and of them from their corrupted selves."""

@@ -147,7 +147,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     rate = config.discriminator_learning_rate
     rate = (config.optim.learning_rate if objective == "wgan_gp" else _SLOW) if rate is None else rate
     optim_d = replace(config.optim, learning_rate=rate)
-    tx_g, tx_d = optim.make(config.optim, horizon), optim.make(optim_d, horizon * steps)
+    optimizer_g, optimizer_d = optim.make(config.optim, horizon), optim.make(optim_d, horizon * steps)
 
     def switch(f: Callable) -> Callable:
         return switched(f, config.optim.compute, remat=False)
@@ -173,7 +173,8 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         made = nn.init(generator, k_generator, jnp.zeros((1, config.latent_size)), y, True)
         against = nn.init(discriminator, k_discriminator, jnp.zeros((1, *spec.shape)), y)["params"]
         vectors = spectral.start(against, k_vectors) if config.spectral_norm else []
-        return State(made, against, vectors, tx_g.init(made["params"]), tx_d.init(against), made, jnp.zeros((), jnp.int32))
+        return State(made, against, vectors, optimizer_g.init(made["params"]), optimizer_d.init(against), made,
+                     jnp.zeros((), jnp.int32))
 
     def discriminator_step(state: State, real: Array, fake: Array, y: Array | None, key: Key) -> tuple[State, dict[str, Mean]]:
         vectors = spectral.advance(state.discriminator, state.vectors) if config.spectral_norm else []
@@ -189,8 +190,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
             return (loss + penalty * slope).mean(), metrics | {"penalty": Mean.of(slope)}
 
         grads, metrics = jax.grad(switch(loss_fn), has_aux=True)(state.discriminator)
-        updates, opt = tx_d.update(axis.mean_over(grads, axis_name), state.opt_discriminator, state.discriminator)
-        params = jax.tree.map(jnp.add, state.discriminator, updates)
+        params, opt = optimizer_d.step(grads, state.opt_discriminator, state.discriminator, axis_name)
         return state._replace(discriminator=params, vectors=vectors, opt_discriminator=opt), metrics
 
     def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
@@ -221,11 +221,9 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
 
         slope, loss = jax.grad(switch(loss_of), has_aux=True)(fake)
         (grads,) = pull(slope)
-        updates, opt = tx_g.update(axis.mean_over(grads, axis_name), state.opt_generator, params)
-        new = {"params": jax.tree.map(jnp.add, params, updates), "batch_stats": new_stats}
-        t = state.count.astype(jnp.float32)
-        decay = jnp.minimum(config.ema_decay, (1 + t) / (10 + t))
-        ema = jax.tree.map(lambda mean, x: x + decay * (mean - x), state.ema, new)
+        params, opt = optimizer_g.step(grads, state.opt_generator, params, axis_name)
+        new = {"params": params, "batch_stats": new_stats}
+        ema = optim.ema(state.ema, new, config.ema_decay, state.count)
         metrics |= {"loss_generator": Mean.of(loss)}
         return state._replace(generator=new, opt_generator=opt, ema=ema, count=state.count + 1), UpdateResult(metrics)
 

@@ -191,7 +191,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         raise UserError(f"conditional=True needs labels, and the dataset {spec.name} has none")
     likelihood = likelihoods.make(config.likelihood, config.binarize, config.variance)
     network = Network(spec.shape, likelihood.outputs, config)
-    tx = optim.make(config.optim, horizon=total_steps(config, spec))
+    optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
     two_layers = config.second_latent_size is not None
     sizes = (config.latent_size, *([config.second_latent_size] if two_layers else []))
 
@@ -235,7 +235,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     def init(key: Key) -> State:
         y = jnp.zeros((1, spec.num_classes)) if config.conditional else None
         params = nn.init(network, key, jnp.zeros((1, spec.size)), y)
-        return State(params, tx.init(params))
+        return State(params, optimizer.init(params))
 
     def prepare(params: PyTree, examples: Examples, key: Key) -> tuple[Array, Array | None, Gaussian, Key]:
         """x, y, q(z_1|x), and the key of the latents."""
@@ -287,8 +287,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
 
     def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
         grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
-        updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
-        return State(jax.tree.map(jnp.add, state.params, updates), opt), UpdateResult(metrics)
+        return State(*optimizer.step(grads, state.opt, state.params, axis_name)), UpdateResult(metrics)
 
     def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
         x, y, posterior, key = prepare(params, examples, key)

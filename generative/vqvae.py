@@ -155,7 +155,7 @@ def perplexity(share: Array) -> Array:
 def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
     """The learner and its model for images of a shape; codes int32 [N, h, w] are its latents."""
     down, up = Encoder(config.conv_channels, config.code_size), Decoder(config.conv_channels[::-1], spec.shape)
-    tx = optim.make(config.optim, horizon=total_steps(config, spec))
+    optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
     sides = nn.smallest(spec.shape, len(config.conv_channels))
 
     def pixels(images: Array) -> Array:
@@ -167,7 +167,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
                   "decoder": nn.init(up, k_up, jnp.zeros((1, *sides, config.code_size)))}
         even = jnp.full(config.num_codes, config.batch_size * sides[0] * sides[1] / config.num_codes, jnp.float32)
         codes = jax.random.normal(k_codes, (config.num_codes, config.code_size))
-        return State(params, tx.init(params), Codebook(even, even[:, None] * codes))
+        return State(params, optimizer.init(params), Codebook(even, even[:, None] * codes))
 
     def losses(params: PyTree, codes: Array, images: Array) -> tuple[Array, tuple[dict[str, Mean], Array, Array]]:
         x = pixels(images)
@@ -185,11 +185,11 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         codes = state.codebook.codes
         grads, (metrics, z, chosen) = optim.gradients(lambda params, images, _: losses(params, codes, images), state.params,
                                                       examples.images, key, config.optim)
-        updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
+        params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
         codebook, share = moved(state.codebook, z.reshape(-1, config.code_size), chosen.reshape(-1), key, config.decay,
                                 axis_name)
         metrics["perplexity"] = Mean.of(perplexity(share))
-        return State(jax.tree.map(jnp.add, state.params, updates), opt, codebook), UpdateResult(metrics)
+        return State(params, opt, codebook), UpdateResult(metrics)
 
     def encode(params: PyTree, examples: Examples, key: Key | None = None) -> Array:
         """Codes int32 [N, h, w]."""

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl import optim
-from jaxdl.core import axis
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
@@ -124,14 +123,14 @@ def output_of(config: Config, spec: DataSpec) -> outputs.Output:
 
 def make(config: Config, spec: DataSpec, network: Network, output: outputs.Output, axis_name: str | None = None) -> Generative:
     """The learner and its model: maximum likelihood, nats an image."""
-    tx = optim.make(config.optim, horizon=minibatches.total_steps(config, spec))
+    optimizer = optim.make(config.optim, horizon=minibatches.total_steps(config, spec))
 
     def classes(labels: Array | None) -> Array | None:
         return jax.nn.one_hot(labels, spec.num_classes) if config.conditional else None
 
     def init(key: Key) -> State:
         params = network.init(key)
-        return State(params, tx.init(params), params, jnp.zeros((), jnp.int32))
+        return State(params, optimizer.init(params), params, jnp.zeros((), jnp.int32))
 
     def nats(params: PyTree, examples: Examples, key: Key, train: bool) -> Array:
         """-log p(x) [B]."""
@@ -149,11 +148,8 @@ def make(config: Config, spec: DataSpec, network: Network, output: outputs.Outpu
             return nll.mean(), metrics_of(nll)
 
         grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
-        updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
-        params = jax.tree.map(jnp.add, state.params, updates)
-        t = state.count.astype(jnp.float32)
-        decay = jnp.minimum(config.ema_decay, (1 + t) / (10 + t))
-        ema = jax.tree.map(lambda mean, x: x + decay * (mean - x), state.ema, params)
+        params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
+        ema = optim.ema(state.ema, params, config.ema_decay, state.count)
         return State(params, opt, ema, state.count + 1), UpdateResult(metrics)
 
     def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:

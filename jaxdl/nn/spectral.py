@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.core.types import Array, Key, PyTree
+from jaxdl.nn.kernels import is_kernel
 
 
 class Vectors(NamedTuple):
@@ -25,7 +26,7 @@ class Vectors(NamedTuple):
 
 
 def start(params: PyTree, key: Key) -> list[Vectors]:
-    """Vectors for each kernel (parameters with two or more axes), after one step from a random direction."""
+    """Vectors for each kernel (`is_kernel`), after one step from a random direction."""
     rights = [jax.random.normal(jax.random.fold_in(key, i), w.shape[-1:]) for i, w in enumerate(_kernels(params))]
     return [_step(w, u) for w, u in zip(_kernels(params), rights, strict=True)]
 
@@ -37,9 +38,9 @@ def advance(params: PyTree, vectors: list[Vectors]) -> list[Vectors]:
 
 def normalize(params: PyTree, vectors: list[Vectors]) -> PyTree:
     """The same tree with each kernel divided by v^T W u."""
-    leaves, treedef = jax.tree.flatten(params)
     rest = iter(vectors)
-    return treedef.unflatten([w if w.ndim < 2 else w / _sigma(w, next(rest)) for w in leaves])
+    return jax.tree_util.tree_map_with_path(
+        lambda path, w: w / _sigma(w, next(rest)) if is_kernel(path, w) else w, params)
 
 
 def _sigma(w: Array, vectors: Vectors) -> Array:
@@ -57,4 +58,4 @@ def _unit(x: Array) -> Array:
 
 
 def _kernels(params: PyTree) -> list[Array]:
-    return [w for w in jax.tree.leaves(params) if w.ndim > 1]
+    return [w for path, w in jax.tree_util.tree_leaves_with_path(params) if is_kernel(path, w)]

@@ -1,5 +1,10 @@
-"""Optimizers: a config of one, its schedule, its gradients."""
+"""Optimizers: a config of one, its schedule, the gradients it is given, and the mean of what it made."""
 
-from jaxdl.optim.optimizers import Config, gradients, is_kernel, learning_rate, make, validate
+from jaxdl.nn.kernels import is_kernel
+from jaxdl.optim.config import Config, validate
+from jaxdl.optim.ema import ema
+from jaxdl.optim.gradients import gradients
+from jaxdl.optim.optimizers import Optimizer, make, transform
+from jaxdl.optim.schedules import learning_rate
 
-__all__ = ["Config", "gradients", "is_kernel", "learning_rate", "make", "validate"]
+__all__ = ["Config", "Optimizer", "ema", "gradients", "is_kernel", "learning_rate", "make", "transform", "validate"]

@@ -13,7 +13,6 @@ Shapes: `I O` inputs and outputs of a layer; `a b` a matrix with a <= b; `n` mat
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -22,6 +21,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from jaxdl.core.types import Array, PyTree
+from jaxdl.nn.kernels import is_kernel
 
 UPDATE_RMS = 0.2  # of Adam's updates (Liu et al. 2025, section 2.2)
 
@@ -33,30 +33,29 @@ class State(NamedTuple):
     adam: PyTree  # of all that is no kernel, one vector a moment
 
 
-def scale_by_muon(momentum: float | Array, adam: optax.GradientTransformation, is_kernel: Callable[[tuple, Array], bool]
-                  ) -> optax.GradientTransformation:
-    """Orthogonalized momentum for kernels [..., I, O], told by their path in the tree; `adam` for all else, as one vector."""
+def scale_by_muon(momentum: float | Array, adam: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Orthogonalized momentum for kernels [..., I, O]; `adam` for all else, as one vector."""
     matrices = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)  # axis 0: each for itself
     inner = optax.contrib.scale_by_muon(
         beta=momentum, weight_dimension_numbers=lambda stacks: jax.tree.map(lambda _: matrices, stacks))
 
     def init(params: PyTree) -> State:
-        stacks, rest = _split(params, is_kernel)
+        stacks, rest = _split(params)
         return State(inner.init(stacks), adam.init(ravel_pytree(rest)[0]))
 
     def update(grads: PyTree, state: State, params: PyTree | None = None) -> tuple[PyTree, State]:
         del params
-        stacks, rest = _split(grads, is_kernel)
+        stacks, rest = _split(grads)
         stacks, muon_state = inner.update(stacks, state.muon)
         stacks = {shape: UPDATE_RMS * math.sqrt(x.shape[2]) * x for shape, x in stacks.items()}
         rest, unravel = ravel_pytree(rest)
         rest, adam_state = adam.update(rest, state.adam)
-        return _join(stacks, unravel(rest), grads, is_kernel), State(muon_state, adam_state)
+        return _join(stacks, unravel(rest), grads), State(muon_state, adam_state)
 
     return optax.GradientTransformation(init, update)
 
 
-def _split(tree: PyTree, is_kernel: Callable[[tuple, Array], bool]) -> tuple[dict[str, Array], list[Array]]:
+def _split(tree: PyTree) -> tuple[dict[str, Array], list[Array]]:
     """The matrices of the kernels by their shape, and the other leaves."""
     groups, rest = {}, []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -69,7 +68,7 @@ def _split(tree: PyTree, is_kernel: Callable[[tuple, Array], bool]) -> tuple[dic
     return {shape: jnp.concatenate(group) for shape, group in groups.items()}, rest
 
 
-def _join(stacks: dict[str, Array], rest: list[Array], like: PyTree, is_kernel: Callable[[tuple, Array], bool]) -> PyTree:
+def _join(stacks: dict[str, Array], rest: list[Array], like: PyTree) -> PyTree:
     """The tree that `_split` took apart."""
     taken, rest = dict.fromkeys(stacks, 0), iter(rest)
 

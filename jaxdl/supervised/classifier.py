@@ -9,12 +9,10 @@ Shapes: `B` batch, `N` images, `H W C` an image, `F` features, `Y` classes.
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import linen
 
 from jaxdl import nn, optim
-from jaxdl.core import axis
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
@@ -107,14 +105,14 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Classi
     if spec.num_classes is None:
         raise UserError(f"a classifier needs labels, and the dataset {spec.name} has none")
     network = Network(config.network, config.conv_channels, config.hidden_sizes, spec.num_classes)
-    tx = optim.make(config.optim, horizon=total_steps(config, spec))
+    optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
 
     def apply(params: PyTree, images: Array) -> tuple[Array, Array]:
         return network.apply(params, images.astype(jnp.float32) / 255)
 
     def init(key: Key) -> State:
         params = nn.init(network, key, jnp.zeros((1, *spec.shape)))
-        return State(params, tx.init(params))
+        return State(params, optimizer.init(params))
 
     def loss_fn(params: PyTree, examples: Examples, key: Key) -> tuple[Array, dict[str, Mean]]:
         _, logits = apply(params, shifted(examples.images, key, config.max_shift))
@@ -123,8 +121,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Classi
 
     def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
         grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
-        updates, opt = tx.update(axis.mean_over(grads, axis_name), state.opt, state.params)
-        return State(jax.tree.map(jnp.add, state.params, updates), opt), UpdateResult(metrics)
+        return State(*optimizer.step(grads, state.opt, state.params, axis_name)), UpdateResult(metrics)
 
     return Classifier(Learner(init, update, lambda state: state.params), lambda params, images: apply(params, images)[1],
                       lambda params, images: apply(params, images)[0])

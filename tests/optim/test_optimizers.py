@@ -52,11 +52,11 @@ ORACLES = {
 @pytest.mark.parametrize("name", ORACLES)
 def test_is_what_optax_does_leaf_by_leaf(name, jit):
     config = Config(optimizer=name, learning_rate=0.01, momentum=0.8, rms_decay=0.95, beta1=0.7, beta2=0.95, eps=1e-3)
-    assert_close(descend(optim.make(config, 100), jit=jit), descend(ORACLES[name]))
+    assert_close(descend(optim.transform(config, 100), jit=jit), descend(ORACLES[name]))
 
 
 def test_adagrad_divides_by_the_root_of_the_sum_of_squares():
-    params = descend(optim.make(Config(optimizer="adagrad", learning_rate=0.1), 100))
+    params = descend(optim.transform(Config(optimizer="adagrad", learning_rate=0.1), 100))
     expected, total = jax.tree.map(np.array, PARAMS), jax.tree.map(np.zeros_like, PARAMS)
     for i in range(6):
         total = jax.tree.map(lambda t, g: t + g**2, total, gradient(i))
@@ -65,13 +65,25 @@ def test_adagrad_divides_by_the_root_of_the_sum_of_squares():
 
 
 def test_the_first_step_of_adam_is_the_sign_of_the_gradient():
-    tx = optim.make(Config(learning_rate=0.5), 100)
+    tx = optim.transform(Config(learning_rate=0.5), 100)
     updates, _ = tx.update(gradient(0), tx.init(PARAMS), PARAMS)
     assert_close(updates, jax.tree.map(lambda g: -0.5 * jnp.sign(g), gradient(0)), rtol=1e-5)
 
 
+def test_a_step_adds_what_the_transform_gives_for_the_mean_over_shards():
+    config = Config(max_grad_norm=1.0, weight_decay=0.1, optimizer="adamw")
+    optimizer, tx = optim.make(config, 10), optim.transform(config, 10)
+    shards = jax.tree.map(lambda *x: jnp.stack(x), gradient(0), gradient(1))
+    (params, opt) = jax.vmap(lambda grads: optimizer.step(grads, optimizer.init(PARAMS), PARAMS, "shards"),
+                             axis_name="shards")(shards)
+    updates, expected_opt = tx.update(jax.tree.map(lambda g: g.mean(0), shards), tx.init(PARAMS), PARAMS)
+    for shard in range(2):
+        assert_close(jax.tree.map(lambda x: x[shard], params), optax.apply_updates(PARAMS, updates))  # noqa: B023
+        assert_close(jax.tree.map(lambda x: x[shard], opt), expected_opt)  # noqa: B023
+
+
 def test_the_state_is_one_vector_a_moment():
-    assert sorted(x.size for x in jax.tree.leaves(optim.make(Config(), 10).init(PARAMS))) == [1, 6, 6]
+    assert sorted(x.size for x in jax.tree.leaves(optim.transform(Config(), 10).init(PARAMS))) == [1, 6, 6]
 
 
 E = 0.01
@@ -100,7 +112,7 @@ def test_muon_orthogonalizes_each_matrix_whatever_it_is_stacked_with():
     params = {name: {"kernel": jax.random.normal(key, shape)} for key, (name, shape) in zip(keys, shapes.items(), strict=True)}
     params["layers"] |= {"bias": jnp.arange(9.0).reshape(3, 3) - 4.5, "noise_scale": jnp.ones((3, 5))}
     params["in"] |= {"bias": -jnp.arange(1.0, 6.0), "scalar": jnp.ones(())}
-    tx = optim.make(Config(optimizer="muon", learning_rate=1.0, momentum=0.5), 1)
+    tx = optim.transform(Config(optimizer="muon", learning_rate=1.0, momentum=0.5), 1)
     state = tx.init(params)
     updates, _ = tx.update(params, state, params)
     sizes = sorted(x.shape for x in jax.tree.leaves(state) if x.ndim == 3)
@@ -140,7 +152,7 @@ def test_warmup_rises_linearly_and_the_schedule_begins_after_it():
 
 def test_the_schedule_counts_updates():
     config = Config(optimizer="sgd", learning_rate=1.0, schedule="linear")
-    tx = optim.make(config, 4)
+    tx = optim.transform(config, 4)
     state, seen = tx.init(PARAMS), []
     for _ in range(6):
         updates, state = tx.update(jax.tree.map(jnp.ones_like, PARAMS), state, PARAMS)
@@ -150,19 +162,19 @@ def test_the_schedule_counts_updates():
 
 def test_clips_the_global_norm_before_penalties():
     grads = {"kernel": jnp.array([[3.0, 0.0], [0.0, 0.0]]), "bias": jnp.array([4.0, 0.0])}  # norm 5
-    tx = optim.make(Config(optimizer="sgd", learning_rate=1.0, max_grad_norm=1.0), 1)
+    tx = optim.transform(Config(optimizer="sgd", learning_rate=1.0, max_grad_norm=1.0), 1)
     updates, _ = tx.update(grads, tx.init(PARAMS), PARAMS)
     assert_close(updates, jax.tree.map(lambda g: -g / 5, grads))
-    tx = optim.make(Config(optimizer="sgd", learning_rate=1.0, max_grad_norm=6.0), 1)
+    tx = optim.transform(Config(optimizer="sgd", learning_rate=1.0, max_grad_norm=6.0), 1)
     updates, _ = tx.update(grads, tx.init(PARAMS), PARAMS)
     assert_close(updates, jax.tree.map(jnp.negative, grads))
-    tx = optim.make(Config(optimizer="sgd", learning_rate=1.0, max_grad_norm=1.0, l2=100.0), 1)
+    tx = optim.transform(Config(optimizer="sgd", learning_rate=1.0, max_grad_norm=1.0, l2=100.0), 1)
     updates, _ = tx.update(grads, tx.init(PARAMS), PARAMS)
     assert_close(updates["kernel"], -(grads["kernel"] / 5 + 100 * PARAMS["kernel"]))
 
 
 def test_penalties_are_gradients_of_norms_of_kernels():
-    tx = optim.make(Config(optimizer="sgd", learning_rate=1.0, l1=0.3, l2=0.2), 1)
+    tx = optim.transform(Config(optimizer="sgd", learning_rate=1.0, l1=0.3, l2=0.2), 1)
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, PARAMS), tx.init(PARAMS), PARAMS)
     penalty = jax.grad(lambda p: 0.3 * jnp.abs(p).sum() + 0.1 * jnp.square(p).sum())
     nonzero = PARAMS["kernel"] != 0
@@ -172,7 +184,7 @@ def test_penalties_are_gradients_of_norms_of_kernels():
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_weight_decay_is_decoupled_and_spares_biases(name):
-    tx = optim.make(Config(optimizer=name, learning_rate=0.1, weight_decay=0.5), 1)
+    tx = optim.transform(Config(optimizer=name, learning_rate=0.1, weight_decay=0.5), 1)
     params = {"layers": {"kernel": jnp.ones((3, 2, 2)), "bias": jnp.ones((3, 2))}} | PARAMS
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
     np.testing.assert_allclose(updates["kernel"], -0.1 * 0.5 * PARAMS["kernel"])
@@ -191,7 +203,7 @@ def test_a_population_is_one_trace_and_each_member_is_the_single_run(name):
 
     def train(config):
         traces.append(1)
-        tx = optim.make(config, 10)
+        tx = optim.transform(config, 10)
 
         def body(i, carry):
             params, state = carry

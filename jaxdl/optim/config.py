@@ -1,0 +1,78 @@
+"""Settings of an optimizer: its rule, its schedule, and how gradients are computed for it."""
+
+from typing import Literal
+
+from jaxdl.core.config import config as settings
+from jaxdl.core.config import require, require_positive
+from jaxdl.core.errors import UserError
+
+
+@settings
+class Config:
+    """Settings of the optimizer. Decay and penalties are for kernels (`is_kernel`)."""
+
+    optimizer: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "muon"] = "adam"
+    """Rule of the update; adamw decouples weight decay from the gradient (Loshchilov & Hutter 2019), muon brings
+    the singular values of kernels' updates near one another (Jordan et al. 2024)."""
+    learning_rate: float = 1e-3
+    """Size of a step (PyTorch's default for Adam)."""
+    schedule: Literal["constant", "linear", "cosine", "exponential", "inverse_time", "step"] = "constant"
+    """How the learning rate falls over the planned updates."""
+    final_fraction: float = 0.0
+    """Share of the learning rate that is left at the planned end; above 0 for exponential, inverse_time and step."""
+    lr_steps: int = 3
+    """Steps down of the step schedule, evenly over the run."""
+    warmup_fraction: float | None = None
+    """Share of the planned updates over which the learning rate rises linearly; of n updates, the first has 1 / n."""
+    momentum: float = 0.9
+    """Decay of the velocity (momentum, nesterov, muon; Jordan et al. have 0.95 for muon)."""
+    beta1: float = 0.9
+    """Decay of Adam's mean of gradients (Kingma & Ba 2015)."""
+    beta2: float = 0.999
+    """Decay of Adam's mean of squared gradients (Kingma & Ba 2015)."""
+    rms_decay: float = 0.99
+    """Decay of RMSProp's mean of squared gradients (PyTorch)."""
+    eps: float = 1e-8
+    """Added to the root in the denominator of adagrad, rmsprop and Adam (Kingma & Ba 2015)."""
+    max_grad_norm: float | None = None
+    """Clip the gradient to this global norm before anything else; SB3's DQN has 10."""
+    weight_decay: float | None = None
+    """Decoupled weight decay of kernels, per unit of learning rate (adamw, 0.01 if not given: PyTorch; muon)."""
+    l1: float | None = None
+    """Penalty on the absolute values of kernels, added to the loss's gradient."""
+    l2: float | None = None
+    """Penalty on half the squares of kernels, added to the loss's gradient."""
+    accumulate: int = 1
+    """Microbatches that a batch is cut into, one after the other: less memory, the same gradient."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """What dense and convolutional layers multiply in while they learn; parameters, losses and statistics stay float32."""
+    remat: bool = False
+    """Keep only what goes into the blocks of a network, and compute the rest again in the backward pass: less memory."""
+
+
+def validate(config: Config, batch_size: int | None = None) -> None:
+    """Refuse settings that make no sense, or do not fit the batch.
+
+    Raises:
+        UserError: names the field, what was given and what would do.
+    """
+    require_positive(config, "learning_rate", "lr_steps", "eps", "max_grad_norm", "accumulate")
+    for field in ("weight_decay", "l1", "l2"):
+        value = getattr(config, field)
+        require(config, field, value is None or 0 <= value < float("inf"), "0 or above")
+    for field in ("momentum", "beta1", "beta2", "rms_decay", "warmup_fraction"):
+        value = getattr(config, field)
+        require(config, field, value is None or 0 <= value < 1, "at least 0 and below 1")
+    needs = config.schedule in ("exponential", "inverse_time", "step")
+    require(config, "final_fraction", 0 <= config.final_fraction <= 1 and not (needs and config.final_fraction == 0),
+            f"{'above' if needs else 'at least'} 0 and at most 1 for schedule={config.schedule}")
+    if config.weight_decay is not None and config.optimizer not in ("adamw", "muon"):
+        raise UserError(f"weight_decay is of adamw and muon, and optimizer is {config.optimizer}; use l2, or optimizer=adamw")
+    if batch_size is not None:
+        check_divides(config.accumulate, batch_size)
+
+
+def check_divides(accumulate: int, batch_size: int) -> None:
+    """Refuse microbatches that do not divide the batch."""
+    if batch_size % accumulate:
+        raise UserError(f"accumulate={accumulate} must divide the batch of {batch_size}")
