@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxdl.core.errors import JaxdlError
-from jaxdl.core.types import Examples, PyTree
+from jaxdl.core.types import PyTree
 from jaxdl.experiments import pictures, plot, run_folder, tasks
 from jaxdl.experiments.commands import sample
 from jaxdl.rl import envs, video
@@ -29,10 +29,9 @@ def leave_pictures(folder: Path, settings: run_folder.Settings, job: tasks.Job, 
         pictures.save_png(path, pictures.grid(sample.draw(job.model, params, settings.train.seed, 64).images))
 
     def reconstructions(path: Path) -> None:
-        images, labels = job.test.images[:32], job.test.labels
-        examples = Examples(images, None if labels is None else labels[:32])
+        examples = job.test.rows(slice(32))
         again = jax.jit(job.model.reconstruct)(params, examples, jax.random.key(settings.train.seed))
-        pictures.save_png(path, pictures.pairs(images, np.asarray(again)))
+        pictures.save_png(path, pictures.pairs(examples.images, np.asarray(again)))
 
     def sweep(path: Path) -> None:
         plot.plot_sweep(folder, path)

@@ -23,7 +23,6 @@ import platformdirs
 from jaxdl import data
 from jaxdl.core.config import to_dict
 from jaxdl.core.errors import CheckpointError, UserError
-from jaxdl.core.types import DataSpec, Examples
 from jaxdl.metrics import sample_quality
 from jaxdl.runtime import checkpoint, device_driver, fit
 from jaxdl.supervised import classifier
@@ -54,16 +53,16 @@ def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path 
         UserError: the dataset has no labels.
     """
     config, seed = JUDGES[name]
-    spec = DataSpec.of(train_data)
+    spec = train_data.spec
     if spec.num_classes is None:
         raise UserError(f"features come from a classifier, and the dataset {spec.name} has no labels to train one")
     model = classifier.make(config, spec)
-    meta = {"judge": name, "config": to_dict(config), "seed": seed, "data": _digest_of(train_data)}
+    meta = {"judge": name, "config": to_dict(config), "seed": seed, "data": train_data.fingerprint()}
     folder = (folder or platformdirs.user_cache_path("jaxdl")) / "judges" / f"{name}-{_sha256(json.dumps(meta).encode())[:16]}"
     params = _cached(folder, meta, jax.eval_shape(lambda: model.learner.params(model.learner.init(jax.random.key(0)))))
     if params is None:
         print(f"training the {name} classifier that judges images of {spec.name}, once", flush=True)
-        driver = device_driver.device(lambda c: classifier.make_run(c, spec), config, Examples.of(train_data), [seed])
+        driver = device_driver.device(lambda c: classifier.make_run(c, spec), config, train_data.on_device(), [seed])
         result = fit.fit(driver, fit.Config(seed=seed), classifier.total_steps(config, spec))
         params = jax.device_get(result.params)
         checkpoint.save(folder, result.step, params, meta=meta, keep=1)
@@ -88,7 +87,7 @@ def figures(images: np.ndarray, train_data: data.Dataset, test: data.Dataset, ju
         num, classifier_accuracy, classifier_sha256, and of the images, with `_floor` of training images: fid, kid, precision,
         recall, density, coverage, modes, histogram_kl; of the other judges fid_NAME and its floor.
     """
-    num, classes = len(images), int(test.labels.max()) + 1
+    num, classes = len(images), train_data.spec.num_classes
     real, floor = test.images[:num], train_data.images[:num]
     (first, *others) = judges
     found: dict[str, Any] = {"num": num, "features": f"in-domain, classifier {first}",
@@ -125,10 +124,6 @@ def _cached(folder: Path, meta: dict[str, Any], like: Any) -> Any:
 
 def _in_blocks(f: Callable[[np.ndarray], jax.Array], images: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(f(images[i : i + _BLOCK])) for i in range(0, len(images), _BLOCK)])
-
-
-def _digest_of(dataset: data.Dataset) -> str:
-    return _sha256(np.ascontiguousarray(dataset.images).tobytes() + np.ascontiguousarray(dataset.labels).tobytes())
 
 
 def _sha256(data: bytes) -> str:

@@ -18,7 +18,7 @@ from jaxdl.core import processes
 from jaxdl.core.axis import check_share
 from jaxdl.core.config import to_dict
 from jaxdl.core.errors import UserError
-from jaxdl.core.types import DataSpec, Examples, Key, PyTree, Run, RunState
+from jaxdl.core.types import Examples, Key, PyTree, Run, RunState
 from jaxdl.experiments.population import Member, alone, members
 from jaxdl.experiments.run_folder import Settings, open_run
 from jaxdl.rl import envs, evaluate, host_driver
@@ -99,8 +99,9 @@ def _agent(settings: Settings) -> Job:
 
 def _generative(settings: Settings) -> Job:
     module, config, train = settings.algorithm.load(), settings.config, settings.train
-    train_data, test = (datasets.load(config.dataset, config.data_dir, split) for split in ("train", "test"))
-    spec = DataSpec.of(train_data)
+    train_data, test = datasets.load_splits(config.dataset, config.data_dir)
+    spec = train_data.spec
+    datasets.require_images(spec, settings.algo)
     if config.batch_size > spec.num_examples:
         raise UserError(f"batch_size={config.batch_size} is above the {spec.num_examples} training images of "
                         f"{config.dataset}; lower it")
@@ -112,7 +113,7 @@ def _generative(settings: Settings) -> Job:
         return module.make_run(c, spec, **axis)
 
     def driver(written_by: int | None = None) -> device_driver.Driver:
-        return device_driver.device(make_run, configs, Examples.of(train_data), seeds,
+        return device_driver.device(make_run, configs, train_data.on_device(), seeds,
                             quick=train.quick_compile, devices=train.devices, written_by=written_by)
 
     by_features = model.measure is None  # there is nothing else to tell it by
@@ -139,12 +140,12 @@ def _generative(settings: Settings) -> Job:
             if importance_samples:
                 nll = -log_prob(params, batch, key, importance_samples, min(importance_samples, 50))
                 totals.setdefault("nll", []).append((nll.sum(), len(nll)))
-        found = {"num": len(test.images)} | {
+        found = {"num": test.spec.num_examples} | {
             name: float(sum(float(t) for t, _ in means) / sum(float(n) for _, n in means)) for name, means in totals.items()}
         if features:
             from jaxdl.experiments import sample_judge
 
-            num = min(_JUDGED, len(test.images), spec.num_examples)
+            num = min(_JUDGED, test.spec.num_examples, spec.num_examples)
             sizes = [min(_AT_ONCE, num - i) for i in range(0, num, _AT_ONCE)]
             keys = jax.random.split(jax.random.key(seed), len(sizes))
             images = np.concatenate([np.asarray(draw(params, key, size)) for key, size in zip(keys, sizes, strict=True)])
@@ -158,9 +159,8 @@ def _generative(settings: Settings) -> Job:
 
 def _batches(data: datasets.Dataset, seed: int, size: int = 100) -> Iterator[tuple[Key, Examples]]:
     keys = jax.random.key(seed)
-    for i in range(0, len(data.images), size):
-        part = slice(i, i + size)
-        yield jax.random.fold_in(keys, i), Examples(data.images[part], None if data.labels is None else data.labels[part])
+    for i in range(0, data.spec.num_examples, size):
+        yield jax.random.fold_in(keys, i), data.rows(slice(i, i + size))
 
 
 def meta(settings: Settings) -> dict[str, Any]:

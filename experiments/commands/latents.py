@@ -17,7 +17,7 @@ from scipy import stats
 from jaxdl import data
 from jaxdl.core import files
 from jaxdl.core.errors import UserError
-from jaxdl.core.types import Array, Examples, Generative, PyTree
+from jaxdl.core.types import Array, Generative, PyTree
 from jaxdl.experiments import arguments, pictures, run_folder, sample_judge, tasks
 
 _LABELLED = 10_000  # samples from which the directions of attributes are taken
@@ -122,7 +122,7 @@ def arithmetic(argv: Sequence[str]) -> dict[str, Any]:
     model, params, job = _open(args)
     if job.test.labels is None:
         raise UserError(f"attributes are learned from labelled samples, and the dataset {job.test.name} has no labels")
-    count = int(job.test.labels.max()) + 1
+    count = job.train.spec.num_classes
     targets = args.classes if args.classes is not None else tuple(range(min(5, count)))
     if any(not 0 <= c < count for c in targets):
         raise UserError(f"classes must lie between 0 and {count - 1}, got {list(targets)}")
@@ -212,12 +212,8 @@ def _open(args: _Common) -> tuple[Generative, PyTree, tasks.Job]:
 
 
 def _continuous(model: Generative, params: PyTree, dataset: data.Dataset) -> bool:
-    z = jax.eval_shape(model.encode, params, _examples(dataset, np.arange(1)), jax.random.key(0))
+    z = jax.eval_shape(model.encode, params, dataset.rows(slice(1)), jax.random.key(0))
     return jnp.issubdtype(z.dtype, jnp.floating)
-
-
-def _examples(dataset: data.Dataset, index: np.ndarray) -> Examples:
-    return Examples(dataset.images[index], None if dataset.labels is None else dataset.labels[index])
 
 
 def _latents(model: Generative, params: PyTree, dataset: data.Dataset, num: int, seed: int) -> tuple[Array, Array | None]:
@@ -225,9 +221,9 @@ def _latents(model: Generative, params: PyTree, dataset: data.Dataset, num: int,
     key = jax.random.key(seed)
     if model.encode is None:
         return model.prior(key, num), None
-    index = np.random.default_rng(seed).permutation(len(dataset.images))[:num]
+    index = np.random.default_rng(seed).permutation(dataset.spec.num_examples)[:num]
     encode, parts = jax.jit(model.encode), np.array_split(index, max(1, len(index) // _TRIED))
-    z = jnp.concatenate([encode(params, _examples(dataset, part), jax.random.fold_in(key, i)) for i, part in enumerate(parts)])
+    z = jnp.concatenate([encode(params, dataset.rows(part), jax.random.fold_in(key, i)) for i, part in enumerate(parts)])
     return z, None if dataset.labels is None else jnp.asarray(dataset.labels[index])
 
 

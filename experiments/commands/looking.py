@@ -104,7 +104,7 @@ def list(argv: Sequence[str]) -> dict[str, Any]:
         "algorithms": {name: a.summary for name, a in algorithms.ALGORITHMS.items()},
         "presets": {name: p.summary for name, p in algorithms.PRESETS.items()},
         "environments": {name: ", ".join(backends) for name, backends in envs.listing()},
-        "datasets": data.DESCRIPTIONS,
+        "datasets": data.summaries(),
     }
     for title, table in tables.items():
         print(f"{title}:")

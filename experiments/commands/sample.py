@@ -19,7 +19,7 @@ from rich.progress import track
 
 from jaxdl.core import files
 from jaxdl.core.errors import UserError
-from jaxdl.core.types import DataSpec, Generative, PyTree
+from jaxdl.core.types import Generative, PyTree
 from jaxdl.experiments import arguments, pictures, run_folder, tasks
 from jaxdl.experiments.commands import encode
 from jaxdl.generative.pixel import autoregressive
@@ -116,7 +116,7 @@ def sample(argv: Sequence[str]) -> dict[str, Any]:
                         f"{loaded.settings.algo} and out={args.out}")
     decode = None
     if args.decoder is not None:
-        spec = DataSpec.of(loaded.job.train)
+        spec = loaded.job.train.spec
         levels = autoregressive.output_of(loaded.settings.config, spec).levels
         decode = encode.decoder(args.decoder, levels, spec.shape)
     drawn = draw(loaded.job.model, loaded.params, args.seed, args.num, **_how(args))

@@ -77,7 +77,7 @@ def transfer(argv: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"num_seeds, steps and learning_rate must be above 0, got {args.num_seeds}, {args.steps} and "
                         f"{args.learning_rate}")
     loaded = tasks.load(args.run, data_dir=args.data_dir, member=0)
-    spec = DataSpec.of(loaded.job.train)
+    spec = loaded.job.train.spec
     if spec.num_classes is None:
         raise UserError(f"a classifier needs labels, and the dataset {spec.name} has none")
     for num in args.num_labels:
@@ -104,7 +104,7 @@ def labelled(dataset: data.Dataset, num: int, seed: int) -> tuple[np.ndarray, np
     Raises:
         UserError: a class has not enough.
     """
-    rng, classes = np.random.default_rng(seed), int(dataset.labels.max()) + 1
+    rng, classes = np.random.default_rng(seed), dataset.spec.num_classes
     rows = []
     for c in range(classes):
         mine = np.flatnonzero(dataset.labels == c)

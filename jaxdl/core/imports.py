@@ -14,27 +14,26 @@ def is_name(text: str) -> bool:
     return re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", text) is not None
 
 
-def load_object(text: str, what: str) -> Any:
+def load_object(text: str, what: str, error: type[UserError] = UserError) -> Any:
     """The object that `package.module:NAME` names.
 
     Args:
         text: the name; the module is also looked for in the current folder.
         what: what is asked for ("algorithm", "dataset"), for the errors.
+        error: their type.
 
     Raises:
-        UserError: there is no such module or object, or importing the module fails.
+        error: there is no such module or object, or importing the module fails.
     """
     module, _, name = text.partition(":")
     try:
         found = import_module(module)
     except (Exception, SystemExit) as e:
         if isinstance(e, ModuleNotFoundError) and e.name and (module == e.name or module.startswith(f"{e.name}.")):
-            raise UserError(f"there is no {what} '{text}': no module '{e.name}' here or in the Python path") from e
-        lines = str(e).strip().splitlines()
-        reason = type(e).__name__ + (f": {lines[0]}" if lines else "")
-        raise UserError(f"the {what} '{text}' cannot be had: importing {module} failed with {reason}") from e
+            raise error(f"there is no {what} '{text}': no module '{e.name}' here or in the Python path") from e
+        raise error(f"{text} cannot be made: importing {module} failed with {described(e)}") from e
     if not hasattr(found, name):
-        raise UserError(f"there is no {what} '{text}': the module {module} has no '{name}'")
+        raise error(f"there is no {what} '{text}': the module {module} has no '{name}'")
     return getattr(found, name)
 
 
@@ -43,3 +42,9 @@ def import_module(name: str) -> Any:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a command's path does not hold the current folder; last, so that it hides nothing
     return importlib.import_module(name)
+
+
+def described(error: BaseException) -> str:
+    """The type of an exception and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return type(error).__name__ + (f": {lines[0]}" if lines else "")

@@ -36,28 +36,40 @@ class Mean(NamedTuple):
 Metrics = dict[str, Mean]
 
 
+class ArraySpec(NamedTuple):
+    """One array of a dataset, as one example has it."""
+
+    name: str  # its path in the tree: "images", "scene.boxes"
+    shape: tuple[int, ...]  # without the axis of examples
+    dtype: str
+
+
 class DataSpec(NamedTuple):
-    """What an algorithm must know of a dataset of images before it can be made."""
+    """What an algorithm must know of a dataset before it can be made: plain values, as JSON has them."""
 
     name: str
-    num_examples: int  # in the training split
-    shape: tuple[int, int, int]  # of one image: H, W, C
-    num_classes: int | None = None  # labels are below it; None where there are none
+    num_examples: int  # an algorithm is made with the spec of the training split
+    shape: tuple[int, ...]  # of one input: H, W, C of an image, () of a token
+    num_classes: int | None = None  # labels of every split are below it; None where there are none
+    class_names: tuple[str, ...] | None = None
+    vocabulary: tuple[str, ...] | None = None  # what each token stands for
+    arrays: tuple[ArraySpec, ...] = ()
+    input: str = "images"  # name of the array that goes in
+    target: str | None = None  # name of the one that is to be predicted; None where there is none
 
     @property
     def size(self) -> int:
-        """Numbers in one image."""
+        """Numbers in one input."""
         return math.prod(self.shape)
 
     @staticmethod
     def of(data: Any) -> "DataSpec":
         """The spec of a `jaxdl.data.Dataset`."""
-        classes = None if data.labels is None else int(data.labels.max()) + 1
-        return DataSpec(data.name, len(data.images), data.images.shape[1:], classes)
+        return data.spec
 
 
 class Examples(NamedTuple):
-    """Images and their labels: a dataset on the device, or a batch of one."""
+    """Images and their labels: the tree of a dataset of images, on the host or the device, or a batch of one."""
 
     images: Array  # [N, H, W, C] uint8
     labels: Array | None = None  # [N] int32; None where there are none
@@ -65,7 +77,7 @@ class Examples(NamedTuple):
     @staticmethod
     def of(data: Any) -> "Examples":
         """The arrays of a `jaxdl.data.Dataset`, on the device."""
-        return Examples(jnp.asarray(data.images), None if data.labels is None else jnp.asarray(data.labels))
+        return data.on_device()
 
 
 class UpdateResult(NamedTuple):
@@ -102,15 +114,33 @@ class Generative(NamedTuple):
     reconstruct: Callable[[PyTree, Examples, Key], Array] | None = None  # (params, examples, key) -> images [N, H, W, C]
 
 
+def no_warmup(state: PyTree, params: PyTree, key: Key, t: Array, data: PyTree) -> PyTree:
+    """The warmup of a source that has nothing to fill."""
+    del params, key, t, data
+    return state
+
+
+def no_collect(state: PyTree, params: PyTree, keys: Key, t: Array, data: PyTree) -> tuple[PyTree, Metrics]:
+    """The collect of a source whose batches come from `data` alone."""
+    del params, keys, t, data
+    return state, {}
+
+
+def no_feedback(state: PyTree, batch: PyTree, feedback: PyTree) -> PyTree:
+    """The feedback of a source that does not change with what was learned."""
+    del batch, feedback
+    return state
+
+
 class Source(NamedTuple):
     """Something that makes batches. `t` counts steps; `data` is a dataset on the device, or None."""
 
     init: Callable[[Key], PyTree]  # (key) -> source state
-    keys: int  # random keys that one collect takes: a step splits its key but once
-    warmup: Callable[..., PyTree]  # (source state, params, key, t, data) -> source state: fills the memory
-    collect: Callable[..., tuple[PyTree, Metrics]]  # (source state, params, keys, t, data) -> (source state, metrics)
     sample: Callable[..., tuple[PyTree, PyTree]]  # (source state, key, t, data) -> (source state, batch), once an update
-    feedback: Callable[..., PyTree]  # (source state, batch, feedback) -> source state
+    keys: int = 0  # random keys that one collect takes: a step splits its key but once
+    warmup: Callable[..., PyTree] = no_warmup  # (source state, params, key, t, data) -> source state: fills the buffer
+    collect: Callable[..., tuple[PyTree, Metrics]] = no_collect  # (source state, params, keys, t, data) -> (state, metrics)
+    feedback: Callable[..., PyTree] = no_feedback  # (source state, batch, feedback) -> source state
     restart: Callable[[PyTree, Key], PyTree] | None = None  # (source state, key) -> it, with environments that begin anew
 
 

@@ -11,17 +11,20 @@ from pathlib import Path
 import numpy as np
 
 from jaxdl.core.errors import DataError
+from jaxdl.core.types import Examples
 from jaxdl.data.gzip_file import MAX_UNPACKED, opened
+from jaxdl.data.registry import Reader
 
 SHAPE = (32, 32, 3)
 NUM_CLASSES = 10
+CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 _RECORD = 1 + 3 * 32 * 32
 _BATCHES = 5
 _MOST = min(MAX_UNPACKED, 50_000 * _RECORD)  # bytes of one file: all that was published
 
 
-def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def read_split(folder: Path, split: str) -> Examples:
     """Images [N, 32, 32, 3] uint8 and labels [N] int32, 0 to 9, of `split` ("train" or "test") in `folder`.
 
     Raises:
@@ -39,7 +42,7 @@ def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
         paths = found[:gap]
     records = np.concatenate([read(path) for path in paths])
     images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(images), records[:, 0].astype(np.int32)
+    return Examples(np.ascontiguousarray(images), records[:, 0].astype(np.int32))
 
 
 def read(path: Path) -> np.ndarray:
@@ -70,3 +73,8 @@ def _find(folder: Path, name: str, needed: bool = True) -> Path | None:
     if needed:
         raise DataError(f"{folder} has none of the files {name}, {name}.gz; CIFAR-10's binary version is at {SOURCE}")
     return None
+
+
+READER = Reader("32x32 colour pictures of ten things, 50,000 to train and 10,000 to test; its binary files in --data-dir",
+                read_split, "needed", f"the folder where data_batch_1.bin lies, which unpacking {SOURCE} gives",
+                num_classes=NUM_CLASSES, class_names=CLASS_NAMES)

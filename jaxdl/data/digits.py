@@ -8,14 +8,21 @@ fewer than 33 in the test set.
 
 import numpy as np
 
+from jaxdl.core.types import Examples
+from jaxdl.data.registry import Reader
+
 TRAIN = 1437
 
 
-def read(split: str) -> tuple[np.ndarray, np.ndarray]:
+def read(split: str) -> Examples:
     """Images [N, 8, 8, 1] uint8 and labels [N] int32 of `split`: N = 1,437 for "train", 360 for "test"."""
     from sklearn.datasets import load_digits  # slow to import
 
     counts, labels = load_digits(return_X_y=True)
     part = slice(None, TRAIN) if split == "train" else slice(TRAIN, None)
     images = np.rint(counts[part] * (255 / 16)).astype(np.uint8)
-    return images.reshape(-1, 8, 8, 1), labels[part].astype(np.int32)
+    return Examples(images.reshape(-1, 8, 8, 1), labels[part].astype(np.int32))
+
+
+READER = Reader("8x8 handwritten digits of scikit-learn, 1,437 to train and 360 to test; needs no download",
+                lambda folder, split: read(split), num_classes=10)

@@ -9,88 +9,125 @@ memory.
 
 import math
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from jaxdl.core import files
-from jaxdl.core.errors import DataError
+from jaxdl.core.errors import DataError, UserError
+from jaxdl.core.types import Examples
 from jaxdl.data.gzip_file import MAX_DEFLATE_RATIO, MAX_UNPACKED, opened
+from jaxdl.data.registry import Reader
 
 PREFIX = {"train": "train", "test": "t10k"}
-NUM_CLASSES = 10
 
 
-def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images [N, H, W, 1] uint8 and labels [N] int32, 0 to 9, of `split` ("train" or "test") in `folder`.
+def read_split(folder: Path, split: str, num_classes: int | None = None) -> Examples:
+    """Images [N, H, W, C] uint8 and labels [N] int32 of `split` ("train" or "test") in `folder`.
+
+    Args:
+        folder: with files that are named like MNIST's.
+        split: "train" or "test".
+        num_classes: labels are below it. None: they may be any byte, and the file of labels may be missing.
 
     Raises:
         DataError: a file is missing or damaged, images and labels differ in number, a label is out of range.
     """
     if not folder.is_dir():
         raise DataError(f"the data folder {folder} does not exist or is not a folder")
-    images_path = find(folder, f"{PREFIX[split]}-images-idx3-ubyte")
-    labels_path = find(folder, f"{PREFIX[split]}-labels-idx1-ubyte")
-    labels = read(labels_path, 1)
-    images = read(images_path, 3)
+    colour = f"{PREFIX[split]}-images-idx4-ubyte"
+    images_path = find(folder, f"{PREFIX[split]}-images-idx3-ubyte", colour)
+    labels_path = None if num_classes is None and not has_labels(folder, split) else find(folder, _labels(split))
+    labels = None if labels_path is None else read(labels_path, 1)
+    images = read(images_path, 3, 4)
+    images = images if images.ndim == 4 else images[..., None]
+    if labels is None:
+        return Examples(images)
     if len(images) != len(labels):
         raise DataError(f"{images_path} has {len(images)} images, but {labels_path} has {len(labels)} labels")
-    if labels.max() >= NUM_CLASSES:
-        first = int(np.argmax(labels >= NUM_CLASSES))
-        raise DataError(f"{labels_path} gives example {first} label {labels[first]}, expected 0 to {NUM_CLASSES - 1}")
-    return images[..., None], labels.astype(np.int32)
+    if num_classes is not None and labels.max() >= num_classes:
+        first = int(np.argmax(labels >= num_classes))
+        raise DataError(f"{labels_path} gives example {first} label {labels[first]}, expected 0 to {num_classes - 1}")
+    return Examples(images, labels.astype(np.int32))
 
 
-def write_split(folder: Path, split: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """Write images [N, H, W] uint8 and labels [N], 0 to 9, as the files that `read_split` reads.
+def count_classes(folder: Path) -> int | None:
+    """One more than the highest label of all splits that are in `folder`; None where there are no labels."""
+    found = [int(read(find(folder, _labels(split)), 1).max()) for split in PREFIX if has_labels(folder, split)]
+    return max(found) + 1 if found else None
+
+
+def has_labels(folder: Path, split: str) -> bool:
+    """Whether a file of labels is there."""
+    return any((folder / name).is_file() for name in _candidates(_labels(split)))
+
+
+def write_split(folder: Path, split: str, images: np.ndarray, labels: np.ndarray | None) -> None:
+    """Write images [N, H, W] uint8 and labels [N] below 256, if there are any, as the files that `read_split` reads.
 
     Raises:
-        UserError: a file cannot be written.
+        UserError: a file cannot be written, or a label is above 255.
     """
-    for name, array in (("images-idx3", images), ("labels-idx1", labels.astype(np.uint8))):
+    if labels is not None and labels.max() > 255:
+        raise UserError(f"a file of labels has bytes, 0 to 255, and the highest label is {labels.max()}")
+    arrays = {"images-idx3": images} | ({} if labels is None else {"labels-idx1": labels.astype(np.uint8)})
+    for name, array in arrays.items():
         header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
         files.write_bytes(folder / f"{PREFIX[split]}-{name}-ubyte", header + array.tobytes())
 
 
-def find(folder: Path, name: str) -> Path:
-    """The file `name` in `folder`, or its twin with a '.' before 'idx', or either with '.gz'; the first that is there.
+def find(folder: Path, *names: str) -> Path:
+    """The first file in `folder` that has one of the names, or one with a '.' before 'idx', or either with '.gz'.
 
     Raises:
         DataError: none is there; it names them all.
     """
-    candidates = [stem + end for end in ("", ".gz") for stem in (name, name.replace("-idx", ".idx"))]
+    candidates = [candidate for name in names for candidate in _candidates(name)]
     for candidate in candidates:
         if (folder / candidate).is_file():
             return folder / candidate
     raise DataError(f"{folder} has none of the files {', '.join(candidates)}")
 
 
-def read(path: Path, ndim: int) -> np.ndarray:
-    """The uint8 array of `ndim` dimensions, none of size 0, in an IDX file, raw or gzip. The array is read-only.
+def read(path: Path, *ndims: int) -> np.ndarray:
+    """The uint8 array of one of so many dimensions, none of size 0, in an IDX file, raw or gzip. The array is read-only.
 
     Raises:
         DataError: not such a file, shorter or longer than its header says, damaged or unreadable; it names the file.
     """
     with opened(path) as (file, size, packed):
-        shape = _header(path, file.read(4 + 4 * ndim), ndim)
+        shape, header = _header(path, file, ndims)
         promised = math.prod(shape)
-        _check_promise(path, shape, promised, size if packed else size - 4 - 4 * ndim, packed)
+        _check_promise(path, shape, promised, size if packed else size - header, packed)
         items = file.read(promised + 1)  # one more shows what should not be there, and makes gzip check its sum
     if len(items) != promised:
         _refuse_length(path, shape, promised, "more" if len(items) > promised else str(len(items)))
     return np.frombuffer(items, np.uint8).reshape(shape)
 
 
-def _header(path: Path, head: bytes, ndim: int) -> tuple[int, ...]:
-    expected = bytes([0, 0, 8, ndim])
-    if head[:4] != expected[:len(head)] or not head:
-        raise DataError(f"{path} is not an IDX file of unsigned bytes in {ndim} dimension{'s' * (ndim > 1)}: it begins "
-                        f"with {head[:4].hex(' ') or 'nothing'}, expected {expected.hex(' ')}")
-    if len(head) < 4 + 4 * ndim:
+def _labels(split: str) -> str:
+    return f"{PREFIX[split]}-labels-idx1-ubyte"
+
+
+def _candidates(name: str) -> list[str]:
+    return [stem + end for end in ("", ".gz") for stem in (name, name.replace("-idx", ".idx"))]
+
+
+def _header(path: Path, file: BinaryIO, ndims: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """The shape that the header promises, and the header's bytes."""
+    head = file.read(4)
+    expected = [bytes([0, 0, 8, ndim]) for ndim in ndims]
+    if not head or not any(magic.startswith(head) for magic in expected):
+        raise DataError(f"{path} is not an IDX file of unsigned bytes in {' or '.join(map(str, ndims))} "
+                        f"dimension{'s' * (ndims[-1] > 1)}: it begins with {head.hex(' ') or 'nothing'}, "
+                        f"expected {' or '.join(magic.hex(' ') for magic in expected)}")
+    sizes = file.read(4 * head[-1]) if len(head) == 4 else b""
+    if len(head) < 4 or len(sizes) < 4 * head[-1]:
         raise DataError(f"{path} is truncated: it ends within its header")
-    shape = tuple(int(n) for n in np.frombuffer(head, ">u4", ndim, 4))
+    shape = tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
     if 0 in shape:
         raise DataError(f"{path} is empty: its header gives the shape {list(shape)}")
-    return shape
+    return shape, 4 + 4 * len(shape)
 
 
 def _check_promise(path: Path, shape: tuple[int, ...], promised: int, there: int, packed: bool) -> None:
@@ -106,3 +143,8 @@ def _check_promise(path: Path, shape: tuple[int, ...], promised: int, there: int
 def _refuse_length(path: Path, shape: tuple[int, ...], promised: int, there: str) -> None:
     raise DataError(f"{path} is truncated or damaged: its header gives the shape {list(shape)}, which takes {promised} "
                     f"bytes after it, and there are {there}")
+
+
+READER = Reader("your own images, grey or in colour, and their labels if there are any, as IDX files in --data-dir, named like "
+                "MNIST's", read_split, "needed", f"the folder where {PREFIX['train']}-images-idx3-ubyte lies",
+                num_classes=count_classes)

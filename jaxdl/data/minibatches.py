@@ -34,15 +34,15 @@ class Config:
     """Settings of all that learns from a dataset: which, for how long, in what parts."""
 
     dataset: str = "digits"
-    """Name of the dataset (`jaxdl list`)."""
+    """Name of the dataset (`jaxdl list`), or package.module:NAME of one of your own."""
     data_dir: str | None = None
     """Folder with the dataset's files; without it a known dataset is fetched."""
     epochs: int | None = None
-    """Passes over the training images (10 if neither this nor total_steps is given)."""
+    """Passes over the training examples (10 if neither this nor total_steps is given)."""
     total_steps: int | None = None
     """Updates of the planned run, in place of epochs; schedules run over it."""
     batch_size: int = 128
-    """Images in one update."""
+    """Examples in one update."""
 
 
 class DatasetState(NamedTuple):
@@ -115,16 +115,8 @@ def dataset(num_examples: int, batch_size: int) -> Source:
     def init(key: Key) -> DatasetState:
         return DatasetState(key, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
-    def warmup(state: DatasetState, params: PyTree, key: Key, t: Array, data: PyTree) -> DatasetState:
-        del params, key, t, data
-        return state
-
-    def collect(state: DatasetState, params: PyTree, keys: Key, t: Array, data: PyTree) -> tuple[DatasetState, dict]:
-        del params, keys, t, data
-        return state, {}
-
-    def sample(state: DatasetState, key: Key, t: Array, data: PyTree) -> tuple[DatasetState, PyTree]:
-        del key, t  # the order is the state's, or an epoch would not be a permutation
+    def sample(state: DatasetState, _key: Key, _t: Array, data: PyTree) -> tuple[DatasetState, PyTree]:
+        # the order is a function of the state's key alone, or an epoch would not be a permutation
         _check_data(data, num_examples)
         positions = state.batch * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
         index = shuffled_index(state.key, state.epoch, positions, num_examples)
@@ -133,11 +125,7 @@ def dataset(num_examples: int, batch_size: int) -> Source:
         state = DatasetState(state.key, state.epoch + ended.astype(jnp.int32), jnp.where(ended, 0, state.batch + 1))
         return state, batch
 
-    def feedback(state: DatasetState, batch: PyTree, told: PyTree) -> DatasetState:
-        del batch, told
-        return state
-
-    return Source(init, 0, warmup, collect, sample, feedback)
+    return Source(init, sample)
 
 
 def _check_data(data: PyTree, num_examples: int) -> None:

@@ -144,8 +144,8 @@ def rollout(env: Env, actor: Actor, settings: Settings) -> Source:
         del key, t, data
         return state._replace(trajectory=None), state.trajectory
 
-    return Source(init, settings.fresh + steps * keys_a_step, warmup, collect, sample, _nothing_told,
-                  restart if env.outside_jax else None)
+    return Source(init, sample, keys=settings.fresh + steps * keys_a_step, warmup=warmup, collect=collect,
+                  restart=restart if env.outside_jax else None)
 
 
 def _scaled(rows: Trajectory, scale: Scale | None, settings: Settings) -> tuple[Scale | None, Trajectory]:

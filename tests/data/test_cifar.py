@@ -52,7 +52,7 @@ def test_files_that_lie_are_refused_by_name(tmp_path, files, message):
 
 
 def test_it_needs_a_folder_that_is_there(tmp_path):
-    with pytest.raises(DataError, match="and pass --data-dir"):
+    with pytest.raises(DataError, match="pass --data-dir"):
         data.load("cifar10")
     with pytest.raises(DataError, match="nowhere does not exist"):
         data.load("cifar10", tmp_path / "nowhere")

@@ -3,10 +3,6 @@
 Its observation and action spaces are attributes, and so is `max_episode_steps` where episodes have a time limit.
 """
 
-import importlib
-import os
-import re
-import sys
 from typing import Any
 
 import gymnasium
@@ -14,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from gymnasium.experimental.functional import FuncEnv
 
+from jaxdl.core import imports
 from jaxdl.core.errors import EnvError
+from jaxdl.core.imports import described
 from jaxdl.rl.types import Env
 
 _OLD_HOME = "jaxdl.envs."
@@ -22,7 +20,7 @@ _OLD_HOME = "jaxdl.envs."
 
 def is_class(env_id: str) -> bool:
     """Whether an id names a class: `package.module:Class`."""
-    return re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", env_id) is not None
+    return imports.is_name(env_id)
 
 
 def load(env_id: str) -> FuncEnv:
@@ -31,24 +29,16 @@ def load(env_id: str) -> FuncEnv:
     Raises:
         EnvError: no such module or class, it is no `FuncEnv`, it cannot be made, or its spaces are none.
     """
-    name, cls = env_id.split(":")
-    try:
-        module = import_module(name)
-    except (Exception, SystemExit) as e:
-        if isinstance(e, ModuleNotFoundError) and e.name and (name == e.name or name.startswith(f"{e.name}.")):
-            raise EnvError(f"there is no environment '{env_id}': no module '{e.name}' here or in the Python path") from e
-        raise EnvError(f"{env_id} cannot be made: importing {name} failed with {_said(e)}") from e
-    found = getattr(module, cls, None)
+    found = imports.load_object(_moved(env_id), "environment", EnvError)
     if not isinstance(found, type):
-        raise EnvError(f"there is no environment '{env_id}': {name} has {'no' if found is None else 'something else as'} "
-                       f"class '{cls}'")
+        raise EnvError(f"there is no environment '{env_id}': it is no class but {type(found).__name__}")
     if not issubclass(found, FuncEnv):
         raise EnvError(f"{env_id} is no environment for the device: its class must be a subclass of gymnasium.experimental."
                        "functional.FuncEnv; register one of Gymnasium's usual kind with gymnasium.register, and use its id")
     try:
         env = found()
     except (Exception, SystemExit) as e:
-        raise EnvError(f"{env_id} cannot be made: {_said(e)}") from e
+        raise EnvError(f"{env_id} cannot be made: {described(e)}") from e
     for space in ("observation_space", "action_space"):
         if not isinstance(getattr(env, space, None), gymnasium.Space):
             raise EnvError(f"{env_id} needs an attribute {space} that is a gymnasium.Space, "
@@ -59,13 +49,14 @@ def load(env_id: str) -> FuncEnv:
     return env
 
 
+def _moved(name: str) -> str:
+    """The name today of a module that an earlier version had elsewhere."""
+    return name.replace(_OLD_HOME, "jaxdl.rl.envs.", 1) if name.startswith(_OLD_HOME) else name
+
+
 def import_module(name: str) -> Any:
     """A module of the Python path or of the current folder."""
-    if name.startswith(_OLD_HOME):  # the name that settings of earlier versions have
-        name = name.replace(_OLD_HOME, "jaxdl.rl.envs.", 1)
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a command's path has no current folder; last, so that it hides nothing
-    return importlib.import_module(name)
+    return imports.import_module(_moved(name))
 
 
 def check(env: Env) -> Env:
@@ -85,7 +76,7 @@ def check(env: Env) -> Env:
     except EnvError:
         raise
     except Exception as e:
-        raise EnvError(f"{env.spec.id} cannot be traced by JAX: {_said(e)}") from e
+        raise EnvError(f"{env.spec.id} cannot be traced by JAX: {described(e)}") from e
     for name in ("reward", "terminated"):
         if getattr(out, name).shape != (2,):
             raise EnvError(f"{env.spec.id} gives a {name} of shape {list(getattr(out, name).shape[1:])}, expected one number")
@@ -99,8 +90,3 @@ def check(env: Env) -> Env:
     if before != after:
         raise EnvError(f"{env.spec.id} changes the form of its state in a step, from {before.inner} to {after.inner}")
     return env
-
-
-def _said(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return type(error).__name__ + (f": {lines[0]}" if lines else "")

@@ -133,7 +133,9 @@ def replay(env: Env, actor: Actor, settings: Settings) -> Source:
 
         return jax.lax.fori_loop(0, settings.warmup_collects, body, (state, key))[0]
 
-    return Source(init, train_freq * keys_a_step, warmup, collect, *_learning(memory), restart if env.outside_jax else None)
+    sample, feedback = _learning(memory)
+    return Source(init, sample, keys=train_freq * keys_a_step, warmup=warmup, collect=collect, feedback=feedback,
+                  restart=restart if env.outside_jax else None)
 
 
 def _learning(memory: sampling.Memory) -> tuple[Callable, Callable]:

@@ -1,0 +1,195 @@
+"""A dataset: a tree of numpy arrays whose first axis counts examples, and a spec of it.
+
+`Examples(images, labels)` is the tree of a dataset of images. Any other tree of arrays is a dataset too (`from_tree`): tokens,
+pairs of an image and a caption, scenes with boxes. Images stay uint8; the learner scales them on the device.
+
+Shapes: `N` examples, `H W C` height, width, channels.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.core.errors import DataError
+from jaxdl.core.types import ArraySpec, DataSpec, Examples, PyTree
+
+HELD_OUT = 5  # without a test split of its own, a dataset's every fifth example is for testing
+
+
+class Dataset(NamedTuple):
+    """One split of a dataset, on the host."""
+
+    name: str
+    arrays: PyTree  # of numpy arrays [N, ...]
+    spec: DataSpec
+
+    @property
+    def images(self) -> np.ndarray:
+        """The images of a dataset of images, uint8 [N, H, W, C]."""
+        return self.arrays.images
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The labels of a dataset of images, int32 [N], or None."""
+        return self.arrays.labels
+
+    def rows(self, index: Any) -> PyTree:
+        """The tree of the examples that `index` (a slice or integers) chooses."""
+        return jax.tree.map(lambda x: x[index], self.arrays)
+
+    def on_device(self) -> PyTree:
+        """The tree as arrays of JAX."""
+        return jax.tree.map(jnp.asarray, self.arrays)
+
+    def fingerprint(self) -> str:
+        """Sha256 of the bytes of all arrays, in the tree's order."""
+        digest = hashlib.sha256()
+        for x in jax.tree.leaves(self.arrays):
+            digest.update(np.ascontiguousarray(x))
+        return digest.hexdigest()
+
+
+def from_arrays(images: Any, labels: Any = None, name: str = "custom", *, num_classes: int | None = None,
+                class_names: Sequence[str] | None = None) -> Dataset:
+    """A dataset of images from arrays of your own.
+
+    Args:
+        images: [N, H, W] or [N, H, W, C], none of them 0; the missing channel axis is added. uint8 are taken as they are,
+            floats in [0, 1] become the nearest of the 256 bytes, round(255 * x), and booleans 0 and 255.
+        labels: [N] integers from 0, or None.
+        name: what to call it.
+        num_classes: the labels of all splits are below it; the highest of these labels + 1 if not given.
+        class_names: one for each class, in their order.
+
+    Raises:
+        DataError: says which array was expected and which was given.
+    """
+    images = _image_bytes(_as_array(images, "images"))
+    if labels is not None:
+        labels = _as_array(labels, "labels")
+        if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
+            raise DataError(f"labels must be integers of shape [{len(images)}], one an image, "
+                            f"got {labels.dtype} of shape {list(labels.shape)}")
+    return from_tree(Examples(images, labels), name, input="images", target=None if labels is None else "labels",
+                     num_classes=num_classes, class_names=class_names)
+
+
+def from_tree(arrays: PyTree, name: str = "custom", *, input: str | None = None, target: str | None = None,
+              num_classes: int | None = None, class_names: Sequence[str] | None = None,
+              vocabulary: Sequence[str] | None = None) -> Dataset:
+    """A dataset from any tree (dicts, tuples, NamedTuples) of arrays [N, ...] of numbers; numbers of 64 bits become 32.
+
+    Args:
+        arrays: the tree.
+        name: what to call it.
+        input: the array that goes in, by its path in the tree ("images", "scene.boxes"); the first if not given.
+        target: the array that is to be predicted, or None.
+        num_classes: the labels of all splits are below it. If not given, and the target is one integer an example, the highest
+            of these labels + 1.
+        class_names: one for each class, in their order.
+        vocabulary: what each token of the input stands for, token 0 first.
+
+    Raises:
+        DataError: says which array was expected and which was given.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(arrays)
+    if not leaves:
+        raise DataError(f"the dataset {name} has no arrays; give a tree of arrays [N, ...]")
+    found = {jax.tree_util.keystr(path, simple=True, separator=".") or "values": x for path, x in leaves}
+    found = {path: _canonical(_as_array(x, path), path) for path, x in found.items()}
+    sizes = {path: len(x) if x.ndim else 0 for path, x in found.items()}
+    (num, *others) = set(sizes.values())
+    if others or not num:
+        raise DataError(f"every array of the dataset {name} must have as many examples, one or more, on its first axis, got "
+                        + ", ".join(f"{path} {list(x.shape)}" for path, x in found.items()))
+    input = input or next(iter(found))
+    for field, value in (("input", input), ("target", target)):
+        if value is not None and value not in found:
+            raise DataError(f"{field}={value!r} is no array of the dataset {name}; its arrays are {', '.join(found)}")
+    spec = DataSpec(name, num, found[input].shape[1:], _num_classes(name, found.get(target), target, num_classes, class_names),
+                    None if class_names is None else tuple(class_names), None if vocabulary is None else tuple(vocabulary),
+                    tuple(ArraySpec(path, x.shape[1:], str(x.dtype)) for path, x in found.items()), input, target)
+    if vocabulary is not None:
+        _check_below(found[input], len(vocabulary), input, f"the vocabulary of {name} has {len(vocabulary)} tokens")
+    return Dataset(name, jax.tree.unflatten(structure, found.values()), spec)
+
+
+def held_out(num: int, split: str) -> np.ndarray:
+    """Which of `num` examples are of `split`, where a dataset has no split of its own: every fifth is to test.
+
+    Raises:
+        DataError: there are too few for both.
+    """
+    if num < HELD_OUT:
+        raise DataError(f"{num} examples are too few to hold every fifth out for testing; give a test split of its own")
+    index = np.arange(num)
+    to_test = index % HELD_OUT == HELD_OUT - 1
+    return index[to_test if split == "test" else ~to_test]
+
+
+def _num_classes(name: str, labels: np.ndarray | None, target: str | None, num_classes: int | None,
+                 class_names: Sequence[str] | None) -> int | None:
+    if num_classes is None and class_names is not None:
+        num_classes = len(class_names)
+    if class_names is not None and len(class_names) != num_classes:
+        raise DataError(f"class_names must have one for each of num_classes={num_classes} of {name}, got {len(class_names)}")
+    if labels is None or not np.issubdtype(labels.dtype, np.integer):
+        return num_classes
+    if num_classes is None and labels.ndim > 1:
+        return None
+    most = np.iinfo(np.int32).max
+    _check_below(labels, most if num_classes is None else num_classes, target,
+                 f"{target} must lie between 0 and {(most if num_classes is None else num_classes) - 1}")
+    return int(labels.max()) + 1 if num_classes is None else num_classes
+
+
+def _check_below(x: np.ndarray, limit: int, path: str, rule: str) -> None:
+    if not np.issubdtype(x.dtype, np.integer):
+        raise DataError(f"{path} must be integers, got {x.dtype}")
+    if x.size and (x.min() < 0 or x.max() >= limit):
+        raise DataError(f"{rule}, got {path} from {x.min()} to {x.max()}")
+
+
+def _image_bytes(images: np.ndarray) -> np.ndarray:
+    """Images in any of the forms that `from_arrays` takes as uint8 [N, H, W, C]."""
+    if images.ndim not in (3, 4) or 0 in images.shape:
+        raise DataError(f"images must have shape [N, H, W] or [N, H, W, C] with no size 0, got {list(images.shape)}")
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] > 4:
+        raise DataError(f"images must have their channels last, [N, H, W, C], and {list(images.shape)} looks like "
+                        "[N, C, H, W]; transpose them with np.moveaxis(images, 1, -1)")
+    images = images if images.ndim == 4 else images[..., None]
+    if images.dtype == bool:
+        return images * np.uint8(255)
+    if np.issubdtype(images.dtype, np.floating):
+        low, high = images.min(), images.max()
+        if not (low >= 0 and high <= 1):  # false of NaN too
+            raise DataError(f"images of {images.dtype} must lie in [0, 1], got values from {low} to {high}; divide them by "
+                            "their range, or make them uint8 (0 to 255)")
+        return np.rint(images * images.dtype.type(255)).astype(np.uint8)
+    if images.dtype != np.uint8:
+        raise DataError(f"images must be uint8 (0 to 255) or floats in [0, 1], got {images.dtype}; scale and round them first")
+    return images
+
+
+def _canonical(x: np.ndarray, path: str) -> np.ndarray:
+    """`x` in the dtype that it has on a device: 64 bits become 32."""
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{path} must hold numbers, got {x.dtype}")
+    if x.dtype.itemsize <= 4 and x.dtype.isnative:
+        return x
+    dtype = np.dtype(f"{x.dtype.kind}{min(x.dtype.itemsize, 4)}")
+    if dtype.kind in "iu" and x.size and (x.min() < np.iinfo(dtype).min or x.max() > np.iinfo(dtype).max):
+        raise DataError(f"{path} must lie between {np.iinfo(dtype).min} and {np.iinfo(dtype).max} ({dtype}), "
+                        f"got values from {x.min()} to {x.max()}")
+    return x.astype(dtype)
+
+
+def _as_array(values: Any, path: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as e:
+        raise DataError(f"{path} cannot be made an array: {e}") from None
