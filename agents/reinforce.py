@@ -212,9 +212,9 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     Raises:
         UserError: as `policy.make` and `rollout_steps`.
     """
-    if config.returns == "episode" and envs.is_atari(spec.id) and config.env.episodic_life:
-        raise UserError("returns=episode needs episodes that end with their returns, and a lost life of Atari ends the returns "
-                        "alone; use returns=to_go, or episodic_life=False")
+    if config.returns == "episode" and spec.lives_lost_end_returns:
+        raise UserError("returns=episode needs whole games, but episodic_life=True ends returns when a life is lost; set "
+                        "episodic_life=False or use returns=to_go")
     model = policy.make(config.policy, spec, "reinforce")
     optimizer = optim.make(config.optim, horizon=planned_updates(config, spec))
     valued, limit = config.baseline == "value", spec.max_episode_steps

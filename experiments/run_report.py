@@ -58,7 +58,7 @@ def line_of(settings: run_folder.Settings, found: dict[str, Any] | None) -> str:
         return "not evaluated"
     if settings.algorithm.kind == "agent":
         over = f", mean over {len(found['members'])} members" if "members" in found else ""
-        whose = "Gymnasium's own " if envs.on_host(settings.config.env_id) else ""
+        whose = "" if envs.lives(settings.config.env_id) == "jax" else "Gymnasium's own "
         return (f"mean return over {found['episodes']} greedy episodes in {whose}{settings.config.env_id}: "
                 f"{found['return_mean']:.1f} +- {found['return_std']:.1f}{over}")
     if "fid" in found:

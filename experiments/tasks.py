@@ -65,10 +65,10 @@ def _agent(settings: Settings) -> Job:
     spec = envs.spec(config.env_id, config.env)
     agent = module.make(config, spec)
     of_each = population(settings)
-    if train.devices > 1 and backend == "device" and envs.is_atari(config.env_id):
+    if train.devices > 1 and backend == "device" and spec.lives == "emulator":
         raise UserError(f"devices={train.devices} cannot share {config.env_id}, whose games are in no device; use backend=host")
     configs, seeds = [member.config(config) for member in of_each], [member.seed for member in of_each]
-    if len(of_each) > 1 and (backend == "host" or envs.is_atari(config.env_id)):
+    if len(of_each) > 1 and (backend == "host" or spec.lives == "emulator"):
         where = "on the host" if backend == "host" else "outside of JAX"
         raise UserError(f"a population of {len(of_each)} (num_seeds, sweep) needs an environment in JAX, and {config.env_id} "
                         f"runs {where}; train its members one after the other")

@@ -9,7 +9,6 @@ CPU share its cores: more of them can make nothing faster, and what is measured 
 """
 
 import dataclasses
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.core import axis
+from jaxdl.core import axis, processes
 from jaxdl.core.errors import UserError
 from jaxdl.experiments import hlo_collectives, tasks
 from jaxdl.experiments.commands.train import parse_train, take
@@ -71,10 +70,10 @@ def scale(argv: Sequence[str]) -> dict[str, Any]:
     device = jax.devices()[0]
     shared = device.platform == "cpu"
     if shared:
-        print(f"these devices are virtual and share {_cores()} cores, so more of them cannot be faster; the overhead is what "
-              "dividing the same work costs")
+        print(f"these devices are virtual and share {processes.cores()} cores, so more of them cannot be faster; the overhead "
+              "is what dividing the same work costs")
     found = {"algo": settings.algo, "mode": "weak" if weak else "strong", "device": device.device_kind, "virtual": shared,
-             "cores": _cores(), "rows": rows}
+             "cores": processes.cores(), "rows": rows}
     if out is not None:
         draw(found, Path(out))
         print(out)
@@ -173,10 +172,6 @@ def _batch(settings: Settings) -> int:
 
 def _unit(settings: Settings) -> str:
     return "environment steps" if settings.algorithm.kind == "agent" else "images"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def overhead(row: dict[str, Any], one: dict[str, Any], weak: bool) -> float:

@@ -1,20 +1,20 @@
 """How programs are compiled: what XLA is asked for on a CPU, and several programs side by side."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 
+from jaxdl.core import processes
+
 # How much a CPU's compiler tries. The time of a step is in the matrix products, which are library calls: LLVM at level 1
 # trains as fast as by default. Initialisation and warm-up run once, so level 0 is right for them, and XLA's older emitters
 # of fused loops, which compile in half the time of the newer ones but do not vectorize (a third of a DQN's speed). A program is
 # cut into as many parts as there are cores to compile them: each part costs. Vectors as wide as the processor has them (LLVM
 # prefers half of 512 bits) make a PPO 10 % faster, other learners 5 to 7.
-_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 TRAIN_OPTIONS = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": True,
-                 "xla_cpu_parallel_codegen_split_count": _CORES, "xla_cpu_prefer_vector_width": 512}
+                 "xla_cpu_parallel_codegen_split_count": processes.cores(), "xla_cpu_prefer_vector_width": 512}
 _OLDER_EMITTERS = {} if jax.__version_info__ >= (0, 11) else {"xla_cpu_use_fusion_emitters": False}  # gone with jaxlib 0.11
 QUICK_OPTIONS = TRAIN_OPTIONS | _OLDER_EMITTERS
 

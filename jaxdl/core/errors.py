@@ -19,3 +19,14 @@ class DataError(UserError):
 
 class EnvError(UserError):
     """An environment cannot be made, or did what an environment must not do."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its type where the message is empty."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def described(error: BaseException) -> str:
+    """The type of an error and the first line of its message: "ValueError: no such game"."""
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"

@@ -6,7 +6,7 @@ import re
 import sys
 from typing import Any
 
-from jaxdl.core.errors import UserError
+from jaxdl.core.errors import UserError, described
 
 
 def is_name(text: str) -> bool:
@@ -42,9 +42,3 @@ def import_module(name: str) -> Any:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a command's path does not hold the current folder; last, so that it hides nothing
     return importlib.import_module(name)
-
-
-def described(error: BaseException) -> str:
-    """The type of an exception and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return type(error).__name__ + (f": {lines[0]}" if lines else "")

@@ -54,6 +54,11 @@ def count() -> int:
     return jax.process_count()
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def is_first() -> bool:
     """Whether this one writes the run's files."""
     return jax.process_index() == 0

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from jaxdl.core import imports
 from jaxdl.core.config import suggest
-from jaxdl.core.errors import DataError, JaxdlError, UserError
+from jaxdl.core.errors import DataError, JaxdlError, UserError, described
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.data.dataset import Dataset, from_arrays, from_tree
 
@@ -146,7 +146,7 @@ def _read(name: str, known: Reader, folder: Path | None, split: str) -> Dataset:
     except JaxdlError:
         raise
     except Exception as e:
-        raise DataError(f"the dataset '{name}' cannot be read: {imports.described(e)}") from e
+        raise DataError(f"the dataset '{name}' cannot be read: {described(e)}") from e
     return as_dataset(name, found, classes, known.class_names)
 
 

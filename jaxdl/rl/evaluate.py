@@ -63,7 +63,7 @@ def evaluate(actor: Actor, params: PyTree, env_id: str, *, episodes: int, seed: 
     Raises:
         EnvError: the environment cannot be made or failed.
     """
-    play = _on_host if envs.on_host(env_id) else _on_device
+    play = _on_device if envs.lives(env_id) == "jax" else _on_host
     return play(actor, params, env_id, episodes, seed, replace(settings, episodic_life=False))
 
 

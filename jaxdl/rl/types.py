@@ -20,14 +20,21 @@ class Stack(NamedTuple):
     padding: Literal["zero", "repeat"]  # what stands for the frames before an episode's first: zeros, or that first one
 
 
+# Where an environment runs. "jax": its state is an array, on the device alone. "host": it is one of Gymnasium's, and may have
+# a twin in JAX to train on. "emulator": its state is an emulator's, outside JAX, even where compiled programs can call it.
+Lives = Literal["jax", "host", "emulator"]
+
+
 class EnvSpec(NamedTuple):
-    """What an algorithm must know of an environment before it can be made."""
+    """What is known of an environment before it is made."""
 
     id: str
     observation_space: gymnasium.Space  # of one environment
     action_space: gymnasium.Space  # of one environment
     max_episode_steps: int | None
     stack: Stack | None = None  # observations are [frames, ...]; None: they are no stacks
+    lives: Lives = "jax"
+    lives_lost_end_returns: bool = False  # `terminated` may be a lost life, after which the game and its score go on
 
 
 class TimeStep(NamedTuple):
@@ -69,7 +76,11 @@ class Env(NamedTuple):
     step: Callable[[PyTree, Array, PyTree], tuple[PyTree, TimeStep]]  # (state, action [N, ...], noise) -> (state, TimeStep)
     keys: int  # k: random keys that a step takes for each environment
     sample_noise: Callable[[Key], PyTree] = lambda keys: keys  # (keys [k, N]) -> noise [..., N, ...], drawn without the state
-    outside_jax: bool = False  # the state is an emulator's: it cannot be checkpointed, copied or vmapped
+
+    @property
+    def outside_jax(self) -> bool:
+        """Whether the state is an emulator's: it cannot be checkpointed, copied or vmapped, and resets are steps."""
+        return self.spec.lives == "emulator"
 
 
 class Experience(NamedTuple):

@@ -23,7 +23,6 @@ from jaxdl.core import files
 from jaxdl.core.errors import EnvError, UserError
 from jaxdl.core.types import Array, PyTree
 from jaxdl.rl import envs, evaluate
-from jaxdl.rl.envs import user_envs
 from jaxdl.rl.types import Actor, EnvSpec
 
 _WIDTH = 300  # pixels
@@ -57,12 +56,7 @@ def record(actor: Actor, params: PyTree, env_id: str, path: Path, *, seed: int,
     check_path(path)
     settings = replace(settings, episodic_life=False)
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame without a screen
-    if envs.is_atari(env_id):
-        fps, film = _ATARI_FPS / settings.frame_skip, _vector(env_id, settings, seed)
-    elif envs.on_host(env_id):
-        fps, film = _rendered(env_id, settings, seed)
-    else:
-        fps, film = _device(env_id, settings, seed)
+    fps, film = {"emulator": _emulated, "host": _rendered, "jax": _device}[envs.lives(env_id)](env_id, settings, seed)
     frames, fps = _play(actor, params, env_id, film, fps, seed)
     files.write_bytes(path, gif(frames, fps))
 
@@ -98,7 +92,7 @@ def _play(actor: Actor, params: PyTree, env_id: str, film: Any, fps: float, seed
 
 def _rendered(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]:
     """Gymnasium's environment, which draws itself; and its steps in a second."""
-    env = envs.make_single(env_id, settings, render_mode="rgb_array")
+    env = envs.make_env(env_id, settings, render_mode="rgb_array")
 
     def film() -> Film:
         try:
@@ -126,17 +120,21 @@ def _frame(picture: Any) -> np.ndarray:
     return frame
 
 
-def _vector(env_id: str, settings: envs.Config, seed: int) -> Film:
-    """A vector environment of one, as it is seen."""
+def _emulated(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]:
+    """One game of an emulator, shown as the policy sees it; and its steps in a second."""
     spec, venv = envs.spec(env_id, settings), envs.make_host(env_id, 1, settings=settings)
-    try:
-        obs, over = venv.reset(seed), False
-        while True:
-            action = yield obs, lambda obs=obs: _drawn(spec, obs[0]), over
-            obs, _, terminated, truncated, _ = venv.step(action)
-            over = bool(terminated[0] | truncated[0])
-    finally:
-        venv.close()
+
+    def film() -> Film:
+        try:
+            obs, over = venv.reset(seed), False
+            while True:
+                action = yield obs, lambda obs=obs: _drawn(spec, obs[0]), over
+                obs, _, terminated, truncated, _ = venv.step(action)
+                over = bool(terminated[0] | truncated[0])
+        finally:
+            venv.close()
+
+    return _ATARI_FPS / settings.frame_skip, film()
 
 
 def _device(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]:
@@ -146,8 +144,8 @@ def _device(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]
         lambda state, action, key: env.step(state, action, env.sample_noise(jax.random.split(key, (env.keys, 1)))))
     k_begin, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2**31))  # the policy has the other keys
     state, obs = evaluate.short_lived(lambda key: env.reset(key, 1))(k_begin)
-    world = user_envs.load(env_id) if user_envs.is_class(env_id) else None
-    draws_itself = world is not None and type(world).render_image is not FuncEnv.render_image
+    world = envs.family(env_id).load(env_id)
+    draws_itself = type(world).render_image is not FuncEnv.render_image
 
     def film() -> Film:
         canvas = world.render_init(world.default_params) if draws_itself else None

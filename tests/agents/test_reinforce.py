@@ -502,7 +502,7 @@ def test_a_rollout_holds_an_episode():
 def test_rollouts_begin_with_new_episodes_where_complete_ones_are_wanted(monkeypatch, settings, external, fresh, stride):
     made, original = [], reinforce.rollout.rollout
     monkeypatch.setattr(reinforce.rollout, "rollout", lambda e, a, s: made.append(s) or original(e, a, s))
-    env = adapt(baselines.Steps(), SPEC)._replace(outside_jax=external)
+    env = adapt(baselines.Steps(), SPEC)._replace(spec=SPEC._replace(lives="emulator" if external else "jax"))
     run = reinforce.make_run(reinforce.Config(**settings), env=env)
     assert (made[0].fresh, run.stride, made[0].stride) == (fresh, stride, stride)
     assert reinforce.planned_updates(reinforce.Config(**settings), SPEC) == 500_000 // stride

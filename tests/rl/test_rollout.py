@@ -53,7 +53,7 @@ def counting_env(offset=0, resets=False):
         obs = jnp.where(done[:, None], fresh, next_obs)
         return (obs, over), TimeStep(obs, reward.astype(jnp.float32), terminated, truncated, next_obs)
 
-    return Env(SPEC, reset, step, keys=0, outside_jax=resets)
+    return Env(SPEC._replace(lives="emulator" if resets else "jax"), reset, step, keys=0)
 
 
 def act(params, carry, obs, chance, t):

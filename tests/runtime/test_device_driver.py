@@ -39,7 +39,7 @@ def outside():
         out = TimeStep(obs, jnp.where(fresh, 0.0, reward), t == LENGTH, jnp.zeros(N, bool), obs, reset=fresh)
         return (handle, t, obs), out
 
-    return Env(SPEC, reset, step, keys=0, outside_jax=True)
+    return Env(SPEC._replace(lives="emulator"), reset, step, keys=0)
 
 
 def make_driver():

@@ -1,19 +1,19 @@
-"""Environments by their id, on the device as pure functions where that can be had, on the host everywhere else.
+"""Environments by their id, on the device as pure functions where that is possible, on the host everywhere else.
 
-make_device(id)        -> Env        N copies as pure functions (`jaxdl.envs.functional`)
-make_host(id, N, how)  -> HostEnvs   Gymnasium's own, checked and watched (`jaxdl.envs.vector`)
+make_device(id)        -> Env        N copies as pure functions (`functional`)
+make_host(id, N, how)  -> HostEnvs   Gymnasium's own, checked and watched (`host_envs`)
 
-| id                  | what                                             | device | host |
-| `CartPole-v1` ...   | Gymnasium's, with a twin in JAX (`TWINS`)        | yes    | yes  |
-| `LunarLander-v3` .. | Gymnasium's                                      |        | yes  |
-| `ALE/Pong-v5` ...   | Atari (`jaxdl.envs.atari`)                       | yes    | yes  |
-| `Breakout-MinAtar`  | gymnax's MinAtar (`jaxdl.envs.minatar`)          | yes    |      |
-| `module:Class`      | anyone's `FuncEnv` (`jaxdl.envs.custom`)         | yes    |      |
+| id                  | environment                                      | device | host | family           |
+| `CartPole-v1` ...   | Gymnasium's, with a twin in JAX (`TWINS`)        | yes    | yes  | `TWIN_FAMILY`    |
+| `LunarLander-v3` .. | Gymnasium's                                      |        | yes  | `gymnasium_envs` |
+| `ALE/Pong-v5` ...   | Atari                                            | yes    | yes  | `atari`          |
+| `Breakout-MinAtar`  | gymnax's MinAtar                                 | yes    |      | `minatar`        |
+| `module:Class`      | a user's `FuncEnv`                               | yes    |      | `user_envs`      |
 
-Observations of several parts, `Dict` or `Tuple`, are vectors everywhere (`jaxdl.envs.parts`).
+A new family is a module with a `Family` and a line in `FAMILIES`; a new twin is a module and a line in `TWINS`.
+`Dict` and `Tuple` observations are flattened into vectors everywhere (`composite_spaces`).
 """
 
-import importlib.util
 import os
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -23,15 +23,15 @@ import numpy as np
 from gymnasium.experimental.functional import FuncEnv
 
 from jaxdl.core.errors import EnvError
-from jaxdl.rl.envs import atari, composite_spaces, functional, gymnasium_envs, minatar, user_envs
+from jaxdl.rl.envs import atari, functional, gymnasium_envs, minatar, user_envs
 from jaxdl.rl.envs.acrobot import Acrobot
 from jaxdl.rl.envs.cartpole import CartPole
 from jaxdl.rl.envs.config import Config
-from jaxdl.rl.envs.gymnasium_envs import Vectorization
+from jaxdl.rl.envs.family import Backend, Family, Vectorization
 from jaxdl.rl.envs.host_envs import HostEnvs
 from jaxdl.rl.envs.mountain_car import MountainCar, MountainCarContinuous
 from jaxdl.rl.envs.pendulum import Pendulum
-from jaxdl.rl.types import Env, EnvSpec, Stack
+from jaxdl.rl.types import Env, EnvSpec, Lives
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported; without a screen nothing else renders
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -42,109 +42,101 @@ TWINS: dict[str, type[FuncEnv]] = {
 DEFAULTS = Config()
 
 
+def _twin(env_id: str) -> FuncEnv:
+    env = TWINS[env_id]()
+    env.max_episode_steps = gymnasium.spec(env_id).max_episode_steps
+    return env
+
+
+TWIN_FAMILY = functional.family(_twin, TWINS.__contains__, lambda: list(TWINS), lives="host", backends=("device", "host"),
+                                make_host=gymnasium_envs.make_vector_env)
+FAMILIES = (atari.FAMILY, minatar.FAMILY, user_envs.FAMILY, TWIN_FAMILY, gymnasium_envs.FAMILY)  # the last one takes any id
+
+
+def family(env_id: str) -> Family:
+    """The family of an environment: the first of `FAMILIES` that contains its id."""
+    return next(f for f in FAMILIES if f.contains(env_id))
+
+
+def lives(env_id: str) -> Lives:
+    """Where an environment runs; `EnvSpec.lives` without making it."""
+    return family(env_id).lives
+
+
 def spec(env_id: str, settings: Config = DEFAULTS) -> EnvSpec:
-    """What an algorithm must know of an environment.
+    """The spec of an environment.
 
     Raises:
         EnvError: there is none of this id, or it cannot be made here; says what to install.
     """
-    if is_atari(env_id):
-        return atari.spec(env_id, settings)
-    env = _functional(env_id)
-    if env is not None:
-        return functional.stacked_spec(_spec(env_id, env, settings), settings.frame_stack)
-    env = make_single(env_id, settings)
-    env.close()
-    stack = None if settings.frame_stack == 1 else Stack(settings.frame_stack, "repeat")
-    return EnvSpec(env_id, env.observation_space, env.action_space, env.spec.max_episode_steps, stack)
+    return family(env_id).spec(env_id, settings)
 
 
-def make_single(env_id: str, settings: Config = DEFAULTS, **options: Any) -> gymnasium.Env:
-    """One environment of Gymnasium's; `options` as in `gymnasium.make`. The settings of Atari are not for it.
+def make_env(env_id: str, settings: Config = DEFAULTS, **options: Any) -> gymnasium.Env:
+    """One environment of Gymnasium's; `options` as in `gymnasium.make`. Settings of Atari have no effect.
 
     Raises:
         EnvError: as in `spec`.
     """
-    return gymnasium_envs.single(env_id, settings, **options)
+    return gymnasium_envs.make_env(env_id, settings, **options)
 
 
 def make_device(env_id: str, settings: Config = DEFAULTS, num_envs: int | None = None) -> Env:
     """The environment on the device.
 
     Args:
-        num_envs: how many there are. For Atari alone, which has its games outside of JAX: they are made here, once.
+        env_id: of the environment.
+        settings: how it is made.
+        num_envs: N, needed for emulators alone: their games are made here, once.
 
     Raises:
-        EnvError: it does not run there, cannot be made, or is Atari and `num_envs` was not given.
+        EnvError: it does not run there, cannot be made, or is an emulator and `num_envs` was not given.
     """
     resolve_backend(env_id, "device")
-    if is_atari(env_id):
-        if num_envs is None:
-            raise EnvError(f"{env_id} must be told how many environments to make: num_envs")
-        return atari.make_device(env_id, settings, num_envs)
-    env = _functional(env_id)
-    made = functional.stacked(functional.adapt(env, _spec(env_id, env, settings)), settings.frame_stack)
-    return user_envs.check(made) if user_envs.is_class(env_id) else made
+    return family(env_id).make_device(env_id, settings, num_envs)
 
 
 def make_host(env_id: str, num_envs: int, vectorization: Vectorization = "auto", settings: Config = DEFAULTS) -> HostEnvs:
     """N environments of Gymnasium's, each reset in the step after its episode's last (NEXT_STEP).
 
     Args:
+        env_id: of the environments.
         num_envs: N.
         vectorization: sync steps one after the other, async has a process for each, native is a vector environment of
-            the environment's own, auto is native where there is one that the settings leave usable, else sync.
+            the environment's own, auto is native where there is one that works with the settings, else sync.
+        settings: how they are made.
 
     Raises:
         EnvError: as in `spec`; it does not run on the host, or not vectorized in this way; or it resets otherwise.
     """
     resolve_backend(env_id, "host")
-    if not is_atari(env_id):
-        return gymnasium_envs.several(env_id, num_envs, vectorization, settings)
-    if vectorization in ("sync", "async"):
-        raise EnvError(f"{env_id} has threads of its own for its games; use vectorization=auto")
-    return atari.make_host(env_id, num_envs, settings)
+    return family(env_id).make_host(env_id, num_envs, vectorization, settings)
 
 
-def resolve_backend(env_id: str, backend: Literal["auto", "device", "host"]) -> Literal["device", "host"]:
-    """Where the environment runs; auto is the device where it can be there.
+def resolve_backend(env_id: str, backend: Literal["auto", "device", "host"]) -> Backend:
+    """Where the environment runs; auto is the device where it can run there.
 
     Raises:
-        EnvError: it does not run where it was asked to.
+        EnvError: it does not run on `backend`.
     """
-    if not on_host(env_id):
-        if backend == "host":
-            raise EnvError(f"{env_id} runs on the device alone; use backend=device")
-        return "device"
-    if is_atari(env_id):
-        if backend != "auto":
-            return backend
-        return "device" if gymnasium_envs.made(env_id, atari.on_device) else "host"
+    there = family(env_id).backends(env_id)
     if backend == "auto":
-        return "device" if env_id in TWINS else "host"
-    if backend == "device" and env_id not in TWINS:
-        raise EnvError(f"{env_id} does not run on the device; these do: {', '.join([*TWINS, *minatar.GAMES])}; "
-                       "use backend=host")
-    return backend
-
-
-def on_host(env_id: str) -> bool:
-    """Whether it is an environment of Gymnasium's (if it is one): the others exist on the device alone."""
-    return env_id not in minatar.GAMES and not user_envs.is_class(env_id)
-
-
-def is_atari(env_id: str) -> bool:
-    """Whether it is a game of ALE's: on the device too, but outside of JAX, so that there are no populations of it."""
-    return env_id.startswith(gymnasium_envs.ATARI)
+        return there[0]
+    if backend in there:
+        return backend
+    if backend == "host":
+        raise EnvError(f"{env_id} runs on the device alone; use backend=device")
+    on_device = [i for f in FAMILIES for i in f.ids() if f.lives != "emulator" and "device" in f.backends(i)]
+    raise EnvError(f"{env_id} does not run on the device; these do: {', '.join(on_device)}; use backend=host")
 
 
 def is_vectorized(env_id: str, settings: Config = DEFAULTS) -> bool:
-    """Whether several of Gymnasium's are stepped as rows of arrays, not one after the other: a native vector environment.
+    """Whether several of Gymnasium's environments are stepped as rows of arrays by a native vector environment.
 
     Raises:
         EnvError: as in `spec`.
     """
-    return settings.frame_stack == 1 and not is_atari(env_id) and gymnasium_envs.has_native(env_id)
+    return settings.frame_stack == 1 and lives(env_id) == "host" and gymnasium_envs.has_native(env_id)
 
 
 def check_spaces(spec: EnvSpec, algorithm: str, *, actions: Sequence[type], observations: Sequence[type],
@@ -174,27 +166,5 @@ def check_spaces(spec: EnvSpec, algorithm: str, *, actions: Sequence[type], obse
 
 def listing() -> list[tuple[str, list[str]]]:
     """Ids that can be made here, newest versions only, and the backends of each."""
-    found = gymnasium_envs.newest()
-    device = set(TWINS) | set(minatar.GAMES)
-    if any(map(is_atari, found)) and atari.on_device():
-        device |= set(filter(is_atari, found))
-    if importlib.util.find_spec("gymnax") is not None:
-        found += minatar.GAMES
-    return [(i, [b for b, there in (("device", i in device), ("host", on_host(i))) if there]) for i in sorted(found)]
-
-
-def _functional(env_id: str) -> FuncEnv | None:
-    """What runs as pure functions, or None: an environment of Gymnasium's without a twin."""
-    if env_id in TWINS:
-        return TWINS[env_id]()
-    if env_id in minatar.GAMES:
-        return minatar.MinAtar(env_id)
-    return user_envs.load(env_id) if user_envs.is_class(env_id) else None
-
-
-def _spec(env_id: str, env: FuncEnv, settings: Config) -> EnvSpec:
-    """Of one frame."""
-    limit = settings.time_limit
-    if limit is None:
-        limit = gymnasium.spec(env_id).max_episode_steps if env_id in TWINS else getattr(env, "max_episode_steps", None)
-    return EnvSpec(env_id, composite_spaces.flat_space(env_id, env.observation_space), env.action_space, limit)
+    found = sorted({i for f in FAMILIES for i in f.ids()})
+    return [(i, sorted(family(i).backends(i))) for i in found]

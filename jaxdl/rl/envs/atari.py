@@ -12,7 +12,7 @@ reset alone. Either way an action out of range would hang ALE for ever, so actio
 Shapes: `N` environments, `S` frames.
 """
 
-import os
+import contextlib
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -20,19 +20,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl.core import processes
 from jaxdl.core.errors import EnvError
 from jaxdl.core.types import Array, Key
 from jaxdl.rl.envs import gymnasium_envs
 from jaxdl.rl.envs.config import Config
+from jaxdl.rl.envs.family import Family, Vectorization
 from jaxdl.rl.envs.host_envs import HostEnvs
 from jaxdl.rl.types import Env, EnvSpec, Stack, TimeStep
 
+_PREFIX = "ALE/"  # of all ids
+
 
 class AtariState(NamedTuple):
-    """State of N games, or rather where it lies: in ALE, outside of JAX and of every checkpoint."""
+    """A handle to N games, whose state is in ALE, outside JAX and in no checkpoint."""
 
     handle: Array  # [8] uint8: an address in this process
     earlier: Array  # [N] int32: frames of the games before this one
+
+
+def ids() -> list[str]:
+    """Games that can be made here."""
+    with contextlib.suppress(ImportError):
+        import ale_py  # noqa: F401  # registers them
+    return gymnasium_envs.newest("ALE")
+
+
+def backends(env_id: str) -> tuple[str, ...]:
+    """Where a game runs, the preferred one first.
+
+    Raises:
+        EnvError: ale_py is not installed.
+    """
+    return ("device", "host") if gymnasium_envs.or_env_error(env_id, on_device, "atari") else ("host",)
 
 
 def on_device() -> bool:
@@ -44,7 +64,7 @@ def on_device() -> bool:
 
 
 def spec(env_id: str, settings: Config) -> EnvSpec:
-    """What an algorithm must know of a game.
+    """The spec of a game, of which one is made.
 
     Raises:
         EnvError: there is none of this id, ale_py is not installed, or the settings are not for Atari.
@@ -52,28 +72,30 @@ def spec(env_id: str, settings: Config) -> EnvSpec:
     return _spec(env_id, settings, _vector(env_id, settings, 1))
 
 
-def make_host(env_id: str, num_envs: int, settings: Config) -> HostEnvs:
+def make_host(env_id: str, num_envs: int, vectorization: Vectorization, settings: Config) -> HostEnvs:
     """N games on the host.
 
     Raises:
-        EnvError: as in `spec`.
+        EnvError: as in `spec`; or `vectorization` is not ALE's own.
     """
+    if vectorization in ("sync", "async"):
+        raise EnvError(f"{env_id} has threads of its own for its games; use vectorization=auto")
     venv = _vector(env_id, settings, num_envs)
     step, last = venv.step, venv.single_action_space.n - 1
     venv.step = lambda action: step(np.clip(action, 0, last))
     return HostEnvs(venv, env_id, settings.env_timeout, episodes=_earlier)
 
 
-def make_device(env_id: str, settings: Config, num_envs: int) -> Env:
-    """N games as functions for compiled programs. They are one thing outside of JAX: whoever steps them steps these N.
+def make_device(env_id: str, settings: Config, num_envs: int | None) -> Env:
+    """N games as functions for compiled programs. They exist once, outside JAX: every state is a handle to the same N games.
 
-    Each reset begins them anew, whatever state is thrown away; no state of another process is one of theirs.
+    A reset starts new games, whatever state it is given; a handle is of no use in another process.
 
     Raises:
-        EnvError: as in `spec`; or ALE cannot be called from JAX's backend.
+        EnvError: as in `spec`; or `num_envs` was not given.
     """
-    if not gymnasium_envs.made(env_id, on_device):
-        raise EnvError(f"{env_id} does not run on the device {jax.default_backend()}; use backend=host")
+    if num_envs is None:
+        raise EnvError(f"{env_id} must be told how many environments to make: num_envs")
     venv = _vector(env_id, settings, num_envs)
     last = int(venv.single_action_space.n) - 1
     handle, xla_reset, xla_step = venv.xla()
@@ -94,12 +116,12 @@ def make_device(env_id: str, settings: Config, num_envs: int) -> Env:
         out = TimeStep(obs, reward.astype(jnp.float32), terminated, truncated, obs, reset=earlier != state.earlier)
         return AtariState(after, earlier), out
 
-    return Env(_spec(env_id, settings, venv), reset, step, keys=0, outside_jax=True)
+    return Env(_spec(env_id, settings, venv), reset, step, keys=0)
 
 
 def _spec(env_id: str, settings: Config, venv: Any) -> EnvSpec:
     return EnvSpec(env_id, venv.single_observation_space, venv.single_action_space, _steps(settings),
-                   Stack(settings.atari_stack, "zero"))
+                   Stack(settings.atari_stack, "zero"), "emulator", settings.episodic_life)
 
 
 def _steps(settings: Config) -> int:
@@ -112,20 +134,23 @@ def _vector(env_id: str, settings: Config, num_envs: int) -> Any:
     if settings.frame_stack != 1:
         raise EnvError(f"frame_stack={settings.frame_stack} is not for Atari, whose observations are stacks already; "
                        f"use atari_stack for {env_id}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def make() -> gymnasium.vector.VectorEnv:
-        entry = gymnasium_envs.registered(env_id)
-        from ale_py.vector_env import AtariVectorEnv
+        from ale_py.vector_env import AtariVectorEnv  # its package registers the games
 
         return AtariVectorEnv(
-            entry.kwargs["game"], num_envs, num_threads=min(cores, num_envs), frameskip=settings.frame_skip,
+            gymnasium.spec(env_id).kwargs["game"], num_envs, num_threads=min(processes.cores(), num_envs),
+            frameskip=settings.frame_skip,
             max_num_frames_per_episode=_steps(settings) * settings.frame_skip, stack_num=settings.atari_stack,
             repeat_action_probability=float(settings.sticky_actions), full_action_space=settings.full_action_space,
             noop_max=settings.noop_max, life_loss_info=settings.episodic_life, reward_clipping=False)
 
-    return gymnasium_envs.made(env_id, make)
+    return gymnasium_envs.or_env_error(env_id, make, "atari")
 
 
 def _earlier(info: dict) -> Any:
+    """Frames of the games before the current one."""
     return info["frame_number"] - info["episode_frame_number"]
+
+
+FAMILY = Family("emulator", lambda env_id: env_id.startswith(_PREFIX), ids, backends, spec, make_device, make_host)

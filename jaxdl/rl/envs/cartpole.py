@@ -67,7 +67,7 @@ class CartPolePositions(CartPole):
     """CartPole without its velocities, which a policy must keep in mind: observations (x, theta), episodes of 500 steps.
 
     Wierstra, Foerster, Peters and Schmidhuber, "Solving deep memory POMDPs with recurrent policy gradients" (2007). How this
-    differs: their pole has other constants and goals, this is CartPole-v1. Its id is `jaxdl.envs.cartpole:CartPolePositions`.
+    differs: their pole has other constants and goals, this is CartPole-v1. Its id: `jaxdl.rl.envs.cartpole:CartPolePositions`.
     """
 
     _high = CartPole._high[::2]

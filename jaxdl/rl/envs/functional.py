@@ -1,11 +1,12 @@
 """Environments on the device: N copies of a Gymnasium `FuncEnv` as one pair of pure functions.
 
 An episode that ends is reset within the same step. The observation before the reset, the true successor, is kept beside
-the one that the policy sees next, and a time limit truncates without terminating (`jaxdl.types.TimeStep`).
+the one that the policy sees next, and a time limit truncates without terminating (`jaxdl.rl.types.TimeStep`).
 
 Shapes: `N` environments, `S` frames of a stack.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,10 @@ from gymnasium.vector.utils import batch_space
 
 from jaxdl.core.types import Array, Key, PyTree
 from jaxdl.rl.envs import composite_spaces
-from jaxdl.rl.types import Env, EnvSpec, Stack, TimeStep
+from jaxdl.rl.envs.config import Config
+from jaxdl.rl.envs.family import Backend, Family, Vectorization
+from jaxdl.rl.envs.host_envs import HostEnvs
+from jaxdl.rl.types import Env, EnvSpec, Lives, Stack, TimeStep
 
 
 class FunctionalState(NamedTuple):
@@ -36,10 +40,40 @@ class StepNoise(NamedTuple):
     first: Array  # their observations [N, ...]
 
 
+def family(load: Callable[[str], FuncEnv], contains: Callable[[str], bool], ids: Callable[[], list[str]], *,
+           lives: Lives = "jax", backends: tuple[Backend, ...] = ("device",), check: Callable[[Env], Env] = lambda env: env,
+           make_host: Callable[[str, int, Vectorization, Config], HostEnvs] | None = None) -> Family:
+    """The family of the `FuncEnv`s that `load` makes of ids.
+
+    Args:
+        load: (id) -> the environment. Its attribute `max_episode_steps`, if it has one, is its time limit.
+        contains: as in `Family`, like all that follow but `check`.
+        ids: ids that can be made here.
+        lives: where the original runs.
+        backends: where it can run.
+        check: (Env) -> the same, or an `EnvError`.
+        make_host: makes the original, where there is one on the host.
+    """
+    def one(env_id: str, settings: Config) -> tuple[FuncEnv, EnvSpec]:
+        env = load(env_id)
+        limit = getattr(env, "max_episode_steps", None) if settings.time_limit is None else settings.time_limit
+        space = composite_spaces.flat_space(env_id, env.observation_space)
+        return env, EnvSpec(env_id, space, env.action_space, limit, lives=lives)
+
+    def spec(env_id: str, settings: Config) -> EnvSpec:
+        return stacked_spec(one(env_id, settings)[1], settings.frame_stack)
+
+    def make_device(env_id: str, settings: Config, num_envs: int | None) -> Env:
+        del num_envs
+        return check(stacked(adapt(*one(env_id, settings)), settings.frame_stack))
+
+    return Family(lives, contains, ids, lambda env_id: backends, spec, make_device, make_host, load)
+
+
 def adapt(env: FuncEnv, spec: EnvSpec) -> Env:
     """N copies of `env`, whose episodes are truncated after `spec.max_episode_steps` (None: never).
 
-    Observations of several parts are vectors (`jaxdl.envs.parts`). A key that the environment does not use costs nothing: the
+    Observations of several parts are vectors (`composite_spaces`). A key that the environment does not use costs nothing: the
     compiler removes it.
 
     Raises:

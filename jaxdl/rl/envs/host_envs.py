@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from jaxdl.core.errors import EnvError
+from jaxdl.core.errors import EnvError, described
 from jaxdl.rl.envs import composite_spaces
 from jaxdl.rl.envs.composite_spaces import array, brief
 from jaxdl.rl.envs.watchdog import Watchdog
@@ -106,10 +106,7 @@ class HostEnvs:
             raise self._failure(e) from e
 
     def _failure(self, error: Exception) -> EnvError:
-        if isinstance(error, EnvError):
-            return error
-        said = (str(error).strip().splitlines() or [""])[0]
-        return EnvError(f"{self.env_id} failed: {type(error).__name__}{': ' if said else ''}{said}")
+        return error if isinstance(error, EnvError) else EnvError(f"{self.env_id} failed: {described(error)}")
 
     def _checked(self, obs: Any) -> np.ndarray:
         space = self._space

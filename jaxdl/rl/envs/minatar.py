@@ -5,6 +5,7 @@ Young and Tian, "MinAtar: An Atari-inspired testbed for thorough and reproducibl
 differs from gymnax: its time limit ends an episode like any other end, here it truncates; observations are bool.
 """
 
+import importlib.util
 import warnings
 from typing import Any, NamedTuple
 
@@ -16,13 +17,14 @@ from gymnasium.experimental.functional import FuncEnv
 
 from jaxdl.core.errors import EnvError
 from jaxdl.core.types import Array, Key, PyTree
+from jaxdl.rl.envs import functional
 
 GAMES = ("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "SpaceInvaders-MinAtar")
 _ENDLESS = 2**31 - 1  # steps
 
 
 class GameState(NamedTuple):
-    """A game, and what its last step said."""
+    """A game with the reward and the end of its last step."""
 
     game: PyTree
     reward: Array  # () float32
@@ -41,8 +43,8 @@ class MinAtar(FuncEnv):
             import gymnax
         except ImportError as e:
             raise EnvError(f"{game} needs packages that are not installed: pip install 'jaxdl[gymnax]'") from e
-        for said in ("scatter inputs have incompatible types", "Explicitly requested dtype int64"):
-            warnings.filterwarnings("ignore", said)  # at every tracing, of gymnax's code
+        for message in ("scatter inputs have incompatible types", "Explicitly requested dtype int64"):
+            warnings.filterwarnings("ignore", message)  # at every tracing, of gymnax's code
         self._game, defaults = gymnax.make(game)
         self._rules = defaults.replace(max_steps_in_episode=_ENDLESS)
         self.max_episode_steps = int(defaults.max_steps_in_episode)
@@ -63,15 +65,15 @@ class MinAtar(FuncEnv):
         return GameState(game, reward, terminal)
 
     def observation(self, state: GameState, rng: Key, params: None = None) -> Array:
-        """What is where: a channel for each kind of thing."""
+        """A grid of cells with one channel for each kind of object."""
         return self._game.get_obs(state.game).astype(jnp.bool_)
 
     def reward(self, state: GameState, action: Array, next_state: GameState, rng: Key, params: None = None) -> Array:
-        """The game's."""
+        """The game's reward."""
         return next_state.reward
 
     def terminal(self, state: GameState, rng: Key, params: None = None) -> Array:
-        """The game is over."""
+        """Whether the game is over."""
         return state.terminal
 
     def _reset(self, key: Key) -> PyTree:
@@ -80,3 +82,6 @@ class MinAtar(FuncEnv):
     def _step(self, key: Key, game: PyTree, action: Any) -> tuple[PyTree, Array, Array]:
         _, game, reward, over, _ = self._game.step_env(key, game, action, self._rules)
         return game, reward.astype(jnp.float32), over.astype(jnp.bool_)
+
+
+FAMILY = functional.family(MinAtar, GAMES.__contains__, lambda: list(GAMES) if importlib.util.find_spec("gymnax") else [])

@@ -1,8 +1,10 @@
-"""Environments of others, by the name of their class: `module:Class`, a `FuncEnv` of Gymnasium's functional interface.
+"""Users' own environments, by the name of a class: `module:Class`, a `FuncEnv` of Gymnasium's functional interface.
 
-Its observation and action spaces are attributes, and so is `max_episode_steps` where episodes have a time limit.
+Its attributes are `observation_space`, `action_space` and, where episodes have a time limit, `max_episode_steps`.
 """
 
+import functools
+import sys
 from typing import Any
 
 import gymnasium
@@ -11,11 +13,11 @@ import jax.numpy as jnp
 from gymnasium.experimental.functional import FuncEnv
 
 from jaxdl.core import imports
-from jaxdl.core.errors import EnvError
-from jaxdl.core.imports import described
+from jaxdl.core.errors import EnvError, described
+from jaxdl.rl.envs import functional
 from jaxdl.rl.types import Env
 
-_OLD_HOME = "jaxdl.envs."
+_MOVED = {"jaxdl.envs.": "jaxdl.rl.envs."}  # packages of jaxdl that ids in settings of earlier versions begin with
 
 
 def is_class(env_id: str) -> bool:
@@ -49,9 +51,15 @@ def load(env_id: str) -> FuncEnv:
     return env
 
 
+@functools.cache
 def _moved(name: str) -> str:
-    """The name today of a module that an earlier version had elsewhere."""
-    return name.replace(_OLD_HOME, "jaxdl.rl.envs.", 1) if name.startswith(_OLD_HOME) else name
+    """The present name of a module or object that an id names; one of an earlier version is reported once, on stderr."""
+    for old, new in _MOVED.items():
+        if name.startswith(old):
+            now = new + name.removeprefix(old)
+            print(f"jaxdl: env_id {name} is now {now}; use that name", file=sys.stderr)
+            return now
+    return name
 
 
 def import_module(name: str) -> Any:
@@ -60,7 +68,7 @@ def import_module(name: str) -> Any:
 
 
 def check(env: Env) -> Env:
-    """`env`, traced once, so that what is wrong with it is said where it is made.
+    """Trace `env` once, so that it is refused where it is made, and return it.
 
     Raises:
         EnvError: it cannot be traced, its observations are not what its space holds, or its state changes its form.
@@ -90,3 +98,6 @@ def check(env: Env) -> Env:
     if before != after:
         raise EnvError(f"{env.spec.id} changes the form of its state in a step, from {before.inner} to {after.inner}")
     return env
+
+
+FAMILY = functional.family(load, is_class, list, check=check)

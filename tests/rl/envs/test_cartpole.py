@@ -203,7 +203,7 @@ def test_a_pole_that_is_kept_upright_is_truncated_after_500_steps_as_in_gymnasiu
     assert ends == 499 * [(False, False)] + [(False, True)]
 
 
-POSITIONS = "jaxdl.envs.cartpole:CartPolePositions"
+POSITIONS = "jaxdl.rl.envs.cartpole:CartPolePositions"
 
 
 def test_cartpole_of_positions_is_cartpole_without_its_velocities():

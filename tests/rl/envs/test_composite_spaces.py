@@ -97,7 +97,8 @@ WANTED = np.array([[1, 0, 0, 0, -1], [0, 1, 0, 0.25, -1], [0, 0, 1, 0.5, -1], [0
 @pytest.mark.parametrize("mode", ["sync", "async", "native"])
 def test_a_host_environment_of_several_parts_gives_vectors(register, mode):
     register("Room-v0", room(), vector_entry_point=Rooms)
-    assert envs.spec("Room-v0") == EnvSpec("Room-v0", spaces.flatten_space(ROOM), Toy.action_space, None)
+    assert envs.spec("Room-v0") == EnvSpec(
+        "Room-v0", spaces.flatten_space(ROOM), Toy.action_space, None, lives="host")
     venv = envs.make_host("Room-v0", 2, mode)
     assert (type(venv.venv).__name__ == "FlattenObservation") == (mode == "native")
     obs = [venv.reset(0)] + [venv.step(np.zeros(2, np.int32)).obs for _ in range(3)]

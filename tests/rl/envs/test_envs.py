@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import gymnasium
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -12,8 +13,10 @@ from gymnasium.vector.utils import batch_space
 from toys import Toy
 
 from jaxdl.core.errors import EnvError, UserError
-from jaxdl.rl import envs
-from jaxdl.rl.types import EnvSpec, Stack
+from jaxdl.rl import envs, evaluate
+from jaxdl.rl.envs import functional
+from jaxdl.rl.envs.cartpole import CartPolePositions
+from jaxdl.rl.types import Actor, EnvSpec, Stack
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning:gymnasium"),  # of Gymnasium's checker, of broken environments
               pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),  # forks of a process with threads
@@ -26,14 +29,15 @@ pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning:gymnasium"),  # of
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0", "FrozenLake-v1"])
 def test_the_spec_is_that_of_gymnasiums_environment(env_id):
     env, spec = gymnasium.make(env_id), envs.spec(env_id)
-    assert spec == EnvSpec(env_id, env.observation_space, env.action_space, env.spec.max_episode_steps)
+    assert spec == EnvSpec(env_id, env.observation_space, env.action_space, env.spec.max_episode_steps, lives="host")
     assert isinstance(spec.max_episode_steps, int)
 
 
 def test_an_environment_without_a_time_limit_has_none_and_is_closed_again(register):
     register("Toy-v0", Toy)
     Toy.closed = 0
-    assert envs.spec("Toy-v0") == EnvSpec("Toy-v0", Toy.observation_space, Toy.action_space, None)
+    assert envs.spec("Toy-v0") == EnvSpec(
+        "Toy-v0", Toy.observation_space, Toy.action_space, None, lives="host")
     assert Toy.closed == 1
 
 
@@ -69,7 +73,7 @@ def test_a_backend_that_an_environment_does_not_have_is_refused():
 @pytest.mark.parametrize("env_id", envs.TWINS)
 def test_the_device_environment_is_the_twin_with_the_spec_of_gymnasiums(env_id):
     env = gymnasium.make(env_id)
-    wanted = EnvSpec(env_id, env.observation_space, env.action_space, env.spec.max_episode_steps)
+    wanted = EnvSpec(env_id, env.observation_space, env.action_space, env.spec.max_episode_steps, lives="host")
     assert envs.make_device(env_id).spec == envs.spec(env_id) == wanted
 
 
@@ -116,7 +120,7 @@ def test_an_id_without_its_version_is_the_newest_everywhere_or_nowhere():
 
 
 def test_options_reach_the_environment():
-    env = envs.make_single("CartPole-v1", render_mode="rgb_array", max_episode_steps=7)
+    env = envs.make_env("CartPole-v1", render_mode="rgb_array", max_episode_steps=7)
     assert env.render_mode == "rgb_array"
     assert env.spec.max_episode_steps == 7
     env.close()
@@ -249,16 +253,34 @@ def test_actions_may_count_from_another_number_where_the_algorithm_adds_it():
 # What there is
 
 
+@pytest.mark.parametrize(("env_id", "lives"), [
+    ("CartPole-v1", "host"), ("FrozenLake-v1", "host"), ("Breakout-MinAtar", "jax"), ("ALE/Pong-v5", "emulator"),
+    ("jaxdl.rl.envs.cartpole:CartPolePositions", "jax")])
+def test_where_an_environment_runs_is_known_before_it_is_made_and_of_its_spec(env_id, lives):
+    assert envs.lives(env_id) == envs.spec(env_id).lives == lives
+
+
+def test_a_new_family_is_one_entry_of_the_table(monkeypatch):
+    ours = functional.family(lambda env_id: CartPolePositions(), lambda i: i.startswith("Ours/"), lambda: ["Ours/Pole"])
+    monkeypatch.setattr(envs, "FAMILIES", (ours, *envs.FAMILIES))
+    assert envs.make_device("Ours/Pole").spec == envs.spec("Ours/Pole")
+    assert dict(envs.listing())["Ours/Pole"] == ["device"]
+    with pytest.raises(EnvError, match=r"Ours/Pole .*backend=device"):
+        envs.resolve_backend("Ours/Pole", "host")
+    push = Actor(lambda n: None, lambda params, carry, obs, key, t: (None, jnp.ones(len(obs), jnp.int32), None))
+    assert evaluate.evaluate(push, None, "Ours/Pole", episodes=3, seed=0).lengths.max() < 20
+
+
 def test_the_list_holds_what_can_be_made_and_nothing_else(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # MuJoCo leaves a log where it is
     listed = dict(envs.listing())
     assert listed["CartPole-v1"] == ["device", "host"]
     assert {*envs.TWINS, "FrozenLake-v1"} <= set(listed)
     assert list(listed) == sorted(listed)
-    games = [i for i in listed if envs.is_atari(i)]
+    games = [i for i in listed if envs.lives(i) == "emulator"]
     for env_id, backends in listed.items():
         assert backends == [b for b in ("device", "host") if (b == "device" and envs.resolve_backend(env_id, "auto") == b) or
-                            (b == "host" and envs.on_host(env_id))]
+                            (b == "host" and envs.lives(env_id) != "jax")]
         if env_id not in games[3:]:
             assert envs.spec(env_id).id == env_id
     newest = {}
@@ -289,14 +311,14 @@ def test_an_environment_is_listed_where_its_package_is_there(package, env_id, th
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec",
                         lambda name, *a: (find("math") if there else None) if name == package else find(name, *a))
-    envs.making._importable.cache_clear()
+    envs.gymnasium_envs._importable.cache_clear()
     listed = dict(envs.listing())
-    envs.making._importable.cache_clear()
+    envs.gymnasium_envs._importable.cache_clear()
     assert (env_id in listed) == there
     assert "CartPole-v1" in listed
 
 
 def test_importing_the_environments_imports_no_package_of_an_extra():
-    code = "import sys, jaxdl.envs; print(sorted({'ale_py', 'gymnax', 'mujoco', 'Box2D', 'pygame'} & set(sys.modules)))"
+    code = "import sys, jaxdl.rl.envs; print(sorted({'ale_py', 'gymnax', 'mujoco', 'Box2D', 'pygame'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -179,6 +179,16 @@ def test_which_ids_name_a_class(env_id, yes):
     assert user_envs.is_class(env_id) == yes
 
 
+def test_ids_of_an_earlier_version_resolve_and_their_new_name_is_printed_once(capsys):
+    user_envs._moved.cache_clear()
+    for _ in range(2):
+        spec = envs.spec("jaxdl.envs.cartpole:CartPolePositions")
+    assert spec._replace(id="") == envs.spec("jaxdl.rl.envs.cartpole:CartPolePositions")._replace(id="")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "jaxdl.rl.envs.cartpole" in lines[0]
+
+
 def test_the_twins_break_none_of_the_promises():
     for env_id in envs.TWINS:
         user_envs.check(envs.make_device(env_id))

@@ -127,7 +127,7 @@ def test_the_thread_ends_with_its_environments(register):
 
 STUBBORN = """
 import hashlib, sys, time
-import jaxdl.envs.watchdog as watchdog
+import jaxdl.rl.envs.watchdog as watchdog
 watchdog._GRACE = 0.3
 
 def swallows():

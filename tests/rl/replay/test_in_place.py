@@ -93,7 +93,8 @@ def test_no_copy_on_the_host_path(capacity):
 
 STEP_WIDTH = 5  # action, reward and three flags
 FRAME = (4, 8, 8)
-PIXELS = EnvSpec("pixels", gymnasium.spaces.Box(0, 255, FRAME, np.uint8), gymnasium.spaces.Discrete(2), None, Stack(4, "zero"))
+PIXELS = EnvSpec("pixels", gymnasium.spaces.Box(0, 255, FRAME, np.uint8), gymnasium.spaces.Discrete(2), None, Stack(4, "zero"),
+                 "emulator")
 
 
 def assert_in_place(compile_at, arrays, members=1):
@@ -153,7 +154,7 @@ def resetting_env():
         done = count % 5 == 3
         return count + 1, TimeStep(obs, jnp.ones(len(count)), done, jnp.zeros_like(done), obs, reset)
 
-    return Env(PIXELS, reset, step, keys=0, outside_jax=True)
+    return Env(PIXELS, reset, step, keys=0)
 
 
 def test_no_copy_of_frames_on_the_device():
