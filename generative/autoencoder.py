@@ -11,7 +11,7 @@ Shapes: `B` batch, `N` images, `H W C` an image, `Z` code.
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ from jaxdl.optim import Config as OptimConfig
 class Config(minibatches.Config):
     """Settings of the autoencoder."""
 
+    renamed: ClassVar[dict[str, str]] = {"code_size": "latent_size"}
+
     network: Literal["mlp", "conv"] = "conv"
     """Dense layers, or convolutions of stride 2 beneath them."""
     conv_channels: tuple[int, ...] = (32, 64)
@@ -37,7 +39,7 @@ class Config(minibatches.Config):
     """Widths of the encoder's hidden layers; the decoder has them in reverse."""
     activation: str = "relu"
     """Nonlinearity of the hidden layers."""
-    code_size: int = 64
+    latent_size: int = 64
     """Width of the code, Z."""
     corruption: Literal["none", "gaussian", "mask"] = "none"
     """What is done to an image before it is encoded, in training."""
@@ -61,7 +63,7 @@ class Encoder(linen.Module):
     conv_channels: tuple[int, ...]
     hidden_sizes: tuple[int, ...]
     activation: str
-    code_size: int
+    latent_size: int
 
     @linen.compact
     def __call__(self, x: Array, hidden: bool = False) -> Array:
@@ -70,7 +72,7 @@ class Encoder(linen.Module):
         x = nn.MLP(self.hidden_sizes, activation=self.activation)(x.reshape(len(x), -1))
         if hidden:
             return x
-        return linen.Dense(self.code_size, kernel_init=nn.lecun_uniform)(x)
+        return linen.Dense(self.latent_size, kernel_init=nn.lecun_uniform)(x)
 
 
 class Decoder(linen.Module):
@@ -97,7 +99,7 @@ def validate(config: Config) -> None:
         UserError: names the field, what was given and what would do.
     """
     minibatches.validate(config)
-    require_positive(config, "code_size")
+    require_positive(config, "latent_size")
     for field in ("hidden_sizes", "conv_channels"):
         require(config, field, all(n > 0 for n in getattr(config, field)), "widths above 0")
     require(config, "conv_channels", config.network == "mlp" or bool(config.conv_channels), "at least one for network=conv")
@@ -115,7 +117,7 @@ def total_steps(config: Config, spec: DataSpec) -> int:
 
 def encoder(config: Config) -> Encoder:
     """The network that makes codes; its parameters are `params["encoder"]`."""
-    return Encoder(config.network, config.conv_channels, config.hidden_sizes, config.activation, config.code_size)
+    return Encoder(config.network, config.conv_channels, config.hidden_sizes, config.activation, config.latent_size)
 
 
 def pixels(images: Array) -> Array:
@@ -139,7 +141,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     def init(key: Key) -> State:
         k_down, k_up = jax.random.split(key)
         params = {"encoder": nn.init(down, k_down, jnp.zeros((1, *spec.shape))),
-                  "decoder": nn.init(up, k_up, jnp.zeros((1, config.code_size)))}
+                  "decoder": nn.init(up, k_up, jnp.zeros((1, config.latent_size)))}
         return State(params, optimizer.init(params))
 
     def errors(params: PyTree, x: Array, seen: Array) -> Array:

@@ -13,7 +13,7 @@ Shapes: `B` batch, `N` images, `H W C` an image, `Z` latent, `Y` classes, `n` st
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +36,18 @@ _CRITIC = 5  # steps of a critic under it
 _SLOW = 2e-4  # learning rate of a discriminator without one (DCGAN)
 
 
+def _of_old_conditional(value: Any) -> dict[str, Any]:
+    """Fields of a config whose `conditional` still was none, projection or concatenation."""
+    if not isinstance(value, str):
+        return {"conditional": value}
+    return {"conditional": False} if value == "none" else {"conditional": True, "class_conditioning": value}
+
+
 @settings
 class Config(minibatches.Config):
     """Settings of the GAN."""
+
+    renamed: ClassVar[dict[str, Callable[[Any], dict[str, Any]]]] = {"conditional": _of_old_conditional}
 
     epochs: int | None = None
     """Passes of the discriminator over the training images (10 if neither this nor total_steps is given)."""
@@ -56,8 +65,10 @@ class Config(minibatches.Config):
     """Channels of the convolutions at half the images' side (dcgan), at full side (resnet); half as many as one further in."""
     hidden_size: int | None = 256
     """Width of a fully connected layer of both networks where images are smallest, or None; InfoGAN has 1,024."""
-    conditional: Literal["none", "projection", "concatenation"] = "none"
-    """How the discriminator is told the class; the generator gets an embedding."""
+    conditional: bool = False
+    """Model p(x|y): generator and discriminator are told the class, the generator by an embedding."""
+    class_conditioning: Literal["projection", "concatenation"] = "projection"
+    """How the discriminator is told the class: by a projection of its features, or as planes beside the colours."""
     n_critic: int | None = None
     """Steps of the discriminator for one of the generator; 5 for wgan_gp and 1 for the others if not given."""
     gradient_penalty: float | None = None
@@ -103,9 +114,9 @@ def validate(config: Config) -> None:
     optim.validate(config.optim, config.batch_size)
     if config.optim.remat:
         raise UserError("remat is for networks of stacked blocks, and a gan has none; lower batch_size")
-    if config.optim.accumulate != 1:
-        raise UserError(f"accumulate={config.optim.accumulate} would cut a batch whose statistics are taken as a whole; lower "
-                        "batch_size")
+    if config.optim.grad_accumulation != 1:
+        raise UserError(f"grad_accumulation={config.optim.grad_accumulation} would cut a batch whose statistics are taken as a "
+                        "whole; lower batch_size")
 
 
 def critic_steps(config: Config) -> int:
@@ -135,14 +146,14 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     if spec.shape[0] % 4 or spec.shape[1] % 4:
         raise UserError(f"a gan makes images whose sides are divisible by 4, and those of {spec.name} are {spec.shape[0]} x "
                         f"{spec.shape[1]}")
-    if config.conditional != "none" and spec.num_classes is None:
-        raise UserError(f"conditional={config.conditional} needs labels, and the dataset {spec.name} has none")
+    if config.conditional and spec.num_classes is None:
+        raise UserError(f"conditional=True needs labels, and the dataset {spec.name} has none")
     steps, penalty, objective = critic_steps(config), penalty_of(config), config.objective
     norm = config.discriminator_norm or (
         "batch" if config.network == "dcgan" and penalty is None and not config.spectral_norm else "none")
     generator = Generator(spec.shape, config.network, config.width, config.hidden_size, axis_name)
-    discriminator = Discriminator(config.network, config.width, norm == "batch", config.conditional, config.hidden_size,
-                                     axis_name)
+    discriminator = Discriminator(config.network, config.width, norm == "batch", config.class_conditioning, config.hidden_size,
+                                  axis_name)
     horizon = total_steps(config, spec)
     rate = config.discriminator_learning_rate
     rate = (config.optim.learning_rate if objective == "wgan_gp" else _SLOW) if rate is None else rate
@@ -150,10 +161,10 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     optimizer_g, optimizer_d = optim.make(config.optim, horizon), optim.make(optim_d, horizon * steps)
 
     def switch(f: Callable) -> Callable:
-        return switched(f, config.optim.compute, remat=False)
+        return switched(f, config.optim.compute_dtype, remat=False)
 
     def classes(labels: Array | None) -> Array | None:
-        return None if config.conditional == "none" else jax.nn.one_hot(labels, spec.num_classes)
+        return jax.nn.one_hot(labels, spec.num_classes) if config.conditional else None
 
     def generate(params: PyTree, stats: PyTree, z: Array, y: Array | None) -> tuple[Array, PyTree]:
         images, new = generator.apply({"params": params, "batch_stats": stats}, z, y, True, mutable=["batch_stats"])
@@ -169,7 +180,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
 
     def init(key: Key) -> State:
         k_generator, k_discriminator, k_vectors = jax.random.split(key, 3)
-        y = None if config.conditional == "none" else jnp.zeros((1, spec.num_classes))
+        y = jnp.zeros((1, spec.num_classes)) if config.conditional else None
         made = nn.init(generator, k_generator, jnp.zeros((1, config.latent_size)), y, True)
         against = nn.init(discriminator, k_discriminator, jnp.zeros((1, *spec.shape)), y)["params"]
         vectors = spectral.start(against, k_vectors) if config.spectral_norm else []

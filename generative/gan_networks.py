@@ -76,13 +76,13 @@ class Discriminator(linen.Module):
     network: Literal["dcgan", "resnet"]
     width: int
     batch_norm: bool
-    conditional: Literal["none", "projection", "concatenation"]
+    class_conditioning: Literal["projection", "concatenation"]
     hidden_size: int | None = None
     axis_name: str | None = None
 
     @linen.compact
     def __call__(self, x: Array, y: Array | None) -> Array:
-        if self.conditional == "concatenation":
+        if y is not None and self.class_conditioning == "concatenation":
             planes = jnp.broadcast_to(y[:, None, None, :], (*x.shape[:3], y.shape[-1]))
             x = jnp.concatenate([x, planes], -1)
         if self.network == "dcgan":
@@ -101,7 +101,7 @@ class Discriminator(linen.Module):
             flat = _dense(self.hidden_size, use_bias=not self.batch_norm)(flat)
             flat = jax.nn.leaky_relu(BatchNorm(True, self.axis_name)(flat) if self.batch_norm else flat, 0.2)
         logits = _dense(1)(flat)[:, 0]
-        if self.conditional == "projection":
+        if y is not None and self.class_conditioning == "projection":
             logits += (_dense(features.shape[-1], use_bias=False)(y) * features).sum(-1)
         return logits
 

@@ -18,7 +18,7 @@ gives (`jaxdl encode`), and of whose draws `decode` makes images (`jaxdl sample 
 Shapes: `B` batch, `N` images, `H W C` an image, `h w` a map of codes, `E` width of a code, `K` codes.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,11 +39,13 @@ _DEAD = 0.1  # share of the even number of choices below which a code begins ane
 class Config(minibatches.Config):
     """Settings of the VQ-VAE."""
 
+    renamed: ClassVar[dict[str, str]] = {"code_size": "embedding_size"}
+
     conv_channels: tuple[int, ...] = (32, 64)
     """Channels of the encoder's convolutions, each of which halves the sides; the decoder has them in reverse."""
     num_codes: int = 128
     """Codes in the codebook, K."""
-    code_size: int = 16
+    embedding_size: int = 16
     """Width of a code, E."""
     decay: float = 0.99
     """Decay of the running means of the codebook, d (van den Oord et al.)."""
@@ -79,13 +81,13 @@ class Encoder(linen.Module):
     """Images [B, H, W, C] in [0, 1] -> encodings [B, h, w, E]."""
 
     channels: tuple[int, ...]
-    code_size: int
+    embedding_size: int
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
         x = nn.ConvEncoder(self.channels)(x)
         x = jax.nn.relu(nn.Conv(self.channels[-1], (3, 3), kernel_init=nn.lecun_uniform)(x))
-        return nn.Conv(self.code_size, (1, 1), kernel_init=nn.lecun_uniform)(x)
+        return nn.Conv(self.embedding_size, (1, 1), kernel_init=nn.lecun_uniform)(x)
 
 
 class Decoder(linen.Module):
@@ -110,7 +112,7 @@ def validate(config: Config) -> None:
         UserError: names the field, what was given and what would do.
     """
     minibatches.validate(config)
-    require_positive(config, "num_codes", "code_size", "variance")
+    require_positive(config, "num_codes", "embedding_size", "variance")
     require(config, "conv_channels", bool(config.conv_channels) and all(n > 0 for n in config.conv_channels),
             "one or more widths above 0")
     require(config, "decay", 0 < config.decay < 1, "above 0 and below 1")
@@ -154,7 +156,7 @@ def perplexity(share: Array) -> Array:
 
 def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
     """The learner and its model for images of a shape; codes int32 [N, h, w] are its latents."""
-    down, up = Encoder(config.conv_channels, config.code_size), Decoder(config.conv_channels[::-1], spec.shape)
+    down, up = Encoder(config.conv_channels, config.embedding_size), Decoder(config.conv_channels[::-1], spec.shape)
     optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
     sides = nn.smallest(spec.shape, len(config.conv_channels))
 
@@ -164,9 +166,9 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     def init(key: Key) -> State:
         k_down, k_up, k_codes = jax.random.split(key, 3)
         params = {"encoder": nn.init(down, k_down, jnp.zeros((1, *spec.shape))),
-                  "decoder": nn.init(up, k_up, jnp.zeros((1, *sides, config.code_size)))}
+                  "decoder": nn.init(up, k_up, jnp.zeros((1, *sides, config.embedding_size)))}
         even = jnp.full(config.num_codes, config.batch_size * sides[0] * sides[1] / config.num_codes, jnp.float32)
-        codes = jax.random.normal(k_codes, (config.num_codes, config.code_size))
+        codes = jax.random.normal(k_codes, (config.num_codes, config.embedding_size))
         return State(params, optimizer.init(params), Codebook(even, even[:, None] * codes))
 
     def losses(params: PyTree, codes: Array, images: Array) -> tuple[Array, tuple[dict[str, Mean], Array, Array]]:
@@ -186,7 +188,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         grads, (metrics, z, chosen) = optim.gradients(lambda params, images, _: losses(params, codes, images), state.params,
                                                       examples.images, key, config.optim)
         params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
-        codebook, share = moved(state.codebook, z.reshape(-1, config.code_size), chosen.reshape(-1), key, config.decay,
+        codebook, share = moved(state.codebook, z.reshape(-1, config.embedding_size), chosen.reshape(-1), key, config.decay,
                                 axis_name)
         metrics["perplexity"] = Mean.of(perplexity(share))
         return State(params, opt, codebook), UpdateResult(metrics)

@@ -50,7 +50,7 @@ def jaxdl(args) -> dict:
         spec = DataSpec.of(dataset)
         config = pixelcnn.Config(variant=name, features=FEATURES, num_blocks=BLOCKS[name], head_features=HEAD, output=output,
                                  num_mixtures=MIXTURES, num_scales=SCALES, batch_size=CASES[name][0],
-                                 optim=optim.Config(accumulate=MICROBATCHES[name]))
+                                 optim=optim.Config(grad_accumulation=MICROBATCHES[name]))
         driver = device_driver.device(lambda c, spec=spec: pixelcnn.make_run(c, spec), config, Examples.of(dataset), [0])
         state = driver.start()
 

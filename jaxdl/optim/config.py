@@ -1,6 +1,6 @@
 """Settings of an optimizer: its rule, its schedule, and how gradients are computed for it."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
@@ -11,9 +11,11 @@ from jaxdl.core.errors import UserError
 class Config:
     """Settings of the optimizer. Decay and penalties are for kernels (`is_kernel`)."""
 
+    renamed: ClassVar[dict[str, str]] = {"accumulate": "grad_accumulation", "compute": "compute_dtype"}
+
     optimizer: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "muon"] = "adam"
-    """Rule of the update; adamw decouples weight decay from the gradient (Loshchilov & Hutter 2019), muon brings
-    the singular values of kernels' updates near one another (Jordan et al. 2024)."""
+    """Rule of the update; adamw decouples weight decay from the gradient (Loshchilov & Hutter 2019), muon orthogonalizes the
+    update of each kernel (Jordan et al. 2024)."""
     learning_rate: float = 1e-3
     """Size of a step (PyTorch's default for Adam)."""
     schedule: Literal["constant", "linear", "cosine", "exponential", "inverse_time", "step"] = "constant"
@@ -23,7 +25,7 @@ class Config:
     lr_steps: int = 3
     """Steps down of the step schedule, evenly over the run."""
     warmup_fraction: float | None = None
-    """Share of the planned updates over which the learning rate rises linearly; of n updates, the first has 1 / n."""
+    """Share of the planned updates over which the learning rate rises linearly; the first of n has 1 / n of it."""
     momentum: float = 0.9
     """Decay of the velocity (momentum, nesterov, muon; Jordan et al. have 0.95 for muon)."""
     beta1: float = 0.9
@@ -42,9 +44,9 @@ class Config:
     """Penalty on the absolute values of kernels, added to the loss's gradient."""
     l2: float | None = None
     """Penalty on half the squares of kernels, added to the loss's gradient."""
-    accumulate: int = 1
-    """Microbatches that a batch is cut into, one after the other: less memory, the same gradient."""
-    compute: Literal["float32", "bfloat16"] = "float32"
+    grad_accumulation: int = 1
+    """Microbatches that a batch is cut into, computed one after the other: less memory, the same gradient."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """What dense and convolutional layers multiply in while they learn; parameters, losses and statistics stay float32."""
     remat: bool = False
     """Keep only what goes into the blocks of a network, and compute the rest again in the backward pass: less memory."""
@@ -56,7 +58,7 @@ def validate(config: Config, batch_size: int | None = None) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    require_positive(config, "learning_rate", "lr_steps", "eps", "max_grad_norm", "accumulate")
+    require_positive(config, "learning_rate", "lr_steps", "eps", "max_grad_norm", "grad_accumulation")
     for field in ("weight_decay", "l1", "l2"):
         value = getattr(config, field)
         require(config, field, value is None or 0 <= value < float("inf"), "0 or above")
@@ -67,12 +69,17 @@ def validate(config: Config, batch_size: int | None = None) -> None:
     require(config, "final_fraction", 0 <= config.final_fraction <= 1 and not (needs and config.final_fraction == 0),
             f"{'above' if needs else 'at least'} 0 and at most 1 for schedule={config.schedule}")
     if config.weight_decay is not None and config.optimizer not in ("adamw", "muon"):
-        raise UserError(f"weight_decay is of adamw and muon, and optimizer is {config.optimizer}; use l2, or optimizer=adamw")
+        raise UserError(f"weight_decay={config.weight_decay} is for adamw and muon, and optimizer={config.optimizer}; use "
+                        "l2, or optimizer=adamw")
     if batch_size is not None:
-        check_divides(config.accumulate, batch_size)
+        check_divides(config.grad_accumulation, batch_size)
 
 
-def check_divides(accumulate: int, batch_size: int) -> None:
-    """Refuse microbatches that do not divide the batch."""
-    if batch_size % accumulate:
-        raise UserError(f"accumulate={accumulate} must divide the batch of {batch_size}")
+def check_divides(grad_accumulation: int, batch_size: int) -> None:
+    """Refuse a number of microbatches that does not divide the batch.
+
+    Raises:
+        UserError: names both.
+    """
+    if batch_size % grad_accumulation:
+        raise UserError(f"grad_accumulation={grad_accumulation} must divide the batch of {batch_size}")

@@ -13,7 +13,7 @@ from jaxdl.optim.config import Config, check_divides
 
 def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: PyTree, key: Key, config: Config,
               batch_axis: PyTree = 0) -> tuple[PyTree, Any]:
-    """Gradient of a loss that is a mean over the batch, and what the loss says beside it.
+    """Gradient of a loss that is a mean over the batch, and the loss's other results.
 
     Microbatches are scanned (`optax.MultiSteps` has a `cond` inside). Each has a key of its own, so noise differs from
     that of the whole batch.
@@ -21,24 +21,24 @@ def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: 
     Args:
         loss_fn: `(params, batch, key) -> (loss (), aux)`; `aux` holds `types.Mean`s and arrays [B, ...].
         batch: a pytree of arrays [B, ...].
-        config: how: `accumulate` microbatches, which must divide B, in `compute`, with `remat`.
+        config: its `grad_accumulation`, which must divide B, `compute_dtype` and `remat`.
         batch_axis: the axis of B in each array, like `in_axes` of `jax.vmap`: an integer, or a prefix of `batch` of integers.
 
     Returns:
         The gradient, a tree like `params`, and `aux` of the whole batch: means merged, arrays put together.
 
     Raises:
-        UserError: `accumulate` does not divide the batch.
+        UserError: `grad_accumulation` does not divide the batch.
     """
-    grad, accumulate = jax.grad(switched(loss_fn, config.compute, config.remat), has_aux=True), config.accumulate
-    if accumulate == 1:
+    grad, n = jax.grad(switched(loss_fn, config.compute_dtype, config.remat), has_aux=True), config.grad_accumulation
+    if n == 1:
         return grad(params, batch, key)
 
     def cut(axis: int, part: PyTree) -> PyTree:
         """Microbatches of arrays, stacked along a new first axis."""
         def of_one(x: Array) -> Array:
-            check_divides(accumulate, x.shape[axis])
-            return jnp.moveaxis(x.reshape(*x.shape[:axis], accumulate, -1, *x.shape[axis + 1:]), axis, 0)
+            check_divides(n, x.shape[axis])
+            return jnp.moveaxis(x.reshape(*x.shape[:axis], n, -1, *x.shape[axis + 1:]), axis, 0)
 
         return jax.tree.map(of_one, part)
 
@@ -51,6 +51,6 @@ def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: 
     def whole(x: Mean | Array) -> Mean | Array:
         return Mean(*(v.sum(0) for v in x)) if isinstance(x, Mean) else x.reshape(-1, *x.shape[2:])
 
-    total, aux = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, params), (parts, jax.random.split(key, accumulate)))
-    grads = jax.tree.map(lambda g: g / accumulate, total)
+    total, aux = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, params), (parts, jax.random.split(key, n)))
+    grads = jax.tree.map(lambda g: g / n, total)
     return grads, jax.tree.map(whole, aux, is_leaf=lambda x: isinstance(x, Mean))

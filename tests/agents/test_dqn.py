@@ -176,7 +176,7 @@ def test_dueling_streams_are_told_apart_by_the_mean_advantage():
 def test_microbatches_make_the_same_update():
     _, whole, state = learner_of(loss="squared", double=True, dueling=True)
     _, parts, _ = learner_of(loss="squared", double=True, dueling=True,
-                             optim=OptimConfig(optimizer="sgd", learning_rate=0.1, accumulate=4))
+                             optim=OptimConfig(optimizer="sgd", learning_rate=0.1, grad_accumulation=4))
     (expected, told), (new, said) = (u(state, batch_of(), jax.random.key(0)) for u in (whole, parts))
     assert_close(new, expected)
     assert_close(said, told)
@@ -339,7 +339,7 @@ def test_the_defaults_are_valid():
     ({"hidden_sizes": (4, 0)}, r"hidden_sizes must be widths above 0, got \(4, 0\)"),
     ({"activation": "rellu"}, "no activation 'rellu'; did you mean 'relu'"),
     ({"optim": OptimConfig(learning_rate=-1.0)}, "learning_rate must be above 0, got -1.0"),
-    ({"optim": OptimConfig(accumulate=3)}, "accumulate=3 must divide the batch of 128"),
+    ({"optim": OptimConfig(grad_accumulation=3)}, "grad_accumulation=3 must divide the batch of 128"),
     ({"buffer_size": 120}, "buffer_size=120 is smaller than batch_size=128"),
     ({"train_freq": 100, "buffer_size": 792}, "num_envs . train_freq = 800 .*buffer_size=792"),
     ({"learning_starts": 250_000}, "learning_starts=250000 leaves nothing to learn in total_steps=250000"),

@@ -444,8 +444,8 @@ def test_the_learning_rate_falls_to_zero_at_the_planned_end(algorithm, config):
 def test_microbatches_make_the_same_update(name):
     algorithm, config = VARIANTS[name]
     state, batch = state_of(algorithm, config), batch_of(config.policy.recurrent)
-    (new, told), (expected, said) = (update(dataclasses.replace(config, optim=dataclasses.replace(SGD, accumulate=n)), state,
-                                            batch) for n in (2, 1))
+    configs = [dataclasses.replace(config, optim=dataclasses.replace(SGD, grad_accumulation=n)) for n in (2, 1)]
+    (new, told), (expected, said) = (update(config, state, batch) for config in configs)
     assert_close(new.params, expected.params, rtol=1e-5, atol=1e-6)
     assert_close(told, said, rtol=1e-4, atol=1e-5)
 
@@ -499,10 +499,10 @@ def test_the_plans_by_hand():
     (ppo, {"num_minibatches": 3}, r"num_minibatches=3 must divide the 1024 steps \(num_envs \* rollout_steps\) of a rollout"),
     (ppo, {"num_minibatches": 16, "policy": PolicyConfig(recurrent="gru")},
      r"num_minibatches=16 must divide the 8 environments \(num_envs\) of a rollout"),
-    (ppo, {"optim": OptimConfig(accumulate=3)}, "accumulate=3 must divide the batch of 256"),
-    (ppo, {"optim": OptimConfig(accumulate=4), "policy": PolicyConfig(recurrent="lstm")},
-     "accumulate=4 must divide the batch of 2"),
-    (actor_critic, {"optim": OptimConfig(accumulate=3)}, "accumulate=3 must divide the batch of 8"),
+    (ppo, {"optim": OptimConfig(grad_accumulation=3)}, "grad_accumulation=3 must divide the batch of 256"),
+    (ppo, {"optim": OptimConfig(grad_accumulation=4), "policy": PolicyConfig(recurrent="lstm")},
+     "grad_accumulation=4 must divide the batch of 2"),
+    (actor_critic, {"optim": OptimConfig(grad_accumulation=3)}, "grad_accumulation=3 must divide the batch of 8"),
     (ppo, {"total_steps": 1000}, "128 steps of each is longer than total_steps=1000"),
     (actor_critic, {"total_steps": 100, "rollout_steps": 16}, "16 steps of each is longer than total_steps=100"),
     (ppo, {"policy": PolicyConfig(activation="tanj")}, "did you mean 'tanh'"),

@@ -282,7 +282,7 @@ HAND_CASES = {
     "value": {"baseline": "value", "vf_coef": 0.3}, "value_episode": {"baseline": "value", "returns": "episode"},
     "fragments": {"baseline": "value", "vf_coef": 0.3, "episodes": "fragments"},
     "entropy": {"ent_coef": 0.2}, "normalized": {"normalize_advantage": True},
-    "parts": {"baseline": "leave_one_out", "optim": replace(BASE.optim, accumulate=2)},
+    "parts": {"baseline": "leave_one_out", "optim": replace(BASE.optim, grad_accumulation=2)},
 }
 
 
@@ -466,7 +466,7 @@ def test_the_defaults_are_valid():
     ({"returns": "episode"}, "returns=episode needs whole episodes; add episodes=complete"),
     ({"discount_states": True}, "discount_states=True needs whole episodes; add episodes=complete"),
     ({"policy": policy.Config(hidden_sizes=(0,))}, r"hidden_sizes must be widths above 0, got \(0,\)"),
-    ({"optim": replace(BASE.optim, accumulate=3)}, "accumulate=3 must divide the batch of 8"),
+    ({"optim": replace(BASE.optim, grad_accumulation=3)}, "grad_accumulation=3 must divide the batch of 8"),
 ])
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(UserError, match=message):

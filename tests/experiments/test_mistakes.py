@@ -203,8 +203,8 @@ DQN = [
     ("--warmup-fraction nan", "warmup_fraction", "got nan"),
     ("--final-fraction nan", "final_fraction", "got nan"),
     ("--schedule step --final-fraction 0", "final_fraction must be above 0", "schedule=step", "got 0.0"),
-    ("--weight-decay 0.1", "weight_decay is of adamw and muon", "optimizer is adam"),
-    ("--accumulate 3", "accumulate=3", "batch of 8"),
+    ("--weight-decay 0.1", "weight_decay=0.1", "optimizer=adam"),
+    ("--grad-accumulation 3", "grad_accumulation=3", "batch of 8"),
     ("--activation rleu", "'rleu'", "did you mean 'relu'"),
     ("--hidden-sizes 8 0", "hidden_sizes must be widths above 0", "(8, 0)"),
     ("--batch-size 1001", "buffer_size=1000", "batch_size=1001"),
@@ -260,7 +260,8 @@ DQN = [
     ("--env-id json:JSONDecoder --backend host", "json:JSONDecoder runs on the device alone", "backend=device"),
     *((f"--{name.replace('_', '-')} {value}", f"{name} must be above 0, got {value}") for value in (0, -3) for name in (
         "num_envs", "total_steps", "buffer_size", "learning_starts", "batch_size", "train_freq", "gradient_steps",
-        "target_update_interval", "n_steps", "lr_steps", "accumulate", "num_seeds", "stop_step", "log_every", "eval_every",
+        "target_update_interval", "n_steps", "lr_steps", "grad_accumulation", "num_seeds", "stop_step", "log_every",
+        "eval_every",
         "eval_episodes", "checkpoint_every", "keep_checkpoints")),
 ]
 
@@ -290,7 +291,7 @@ POLICY_GRADIENTS = [
     ("--activation tanj", "'tanj'", "did you mean 'tanh'"),
     ("--total-steps 31", "num_envs=2", "total_steps=31"),
     ("--total-steps 3000000000", "total_steps must be below 2**31"),
-    ("--accumulate 3", "accumulate=3 must divide the batch of"),
+    ("--grad-accumulation 3", "grad_accumulation=3 must divide the batch of"),
     ("--learning-rate nan", "learning_rate", "got nan"),
     ("--squash", "squash is for Box actions", "CartPole-v1", "Discrete(2)"),
     ("--squash --env-id OddMany-v0", "squash is for Box actions", "OddMany-v0", "MultiDiscrete"),
@@ -304,7 +305,7 @@ POLICY_GRADIENTS = [
     ("--sweep gamma=0.9,1.5", "gamma must be between 0 and 1, got 1.5"),
     ("--config agent/config.json", "agent/config.json is of the algorithm 'dqn', not"),
     *((f"--{name.replace('_', '-')} 0", f"{name} must be above 0, got 0") for name in ("num_envs", "total_steps",
-                                                                                     "rollout_steps", "accumulate")),
+                                                                                     "rollout_steps", "grad_accumulation")),
 ]
 
 REINFORCE = [
@@ -330,8 +331,8 @@ PPO = [
     ("--num-minibatches 3", "num_minibatches=3 must divide the 32 steps"),
     ("--num-minibatches 64", "num_minibatches=64 must divide the 32 steps"),
     ("--recurrent gru", "num_minibatches=4 must divide the 2 environments"),
-    ("--recurrent lstm --num-minibatches 2 --accumulate 2", "accumulate=2 must divide the batch of 1"),
-    ("--num-minibatches 4 --accumulate 16", "accumulate=16 must divide the batch of 8"),
+    ("--recurrent lstm --num-minibatches 2 --grad-accumulation 2", "grad_accumulation=2 must divide the batch of 1"),
+    ("--num-minibatches 4 --grad-accumulation 16", "grad_accumulation=16 must divide the batch of 8"),
     *((f"--{name.replace('_', '-')} {value}", f"{name} must be above 0, got {value}") for name, value in (
         ("num_epochs", 0), ("num_minibatches", -1), ("clip_range", 0.0), ("clip_range", float("nan")), ("clip_range_vf", -1.0),
         ("target_kl", 0.0), ("target_kl", float("inf")))),

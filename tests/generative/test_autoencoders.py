@@ -18,7 +18,7 @@ RNG = np.random.default_rng(0)
 SPEC = DataSpec("tiny", 50, (5, 6, 1), 3)
 IMAGES = jnp.asarray(RNG.integers(0, 256, (10, 5, 6, 1)), jnp.uint8)
 SGD = OptimConfig(optimizer="sgd", learning_rate=0.01)
-AE = {"hidden_sizes": (4,), "conv_channels": (2, 3), "code_size": 2, "batch_size": 10, "optim": SGD}
+AE = {"hidden_sizes": (4,), "conv_channels": (2, 3), "latent_size": 2, "batch_size": 10, "optim": SGD}
 
 
 @pytest.mark.parametrize("network", ["mlp", "conv"])
@@ -53,7 +53,7 @@ def test_a_denoising_autoencoder_sees_damage_and_is_asked_for_the_image(corrupti
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"code_size": 0}, "code_size must be above 0"), ({"conv_channels": ()}, "conv_channels must be at least one"),
+    ({"latent_size": 0}, "latent_size must be above 0"), ({"conv_channels": ()}, "conv_channels must be at least one"),
     ({"corruption": "mask", "corruption_level": 1.0}, "corruption_level must be at least 0 and below 1 for corruption=mask"),
     ({"corruption": "gaussian", "corruption_level": -1.0}, "corruption_level must be 0 or above")])
 def test_an_autoencoder_refuses_what_makes_no_sense(settings, message):
@@ -112,7 +112,7 @@ def test_shards_have_one_codebook():
 
 def test_the_gradient_goes_straight_through_the_choice_of_the_code():
     """Without commitment the encoder's gradient is the decoder's at the code; the codebook has none."""
-    config = vqvae.Config(conv_channels=(2,), num_codes=4, code_size=2, batch_size=10, commitment=0.0, optim=SGD)
+    config = vqvae.Config(conv_channels=(2,), num_codes=4, embedding_size=2, batch_size=10, commitment=0.0, optim=SGD)
     model = vqvae.make(config, SPEC)
     state = jit(model.learner.init)(jax.random.key(0))
     new, _ = jit(model.learner.update)(state, Examples(IMAGES), jax.random.key(1))
@@ -134,7 +134,7 @@ def test_the_gradient_goes_straight_through_the_choice_of_the_code():
 def test_codes_are_all_that_a_picture_is_made_of_and_digits_are_recognized_by_them():
     digits = data.load("digits")
     spec = DataSpec.of(digits)
-    config = vqvae.Config(conv_channels=(8,), num_codes=16, code_size=4, total_steps=300, batch_size=32,
+    config = vqvae.Config(conv_channels=(8,), num_codes=16, embedding_size=4, total_steps=300, batch_size=32,
                           optim=OptimConfig(learning_rate=3e-3))
     driver = device_driver.device(lambda c: vqvae.make_run(c, spec), config, Examples.of(digits), [0], quick=True)
     state, report = driver.chunk(driver.start(), 300)

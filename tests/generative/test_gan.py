@@ -8,6 +8,7 @@ import pytest
 from tools import jit
 
 from jaxdl import nn
+from jaxdl.core.config import from_dict
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.generative import adversarial, gan
@@ -57,10 +58,10 @@ def by_hand(config, state, batch, key):
     steps, penalty = gan.critic_steps(config), gan.penalty_of(config)
     norm = config.network == "dcgan" and penalty is None and not config.spectral_norm
     generator = Generator(SPEC.shape, config.network, config.width, config.hidden_size)
-    discriminator = Discriminator(config.network, config.width, norm, config.conditional, config.hidden_size)
+    discriminator = Discriminator(config.network, config.width, norm, config.class_conditioning, config.hidden_size)
     k_steps, k_latent, k_penalty = jax.random.split(key, 3)
     size = len(batch.images) // steps
-    y = None if config.conditional == "none" else jax.nn.one_hot(batch.labels, 2)
+    y = jax.nn.one_hot(batch.labels, 2) if config.conditional else None
     x = batch.images / 127.5 - 1
 
     def generate(params, key, y):
@@ -106,8 +107,8 @@ def by_hand(config, state, batch, key):
 
 @pytest.mark.parametrize("settings", [
     {"objective": "minimax"},
-    {"objective": "wgan_gp", "n_critic": 2, "spectral_norm": True, "conditional": "concatenation"},
-    {"network": "resnet", "objective": "hinge", "spectral_norm": True, "conditional": "projection"}], ids=str)
+    {"objective": "wgan_gp", "n_critic": 2, "spectral_norm": True, "conditional": True, "class_conditioning": "concatenation"},
+    {"network": "resnet", "objective": "hinge", "spectral_norm": True, "conditional": True}], ids=str)
 def test_an_update_is_the_steps_of_the_discriminator_and_then_one_of_the_generator(settings):
     config, model, state = made(**settings)
     batch = examples(4 * gan.critic_steps(config))
@@ -145,14 +146,13 @@ def test_samples_are_images_made_with_running_statistics():
 
 
 def test_both_players_are_told_the_class():
-    conditional = "projection"
-    _, model, state = made(conditional=conditional)
+    _, model, state = made(conditional=True)
     z = jnp.tile(model.prior(jax.random.key(0), 1), (4, 1))
     x = jit(model.decode)(state.ema, z, jnp.array([0, 1, 0, 1]))
     close(x[:2], x[2:])
     assert np.abs(x[0] - x[1]).max() > 1e-3
     close(jit(model.decode)(state.ema, z), x)  # classes in turn
-    discriminator = Discriminator("dcgan", 2, False, conditional)
+    discriminator = Discriminator("dcgan", 2, False, "projection")
     params = jit(lambda key: nn.init(discriminator, key, x, jnp.zeros((4, 2))))(jax.random.key(3))
     params = {"params": jax.tree.map(lambda x: 10 * x, params["params"])}
     told = [discriminator.apply(params, x[:1], jnp.eye(2)[i : i + 1]) for i in (0, 1)]
@@ -176,18 +176,25 @@ def test_a_critic_under_the_penalty_sees_each_image_by_itself():
     ({"n_critic": 0}, "n_critic must be above 0"), ({"ema_decay": 1.0}, "ema_decay must be at least 0 and below 1"),
     ({"gradient_penalty": -1.0}, "gradient_penalty must be above 0"),
     ({"discriminator_learning_rate": 0.0}, "discriminator_learning_rate must be above 0, got 0.0"),
-    ({"optim": OptimConfig(accumulate=2)}, "accumulate=2 would cut a batch whose statistics"),
+    ({"optim": OptimConfig(grad_accumulation=2)}, "grad_accumulation=2 would cut a batch whose statistics"),
 ])
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         gan.validate(gan.Config(**settings))
 
 
+@pytest.mark.parametrize(("old", "new"), [
+    ("none", {"conditional": False}), ("projection", {"conditional": True}), (True, {"conditional": True}),
+    ("concatenation", {"conditional": True, "class_conditioning": "concatenation"})])
+def test_a_config_whose_conditional_was_a_word_is_read(old, new):
+    assert from_dict(gan.Config, {"conditional": old}) == gan.Config(**new)
+
+
 def test_data_that_does_not_fit_is_refused():
     with pytest.raises(UserError, match="divisible by 4, and those of tiny are 8 x 6"):
         gan.make(gan.Config(), SPEC._replace(shape=(8, 6, 1)))
-    with pytest.raises(UserError, match="conditional=projection needs labels"):
-        gan.make(gan.Config(conditional="projection"), SPEC._replace(num_classes=None))
+    with pytest.raises(UserError, match="conditional=True needs labels"):
+        gan.make(gan.Config(conditional=True), SPEC._replace(num_classes=None))
     with pytest.raises(UserError, match="batch_size=50 is above the 40 examples"):
         gan.make_run(gan.Config(objective="wgan_gp", batch_size=10), SPEC)
 
@@ -205,7 +212,7 @@ def test_it_learns_two_images_and_which_class_each_is(objective):
     noise = np.random.default_rng(0).integers(0, 25, (40, 8, 8, 1)).astype(np.uint8)
     labels = np.arange(40, dtype=np.int32) % 2
     data = Examples(jnp.asarray(np.where(labels[:, None, None, None] == 0, top, top[::-1]) + noise), jnp.asarray(labels))
-    config = gan.Config(objective=objective, conditional="projection", batch_size=8, latent_size=4, width=8, total_steps=400,
+    config = gan.Config(objective=objective, conditional=True, batch_size=8, latent_size=4, width=8, total_steps=400,
                         n_critic=2 if objective == "wgan_gp" else 1, ema_decay=0.9,
                         discriminator_learning_rate=2e-3, optim=OptimConfig(learning_rate=2e-3, beta1=0.5))
     driver = device_driver.device(lambda c: gan.make_run(c, SPEC), config, data, [0], quick=True)

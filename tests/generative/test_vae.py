@@ -287,7 +287,7 @@ def test_the_defaults_are_valid():
     ({"hidden_sizes": (0,)}, r"hidden_sizes must be widths above 0, got \(0,\)"),
     ({"activation": "tan"}, "no activation 'tan'; did you mean 'tanh'"),
     ({"optim": OptimConfig(learning_rate=0.0)}, "learning_rate must be above 0, got 0.0"),
-    ({"optim": OptimConfig(accumulate=3)}, "accumulate=3 must divide the batch of 128"),
+    ({"optim": OptimConfig(grad_accumulation=3)}, "grad_accumulation=3 must divide the batch of 128"),
 ])
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(UserError, match=message):

@@ -54,7 +54,7 @@ def _inner(params):
 ], ids=["vae", "pixelcnn", "gan"])
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 def test_layers_multiply_in_what_is_asked_for(module, settings, compute):
-    settings = settings | {"batch_size": 16, "total_steps": 10, "optim": OptimConfig(compute=compute)}
+    settings = settings | {"batch_size": 16, "total_steps": 10, "optim": OptimConfig(compute_dtype=compute)}
     learner, state = started(module, SPEC, **settings)
     jaxpr = jax.make_jaxpr(learner.update)(state, IMAGES, jax.random.key(1))
     assert products(jaxpr.jaxpr) == {compute}
@@ -63,7 +63,8 @@ def test_layers_multiply_in_what_is_asked_for(module, settings, compute):
 
 
 def test_an_agent_multiplies_in_bfloat16_too():
-    config = ppo.Config(num_envs=4, total_steps=1000, rollout_steps=4, num_minibatches=1, optim=OptimConfig(compute="bfloat16"))
+    config = ppo.Config(num_envs=4, total_steps=1000, rollout_steps=4, num_minibatches=1,
+                        optim=OptimConfig(compute_dtype="bfloat16"))
     run = ppo.make_run(config)
     jaxpr = jax.make_jaxpr(lambda: run.step(run.init(jax.random.key(0), None), None))()
     assert products(jaxpr.jaxpr) == {"bfloat16", "float32"}  # acting stays as it is
@@ -97,7 +98,7 @@ def test_a_vae_learns_as_well_in_bfloat16():
     digits = data.load("digits")
     spec, found = DataSpec.of(digits), []
     for compute in ("float32", "bfloat16"):
-        config = vae.Config(epochs=4, optim=OptimConfig(compute=compute))
+        config = vae.Config(epochs=4, optim=OptimConfig(compute_dtype=compute))
         driver = device_driver.device(lambda c: vae.make_run(c, spec), config, Examples.of(digits), [0], quick=True)
         result = fit.fit(driver, fit.Config(), vae.total_steps(config, spec))
         measured = jit(vae.make(config, spec).measure)(result.params, Examples.of(digits), jax.random.key(0))
@@ -107,7 +108,7 @@ def test_a_vae_learns_as_well_in_bfloat16():
 
 @pytest.mark.slow
 def test_an_agent_learns_as_well_in_bfloat16():
-    config = ppo.Config(total_steps=100_000, optim=OptimConfig(compute="bfloat16", learning_rate=2.5e-3))
+    config = ppo.Config(total_steps=100_000, optim=OptimConfig(compute_dtype="bfloat16", learning_rate=2.5e-3))
     driver = device_driver.device(ppo.make_run, config, None, [0, 1, 2])
     result = fit.fit(driver, fit.Config(), config.total_steps)
     agent = ppo.make(config, envs.spec("CartPole-v1"))

@@ -235,7 +235,7 @@ def test_off_and_on_are_different_programs_and_values_are_not():
     structure = jax.tree.structure
     assert structure(Config(max_grad_norm=1.0)) == structure(Config(max_grad_norm=2.0, learning_rate=0.5))
     assert structure(Config(max_grad_norm=1.0)) != structure(Config())
-    assert structure(Config(accumulate=2)) != structure(Config())
+    assert structure(Config(grad_accumulation=2)) != structure(Config())
 
 
 BATCH = {"x": jax.random.normal(jax.random.key(1), (12, 2)), "y": jnp.arange(12.0)}
@@ -251,7 +251,7 @@ def loss_fn(params, batch, key):
 @pytest.mark.parametrize("jit", [True, False])
 def test_accumulated_gradients_are_the_whole_batchs(accumulate, jit):
     def run(n):
-        return optim.gradients(loss_fn, PARAMS, BATCH, jax.random.key(0), optim.Config(accumulate=n))
+        return optim.gradients(loss_fn, PARAMS, BATCH, jax.random.key(0), optim.Config(grad_accumulation=n))
 
     grads, aux = (jax.jit(run, static_argnums=0) if jit else run)(accumulate)
     expected, expected_aux = run(1)
@@ -269,7 +269,8 @@ def test_microbatches_are_cut_off_the_axis_that_holds_the_batch(accumulate):
 
     def run(n):
         batch = {"x": BATCH["x"].T[None], "more": {"y": BATCH["y"], "none": None}}
-        return optim.gradients(time_major, PARAMS, batch, jax.random.key(0), optim.Config(accumulate=n), {"x": 2, "more": 0})
+        config = optim.Config(grad_accumulation=n)
+        return optim.gradients(time_major, PARAMS, batch, jax.random.key(0), config, {"x": 2, "more": 0})
 
     (grads, aux), (expected, expected_aux) = run(accumulate), run(1)
     assert_close(grads, expected, rtol=1e-5, atol=1e-5)
@@ -277,18 +278,18 @@ def test_microbatches_are_cut_off_the_axis_that_holds_the_batch(accumulate):
 
 
 def test_accumulation_has_no_branches():
-    config = optim.Config(accumulate=3)
+    config = optim.Config(grad_accumulation=3)
     jaxpr = str(jax.make_jaxpr(lambda p: optim.gradients(loss_fn, p, BATCH, jax.random.key(0), config))(PARAMS))
     assert "scan[" in jaxpr
     assert "cond[" not in jaxpr
 
 
 def test_microbatches_must_divide_the_batch():
-    with pytest.raises(UserError, match=r"accumulate=5 must divide the batch of 12"):
-        optim.gradients(loss_fn, PARAMS, BATCH, jax.random.key(0), optim.Config(accumulate=5))
-    with pytest.raises(UserError, match=r"accumulate=5 must divide the batch of 12"):
-        optim.validate(Config(accumulate=5), batch_size=12)
-    optim.validate(Config(accumulate=4), batch_size=12)
+    with pytest.raises(UserError, match=r"grad_accumulation=5 must divide the batch of 12"):
+        optim.gradients(loss_fn, PARAMS, BATCH, jax.random.key(0), optim.Config(grad_accumulation=5))
+    with pytest.raises(UserError, match=r"grad_accumulation=5 must divide the batch of 12"):
+        optim.validate(Config(grad_accumulation=5), batch_size=12)
+    optim.validate(Config(grad_accumulation=4), batch_size=12)
 
 
 @pytest.mark.parametrize(("field", "value"), [
@@ -297,7 +298,7 @@ def test_microbatches_must_divide_the_batch():
     ("warmup_fraction", 1.0), ("warmup_fraction", -0.1), ("momentum", 1.0), ("momentum", -0.5), ("momentum", math.nan),
     ("beta1", 1.0), ("beta2", 1.5), ("beta2", math.nan), ("rms_decay", 1.0), ("eps", 0.0), ("eps", -1e-8),
     ("max_grad_norm", 0.0), ("max_grad_norm", -1.0), ("weight_decay", -0.1), ("l1", -1.0), ("l2", math.nan),
-    ("l2", math.inf), ("accumulate", 0), ("accumulate", -2),
+    ("l2", math.inf), ("grad_accumulation", 0), ("grad_accumulation", -2),
 ])
 def test_numbers_that_make_no_sense_are_refused_by_name(field, value):
     with pytest.raises(UserError, match=rf"^{field} must be .*, got {value}"):
@@ -309,7 +310,7 @@ def test_choices_that_need_another_field_say_so():
         with pytest.raises(UserError, match=f"final_fraction must be above 0 .* for schedule={schedule}, got 0.0"):
             optim.validate(Config(schedule=schedule))
         optim.validate(Config(schedule=schedule, final_fraction=0.1))
-    with pytest.raises(UserError, match=r"weight_decay is of adamw and muon.*l2"):
+    with pytest.raises(UserError, match=r"weight_decay=0.1 .*optimizer=sgd.*l2"):
         optim.validate(Config(optimizer="sgd", weight_decay=0.1))
 
 

@@ -125,7 +125,7 @@ def gan_learner(**settings):
 
 
 def vqvae_learner(optim, axis_name):
-    config = vqvae.Config(conv_channels=(3,), num_codes=4, code_size=2, batch_size=B, total_steps=10, optim=optim)
+    config = vqvae.Config(conv_channels=(3,), num_codes=4, embedding_size=2, batch_size=B, total_steps=10, optim=optim)
     return vqvae.make(config, DataSpec("small", 100, (4, 4, 1)), axis_name).learner
 
 
