@@ -1,10 +1,12 @@
 """Losses, one formula a function, element by element: no mean over the batch is taken inside.
+Where broadcasting would hide an error, shapes are checked when the program is traced (AssertionError).
 
 Shapes: `...` any, `A` classes, `Z` latent, `N` quantiles.
 """
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -60,6 +62,7 @@ def _mean_of_pairs(quantiles: Array, targets: Array, of_error: Callable[[Array],
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """`-log softmax(logits)[label]` in nats: [..., A] and integers [...] -> [...]."""
+    chex.assert_shape(labels, logits.shape[:-1])
     chosen = jnp.take_along_axis(logits, labels[..., None], -1)[..., 0]
     return jax.nn.logsumexp(logits, -1) - chosen
 
@@ -79,4 +82,5 @@ def kl_standard_normal(mean: Array, log_var: Array) -> Array:
 
     Kingma & Welling (2014), appendix B.
     """
+    chex.assert_equal_shape([mean, log_var])
     return 0.5 * (jnp.square(mean) + jnp.exp(log_var) - 1.0 - log_var).sum(-1)

@@ -15,9 +15,11 @@ Fragments `[T, ...]` may hold several episodes. What is known of their step t, a
 
 They are functions of numbers and stop no gradients: who wants constants for targets stops them at the inputs or the outputs.
 
-Shapes: `T` time, `n` steps, `B` batch, `...` any trailing axes, the same for all arrays.
+Shapes: `T` time, `n` steps, `B` batch, `...` any trailing axes, the same for all arrays: an array of another shape raises
+AssertionError when the program is traced, since broadcasting would hide it.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -43,6 +45,8 @@ def n_step_transition(reward: Array, terminated: Array, done: Array, available: 
     Returns:
         reward [B], discount [B], last int32 [B]: m - 1, the step whose next observation the value is taken of.
     """
+    chex.assert_rank([reward, terminated, done, available], 2)
+    chex.assert_equal_shape([reward, terminated, done, available])
     n = reward.shape[0]
     if n == 1:
         return reward[0], gamma * (1.0 - terminated[0]), jnp.zeros(reward.shape[1], jnp.int32)
@@ -70,6 +74,7 @@ def n_step_returns(reward: Array, discount: Array, continues: Array, next_value:
     Returns:
         [T, ...].
     """
+    chex.assert_equal_shape([reward, discount, continues, next_value])
     carries = _carries(continues)
     one_step = reward + discount * next_value
     target = one_step
@@ -96,6 +101,7 @@ def lambda_returns(reward: Array, discount: Array, continues: Array, next_value:
     Returns:
         [T, ...].
     """
+    chex.assert_equal_shape([reward, discount, continues, next_value])
     carries = _carries(continues)
     bootstrap = jnp.where(carries, (1.0 - lam) * next_value, next_value)
     return _backward(reward + discount * bootstrap, jnp.where(carries, discount * lam, 0.0))
@@ -119,6 +125,7 @@ def gae(reward: Array, discount: Array, continues: Array, value: Array, next_val
     Returns:
         Advantages [T, ...].
     """
+    chex.assert_equal_shape([reward, discount, continues, value, next_value])
     return _backward(reward + discount * next_value - value, jnp.where(continues, discount * lam, 0.0))
 
 
@@ -150,6 +157,7 @@ def vtrace(reward: Array, discount: Array, continues: Array, value: Array, next_
     Returns:
         Targets [T, ...] for the value, advantages [T, ...] for the policy gradient, their weight within.
     """
+    chex.assert_equal_shape([reward, discount, continues, value, next_value, log_rho])
     rho = jnp.exp(log_rho)
     delta = reward + discount * next_value - value
     decay = jnp.where(continues, discount * lam, 0.0)

@@ -113,3 +113,10 @@ def test_nothing_is_reduced_over_the_batch():
     x = jnp.ones((2, 3, 4))
     assert losses.squared(x).shape == losses.huber(x).shape == losses.binary_cross_entropy(x, x).shape == (2, 3, 4)
     assert losses.kl_standard_normal(x, x).shape == losses.cross_entropy(x, jnp.zeros((2, 3), int)).shape == (2, 3)
+
+
+def test_labels_and_variances_that_would_be_broadcast_are_refused():
+    x = jnp.ones((2, 3, 4))
+    for wrong in (lambda: losses.cross_entropy(x, jnp.zeros((1, 3), int)), lambda: losses.kl_standard_normal(x, x[:1])):
+        with pytest.raises(AssertionError, match="shape"):
+            wrong()

@@ -316,3 +316,10 @@ def test_steps_and_fragments_have_the_same_n_step_returns():
         available = jnp.broadcast_to((np.arange(t, t + n) < len(reward))[:, None], (n, 32))
         total, left, last = transition(reward[index], terminated[index], done[index], available, 0.9)
         near(total + left * next_value[t + last, np.arange(32)], whole[t])
+
+
+@each_method
+@pytest.mark.parametrize("name", ["next_value", "continues"])
+def test_an_array_that_would_be_broadcast_is_refused(method, name):
+    with pytest.raises(AssertionError, match="shape"):
+        METHODS[method](fragment() | {name: fragment()[name][:, :1]})
