@@ -131,6 +131,12 @@ def held_out(num: int, split: str) -> np.ndarray:
     return index[to_test if split == "test" else ~to_test]
 
 
+def hold_out(whole: Dataset, split: str) -> Dataset:
+    """The split of a dataset that has none of its own; the number of classes is that of the whole. Raises as `held_out`."""
+    index = held_out(whole.spec.num_examples, split)
+    return Dataset(whole.name, whole.rows(index), whole.spec._replace(num_examples=len(index)))
+
+
 def _num_classes(name: str, labels: np.ndarray | None, target: str | None, num_classes: int | None,
                  class_names: Sequence[str] | None) -> int | None:
     if num_classes is None and class_names is not None:

@@ -21,6 +21,7 @@ READERS = {
     "fashion_mnist": "jaxdl.data.mnist:FASHION_MNIST",
     "idx": "jaxdl.data.idx:READER",
     "cifar10": "jaxdl.data.cifar:READER",
+    "arrays": "jaxdl.data.arrays:READER",
 }
 
 
