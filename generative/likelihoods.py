@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.core.types import Array, Key
+from jaxdl.core.errors import UserError
+from jaxdl.core.types import Array, DataSpec, Key
 from jaxdl.ops import distributions
 
-Binarize = Literal["dynamic", "fixed", "threshold"]
+Binarize = Literal["dynamic", "fixed", "threshold", "none"]
 Name = Literal["bernoulli", "gaussian", "discretized_logistic"]
 
 # A log-variance and a log-scale, in units of the range of pixels, are kept above that of the rounding to 256 values: below
@@ -41,7 +42,8 @@ def make(name: Name, binarize: Binarize = "dynamic", variance: float | Array | N
 
     Args:
         binarize: how images become binary (bernoulli): dynamic; fixed, where an image has the same bits each time it is seen,
-            a function of the image; or threshold, which cuts at one half.
+            a function of the image; threshold, which cuts at one half; or none, for images that are binary already (see
+            `check`).
         variance: of every pixel (gaussian), in units of the range of pixels squared; None makes it an output.
     """
     if name == "bernoulli":
@@ -62,9 +64,22 @@ def make(name: Name, binarize: Binarize = "dynamic", variance: float | Array | N
     return Likelihood(2, _scaled, log_prob_of_bins, lambda out: jnp.clip(out[..., 0, :], 0, 1))
 
 
+def check(binarize: Binarize, spec: DataSpec) -> None:
+    """Refuse binarize=none for images that are not binary: with values of 0 and 1, or of 0 and 255.
+
+    Raises:
+        UserError: names the dataset.
+    """
+    if binarize == "none" and spec.binary is False:
+        raise UserError(f"binarize=none takes images that are binary already, 0 and 255 or 0 and 1, and those of the dataset "
+                        f"{spec.name} have other values; choose dynamic, fixed or threshold")
+
+
 def binarized(images: Array, key: Key, how: Binarize) -> Array:
     """Images uint8 [B, H, W, C] -> {0, 1} float32 [B, D]; see `make`."""
     x = images.reshape(len(images), -1)
+    if how == "none":
+        return (x > 0).astype(jnp.float32)
     if how == "threshold":
         return (x > 127).astype(jnp.float32)
     if how == "fixed":

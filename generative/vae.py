@@ -60,7 +60,8 @@ class Config(minibatches.Config):
     likelihood: likelihoods.Name = "bernoulli"
     """Distribution of the pixels: bernoulli for binary images, gaussian, or discretized_logistic for the 256 values."""
     binarize: likelihoods.Binarize = "dynamic"
-    """How images become binary (bernoulli): dynamic draws each pixel anew, fixed once for all, threshold cuts at a half."""
+    """How images become binary (bernoulli): dynamic draws each pixel anew, fixed once for all, threshold cuts at a half;
+    none for images that are binary already, as those of the literature's fixed binarizations."""
     variance: float | None = None
     """Variance of every pixel in units of their range squared (gaussian); an output of the decoder if not given."""
     objective: Literal["elbo", "iwae"] = "elbo"
@@ -185,10 +186,12 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     """The learner and its model for images of a shape.
 
     Raises:
-        UserError: a conditional model of a dataset without labels.
+        UserError: a conditional model of a dataset without labels; binarize=none of images that are not binary.
     """
     if config.conditional and spec.num_classes is None:
         raise UserError(f"conditional=True needs labels, and the dataset {spec.name} has none")
+    if config.likelihood == "bernoulli":
+        likelihoods.check(config.binarize, spec)
     likelihood = likelihoods.make(config.likelihood, config.binarize, config.variance)
     network = Network(spec.shape, likelihood.outputs, config)
     optimizer = optim.make(config.optim, horizon=total_steps(config, spec))

@@ -75,7 +75,8 @@ class Config(minibatches.Config):
     num_mixtures: int = 10
     """Logistics in the mixture."""
     binarize: likelihoods.Binarize = "dynamic"
-    """How images become binary (bernoulli): dynamic draws each pixel anew, fixed once for all, threshold cuts at a half."""
+    """How images become binary (bernoulli): dynamic draws each pixel anew, fixed once for all, threshold cuts at a half;
+    none for images that are binary already, as those of the literature's fixed binarizations."""
     ema_decay: float = 0.999
     """Decay of the running mean of the parameters that is evaluated and sampled; over its first updates it is shorter,
     (1 + t) / (10 + t), and 0 is no mean."""
@@ -110,10 +111,13 @@ def output_of(config: Config, spec: DataSpec) -> outputs.Output:
     """The distribution of pixels that a config asks for.
 
     Raises:
-        UserError: a width that does not fall into a group for each channel; a conditional model of a dataset without labels.
+        UserError: a width that does not fall into a group for each channel; a conditional model of a dataset without labels;
+            binarize=none of images that are not binary.
     """
     if config.conditional and spec.num_classes is None:
         raise UserError(f"conditional=True needs labels, and the dataset {spec.name} has none")
+    if config.output == "bernoulli":
+        likelihoods.check(config.binarize, spec)
     output = outputs.make(config.output, spec.shape[2], config.levels, config.num_mixtures, config.binarize)
     for field in ("features", "head_features"):
         require(config, field, getattr(config, field) % output.groups == 0, f"a multiple of {output.groups}: the channels of "

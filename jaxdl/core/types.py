@@ -56,6 +56,7 @@ class DataSpec(NamedTuple):
     arrays: tuple[ArraySpec, ...] = ()
     input: str = "images"  # name of the array that goes in
     target: str | None = None  # name of the one that is to be predicted; None where there is none
+    binary: bool | None = None  # whether inputs are bytes of 0 and 1 or of 0 and 255 alone, in every split; None: not known
 
     @property
     def size(self) -> int:

@@ -112,7 +112,8 @@ def from_tree(arrays: PyTree, name: str = "custom", *, input: str | None = None,
             raise DataError(f"{field}={value!r} is no array of the dataset {name}; its arrays are {', '.join(found)}")
     spec = DataSpec(name, num, found[input].shape[1:], _num_classes(name, found.get(target), target, num_classes, class_names),
                     None if class_names is None else tuple(class_names), None if vocabulary is None else tuple(vocabulary),
-                    tuple(ArraySpec(path, x.shape[1:], str(x.dtype)) for path, x in found.items()), input, target)
+                    tuple(ArraySpec(path, x.shape[1:], str(x.dtype)) for path, x in found.items()), input, target,
+                    _is_binary(found[input]))
     if vocabulary is not None:
         _check_below(found[input], len(vocabulary), input, f"the vocabulary of {name} has {len(vocabulary)} tokens")
     return Dataset(name, jax.tree.unflatten(structure, found.values()), spec)
@@ -151,6 +152,15 @@ def _num_classes(name: str, labels: np.ndarray | None, target: str | None, num_c
     _check_below(labels, most if num_classes is None else num_classes, target,
                  f"{target} must lie between 0 and {(most if num_classes is None else num_classes) - 1}")
     return int(labels.max()) + 1 if num_classes is None else num_classes
+
+
+def _is_binary(x: np.ndarray) -> bool | None:
+    """Whether bytes are 0 and 1 or 0 and 255 alone; None of other numbers."""
+    if x.dtype != np.uint8:
+        return None
+    top = x.max(initial=0)
+    parts = (x[i : i + 1000] for i in range(0, len(x), 1000))  # grey images show in the first
+    return bool(top in (0, 1, 255)) and all(((part == 0) | (part == top)).all() for part in parts)
 
 
 def _check_below(x: np.ndarray, limit: int, path: str, rule: str) -> None:

@@ -64,14 +64,14 @@ def load(name: str, data_dir: str | Path | None = None, split: str = "train") ->
     known, folder = reader(name), _folder(name, data_dir)
     dataset = _read(name, known, folder, split)
     if known.num_classes is None and dataset.spec.num_classes is not None:
-        return _with_classes([dataset, *(_read(name, known, folder, other) for other in SPLITS if other != split)])[0]
+        return _agreed([dataset, *(_read(name, known, folder, other) for other in SPLITS if other != split)])[0]
     return dataset
 
 
 def load_splits(name: str, data_dir: str | Path | None = None) -> tuple[Dataset, Dataset]:
     """The training and the test split, each read once; arguments and errors are those of `load`."""
     known, folder = reader(name), _folder(name, data_dir)
-    train, test = _with_classes([_read(name, known, folder, split) for split in SPLITS])
+    train, test = _agreed([_read(name, known, folder, split) for split in SPLITS])
     if [a._replace(name="") for a in train.spec.arrays] != [a._replace(name="") for a in test.spec.arrays]:
         raise DataError(f"the splits of the dataset {name} must hold arrays of the same shapes and dtypes, got "
                         f"{_described(train.spec)} to train and {_described(test.spec)} to test")
@@ -151,10 +151,11 @@ def _read(name: str, known: Reader, folder: Path | None, split: str) -> Dataset:
     return as_dataset(name, found, classes, known.class_names)
 
 
-def _with_classes(splits: list[Dataset]) -> list[Dataset]:
-    """The splits with the number of classes of all of them."""
+def _agreed(splits: list[Dataset]) -> list[Dataset]:
+    """The splits with the number of classes of all of them, binary if all are."""
     counts = [d.spec.num_classes for d in splits if d.spec.num_classes is not None]
-    return [d._replace(spec=d.spec._replace(num_classes=max(counts, default=None))) for d in splits]
+    binary = None if splits[0].spec.binary is None else all(d.spec.binary for d in splits)
+    return [d._replace(spec=d.spec._replace(num_classes=max(counts, default=None), binary=binary)) for d in splits]
 
 
 def _described(spec: DataSpec) -> str:

@@ -68,7 +68,7 @@ def test_any_tree_of_arrays_is_a_dataset():
     assert dataset.spec == DataSpec(
         "scenes", 6, (4, 4, 3), 7, None, None,
         (ArraySpec("picture", (4, 4, 3), "uint8"), ArraySpec("boxes.corners", (5, 4), "float32"),
-         ArraySpec("boxes.kinds", (5,), "int32")), "picture", "boxes.kinds")
+         ArraySpec("boxes.kinds", (5,), "int32")), "picture", "boxes.kinds", True)
     part = dataset.rows([4, 1])
     assert isinstance(part, Scene)
     np.testing.assert_array_equal(part.boxes["kinds"], dataset.arrays.boxes["kinds"][[4, 1]])
@@ -109,6 +109,14 @@ def test_classes_are_what_is_told_not_what_is_there():
 def test_trees_that_make_no_dataset_are_refused(arrays, options, message):
     with pytest.raises(DataError, match=message):
         data.from_tree(arrays, "mine", **options)
+
+
+@pytest.mark.parametrize(("values", "binary"), [
+    ([0, 1, 1], True), ([0, 255, 0], True), ([0, 0, 0], True),
+    ([0, 1, 255], False), ([0, 2, 2], False), ([0, 254, 255], False)])
+def test_it_is_known_whether_images_are_binary(values, binary):
+    assert data.from_arrays(np.array(values, np.uint8).reshape(3, 1, 1)).spec.binary is binary
+    assert data.from_tree({"x": np.array(values)}).spec.binary is None
 
 
 def test_fingerprints_tell_datasets_apart():
