@@ -20,7 +20,7 @@ Baselines); an episode that is cut by its time limit bootstraps from its last ob
 Shapes: `T` steps of a rollout, `B` environments.
 """
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from jaxdl import optim
 from jaxdl.core import axis
@@ -41,6 +41,8 @@ from jaxdl.rl.types import Agent, Env, EnvSpec, HostRun, Trajectory
 @configs.config
 class Config:
     """Settings of actor-critic. Names are those of Stable-Baselines3's A2C where it has them; "SB3" marks its default."""
+
+    shared_sizes: ClassVar[tuple[str, ...]] = ("num_envs",)  # devices share these: `axis.share`
 
     env_id: str = "CartPole-v1"
     """Gymnasium id of the environment."""

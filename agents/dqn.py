@@ -23,7 +23,7 @@ Shapes: `B` batch, `N` environments, `A` actions, `Z` atoms or quantiles.
 """
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import gymnasium
 import jax
@@ -50,6 +50,8 @@ from jaxdl.rl.types import Actor, Agent, Env, EnvSpec, HostRun, Transition
 @configs.config
 class Config:
     """Settings of DQN. Names are those of Stable-Baselines3 where it has them; "SB3" marks a default of its DQN."""
+
+    shared_sizes: ClassVar[tuple[str, ...]] = ("num_envs", "buffer_size", "batch_size")  # devices share these: `axis.share`
 
     env_id: str = "CartPole-v1"
     """Gymnasium id of the environment."""

@@ -18,7 +18,7 @@ gradient is that of `agents.actor_critic`.
 Shapes: `T` steps of a rollout, `B` environments, `b` sequences of a minibatch.
 """
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,8 @@ from jaxdl.rl.types import Agent, Env, EnvSpec, HostRun, Trajectory
 @configs.config
 class Config:
     """Settings of PPO. Names are those of Stable-Baselines3 where it has them."""
+
+    shared_sizes: ClassVar[tuple[str, ...]] = ("num_envs",)  # devices share these: `axis.share`
 
     env_id: str = "CartPole-v1"
     """Gymnasium id of the environment."""

@@ -30,7 +30,7 @@ entropy bonus, no normalization.
 Shapes: `T` steps of a rollout, `B` environments, `H` the time limit of an episode.
 """
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,8 @@ from jaxdl.rl.types import Agent, Env, EnvSpec, HostRun, Trajectory
 @configs.config
 class Config:
     """Settings of REINFORCE."""
+
+    shared_sizes: ClassVar[tuple[str, ...]] = ("num_envs",)  # devices share these: `axis.share`
 
     env_id: str = "CartPole-v1"
     """Gymnasium id of the environment."""

@@ -24,7 +24,8 @@ from jaxdl import data
 from jaxdl.core.config import to_dict
 from jaxdl.core.errors import CheckpointError, UserError
 from jaxdl.metrics import sample_quality
-from jaxdl.runtime import checkpoint, device_driver, fit
+from jaxdl.runtime import checkpoint, fit
+from jaxdl.runtime.device_driver import make_device_driver
 from jaxdl.supervised import classifier
 
 JUDGES = {  # the first is the one whose figures have plain names
@@ -62,7 +63,7 @@ def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path 
     params = _cached(folder, meta, jax.eval_shape(lambda: model.learner.params(model.learner.init(jax.random.key(0)))))
     if params is None:
         print(f"training the {name} classifier that judges images of {spec.name}, once", flush=True)
-        driver = device_driver.device(lambda c: classifier.make_run(c, spec), config, train_data.on_device(), [seed])
+        driver = make_device_driver(lambda c: classifier.make_run(c, spec), [config], train_data.on_device(), [seed])
         result = fit.fit(driver, fit.Config(seed=seed), classifier.total_steps(config, spec))
         params = jax.device_get(result.params)
         checkpoint.save(folder, result.step, params, meta=meta, keep=1)

@@ -21,10 +21,12 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.types import Examples, Key, PyTree, Run, RunState
 from jaxdl.experiments.population import Member, alone, members
 from jaxdl.experiments.run_folder import Settings, open_run
-from jaxdl.rl import envs, evaluate, host_driver
+from jaxdl.rl import envs, evaluate
 from jaxdl.rl.episode_stats import renewed
+from jaxdl.rl.host_driver import make_host_driver
 from jaxdl.rl.types import Actor, Env
 from jaxdl.runtime import checkpoint, device_driver
+from jaxdl.runtime.device_driver import make_device_driver
 
 _JUDGED = 10_000  # samples that are compared with test images, where there are as many of those
 _AT_ONCE = 1_000  # of them drawn in one call
@@ -81,11 +83,11 @@ def _agent(settings: Settings) -> Job:
 
     def driver(written_by: int | None = None) -> device_driver.Driver:
         if backend == "device":
-            return device_driver.device(functools.partial(make_run, env=make_env()), configs, None, seeds,
+            return make_device_driver(functools.partial(make_run, env=make_env()), configs, None, seeds,
                                         quick=train.quick_compile, devices=train.devices, written_by=written_by)
         check_share("num_envs", config.num_envs, processes.count())
         venv = envs.make_host(config.env_id, config.num_envs // processes.count(), config.vectorization, config.env)
-        return host_driver.host(lambda c, **axis: module.make_host_run(c, spec, **axis), config, venv, train.seed,
+        return make_host_driver(lambda c, **axis: module.make_host_run(c, spec, **axis), config, venv, train.seed,
                          quick=train.quick_compile, devices=train.devices, written_by=written_by)
 
     def evaluation(params: PyTree, *, episodes: int = train.eval_episodes, seed: int = train.seed) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def _generative(settings: Settings) -> Job:
         return module.make_run(c, spec, **axis)
 
     def driver(written_by: int | None = None) -> device_driver.Driver:
-        return device_driver.device(make_run, configs, train_data.on_device(), seeds,
+        return make_device_driver(make_run, configs, train_data.on_device(), seeds,
                             quick=train.quick_compile, devices=train.devices, written_by=written_by)
 
     by_features = model.measure is None  # there is nothing else to tell it by

@@ -57,19 +57,20 @@ def jaxdl(backend: str, num_envs: int) -> dict:
 
     from jaxdl.agents import dqn
     from jaxdl.optim import Config as OptimConfig
-    from jaxdl.rl import envs, host_driver
-    from jaxdl.runtime import device_driver
+    from jaxdl.rl import envs
+    from jaxdl.rl.host_driver import make_host_driver
+    from jaxdl.runtime.device_driver import make_device_driver
 
     config = dqn.Config(env_id="ALE/Pong-v5", num_envs=num_envs, hidden_sizes=(512,), loss="huber", tau=1.0, clip_reward=True,
                         total_steps=1_000_000, optim=OptimConfig(learning_rate=RATE, max_grad_norm=10.0), **SHARED)
     if backend == "xla":
         env = envs.make_device(config.env_id, config.env, num_envs)
-        driver = device_driver.device(lambda c: dqn.make_run(c, env=env), config, None, [0])
+        driver = make_device_driver(lambda c: dqn.make_run(c, env=env), [config], None, [0])
         steps = 10_000
     else:
         spec = envs.spec(config.env_id, config.env)
         venv = envs.make_host(config.env_id, num_envs, "auto", config.env)
-        driver = host_driver.host(lambda c: dqn.make_host_run(c, spec), config, venv, 0)
+        driver = make_host_driver(lambda c: dqn.make_host_run(c, spec), config, venv, 0)
         steps = STEPS[num_envs]
     state, _ = driver.chunk(driver.start(), STEPS[num_envs] // 10 // num_envs)
     jax.block_until_ready(state)

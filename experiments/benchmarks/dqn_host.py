@@ -54,7 +54,8 @@ def jaxdl(hidden: tuple[int, ...], vectorization: str, task: str) -> dict:
 
     from jaxdl.agents import dqn
     from jaxdl.optim import Config as OptimConfig
-    from jaxdl.rl import envs, host_driver
+    from jaxdl.rl import envs
+    from jaxdl.rl.host_driver import make_host_driver
 
     env_id, num_envs = TASKS[task]
     total = STEPS[num_envs]
@@ -64,7 +65,7 @@ def jaxdl(hidden: tuple[int, ...], vectorization: str, task: str) -> dict:
                         optim=OptimConfig(learning_rate=SHARED["learning_rate"], max_grad_norm=10.0))
     spec = envs.spec(config.env_id)
     venv = envs.make_host(env_id, num_envs, vectorization)
-    driver = host_driver.host(lambda c: dqn.make_host_run(c, spec), config, venv, 0)
+    driver = make_host_driver(lambda c: dqn.make_host_run(c, spec), config, venv, 0)
     state, step = driver.start(), driver.first_step
     iterations = (total // 2 - step) // driver.stride
     state, _ = driver.chunk(state, iterations)

@@ -41,7 +41,7 @@ def jaxdl(args) -> dict:
     from jaxdl import data
     from jaxdl.core.types import DataSpec, Examples
     from jaxdl.generative import vae
-    from jaxdl.runtime import device_driver
+    from jaxdl.runtime.device_driver import make_device_driver
 
     mnist = data.load("mnist", args.data_dir)
     spec = DataSpec.of(mnist)
@@ -49,7 +49,7 @@ def jaxdl(args) -> dict:
     def stretch_of(k: int):
         config = vae.Config(dataset="mnist", batch_size=BATCH, latent_size=LATENT, hidden_sizes=(HIDDEN, HIDDEN),
                             activation="tanh", objective="iwae", num_samples=k)
-        driver = device_driver.device(lambda c: vae.make_run(c, spec), config, Examples.of(mnist), [0])
+        driver = make_device_driver(lambda c: vae.make_run(c, spec), [config], Examples.of(mnist), [0])
         state = driver.start()
 
         def run(steps: int) -> None:

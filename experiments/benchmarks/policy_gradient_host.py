@@ -55,7 +55,8 @@ def jaxdl(algo: str, vectorization: str) -> dict:
 
     from jaxdl.agents import actor_critic, ppo
     from jaxdl.optim import Config as OptimConfig
-    from jaxdl.rl import envs, host_driver
+    from jaxdl.rl import envs
+    from jaxdl.rl.host_driver import make_host_driver
 
     total = STEPS[algo]
     shared = {"backend": "host", "num_envs": ENVS, "total_steps": total}
@@ -68,7 +69,7 @@ def jaxdl(algo: str, vectorization: str) -> dict:
             rollout_steps=128, **shared, optim=OptimConfig(learning_rate=2.5e-4, eps=1e-5, max_grad_norm=0.5))
     spec = envs.spec(config.env_id)
     venv = envs.make_host(config.env_id, ENVS, vectorization)
-    driver = host_driver.host(lambda c: module.make_host_run(c, spec), config, venv, 0)
+    driver = make_host_driver(lambda c: module.make_host_run(c, spec), config, venv, 0)
     iterations = total // driver.stride
     state, _ = driver.chunk(driver.start(), iterations // 2)
     half = time.perf_counter()

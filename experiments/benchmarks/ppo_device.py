@@ -40,12 +40,12 @@ def jaxdl(num_envs: int) -> dict:
 
     from jaxdl.agents import ppo
     from jaxdl.optim import Config as OptimConfig
-    from jaxdl.runtime import device_driver
+    from jaxdl.runtime.device_driver import make_device_driver
 
     config = ppo.Config(num_envs=num_envs, clip_range_vf=0.2, total_steps=STEPS, optim=OptimConfig(
         learning_rate=2.5e-4, eps=1e-5, max_grad_norm=0.5))
     jax.random.key(0)  # starts the backend, as the peer's first key does before its clock
-    driver = device_driver.device(ppo.make_run, config, None, [0])
+    driver = make_device_driver(ppo.make_run, [config], None, [0])
     compiled = time.perf_counter()
     state, step = driver.start(), driver.first_step
     while step + driver.stride <= STEPS:

@@ -44,12 +44,12 @@ def jaxdl(args) -> dict:
     from jaxdl import data
     from jaxdl.core.types import DataSpec, Examples
     from jaxdl.generative import vae
-    from jaxdl.runtime import device_driver
+    from jaxdl.runtime.device_driver import make_device_driver
 
     mnist = data.load("mnist", args.data_dir)
     spec = DataSpec.of(mnist)
     config = vae.Config(dataset="mnist", batch_size=BATCH, latent_size=LATENT, hidden_sizes=(HIDDEN,))
-    driver = device_driver.device(lambda c: vae.make_run(c, spec), config, Examples.of(mnist), [0])
+    driver = make_device_driver(lambda c: vae.make_run(c, spec), [config], Examples.of(mnist), [0])
     state, steps = driver.start(), spec.num_examples // BATCH
 
     def epoch() -> None:

@@ -106,8 +106,7 @@ def _seconds(given: str | None) -> float:
 def _with_devices(settings: Settings, devices: int, weak: bool) -> Settings:
     config = settings.config
     if weak:
-        config = dataclasses.replace(config, **{field: devices * getattr(config, field) for field in axis.SHARED
-                                                if hasattr(config, field)})
+        config = dataclasses.replace(config, **{field: devices * getattr(config, field) for field in config.shared_sizes})
         if hasattr(config, "num_envs"):
             config = dataclasses.replace(config, total_steps=devices * config.total_steps)
     return settings._replace(config=config, train=dataclasses.replace(settings.train, devices=devices))
@@ -155,8 +154,8 @@ def reduction_s(devices: int, size: int, times: int = 200) -> float:
     def loop(x: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, times, lambda _, x: 0.5 * jax.lax.psum(x, axis.AXIS), x)
 
-    over = mesh.Spread(devices_mesh, shared=True).over(loop, (mesh.SAME,), mesh.SAME)
-    program, x = jax.jit(over), jnp.ones(max(1, size // 4))
+    mapped = mesh.MeshLayout(devices_mesh, shared=True).map(loop, (mesh.REPLICATED,), mesh.REPLICATED)
+    program, x = jax.jit(mapped), jnp.ones(max(1, size // 4))
     jax.block_until_ready(program(x))
     seconds = []
     for _ in range(5):

@@ -184,7 +184,7 @@ def _run(folder: Path, settings: run_folder.Settings, job: tasks.Job, driver: Dr
     if resume and not driver.exact:
         print("environments on the host cannot be saved: they begin new episodes, so this is not bit for bit the run "
               "that was interrupted")
-    if resume and not settings.train.checkpoint_memory and hasattr(driver.like.source, "memory"):
+    if resume and not settings.train.checkpoint_memory and driver.without_memory is not None:
         print("checkpoints of this run leave the replay memory out: it is filled anew with random steps, so this is not "
               "bit for bit the run that was interrupted")
 

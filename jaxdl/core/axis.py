@@ -1,9 +1,9 @@
-"""What the devices of one run reduce together, and what each has of its own.
+"""The mapped axis of devices that share a run: what is reduced over it, and what each device has of its own.
 
-Each device has environments of its own and its share of the memory or of the dataset; gradients, statistics and metrics are
-reduced over `axis_name`, so that all hold the same learner. `axis_name=None` means there is one: reductions do nothing.
+Each device has its own environments and its share of the replay memory or of the dataset. Gradients, statistics and metrics are
+reduced over `axis_name`, so that all devices hold the same learner. `axis_name=None` means one device: nothing is reduced.
 
-Settings are those of all devices together (`share` gives one's part), and `t` counts the steps of all.
+Sizes in a config are those of all devices together (`share` gives one device's part), and `t` counts the steps of all.
 """
 
 import dataclasses
@@ -14,10 +14,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jaxdl.core.errors import UserError
-from jaxdl.core.types import Key, PyTree
+from jaxdl.core.types import Array, Key, PyTree
 
 AXIS = "devices"  # the mesh's only axis
-SHARED = ("num_envs", "buffer_size", "batch_size")  # settings that are sizes of all devices together
 T = TypeVar("T")
 
 
@@ -38,19 +37,17 @@ def sum_over(tree: PyTree, axis_name: str | None) -> PyTree:
 
 
 def shard_key(key: Key, axis_name: str | None) -> Key:
-    """A key of the shard's own, for noise; initial parameters take the key as it is."""
+    """The shard's own key, for noise. Initial parameters take the key as it is."""
     return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
 
 def share(config: T, shards: int) -> T:
-    """The config of one of `shards` devices: its part of each of the sizes that devices share (`SHARED`).
+    """The config of one of `shards` devices: its part of each of the sizes in `shared_sizes`, which its class declares.
 
     Raises:
-        UserError: one does not divide; names the nearest that would.
+        UserError: a size does not divide; names the nearest that would.
     """
-    if shards == 1:
-        return config
-    sizes = {field: getattr(config, field) for field in SHARED if hasattr(config, field)}
+    sizes = {field: getattr(config, field) for field in config.shared_sizes} if shards > 1 else {}
     for field, value in sizes.items():
         check_share(field, value, shards)
     return dataclasses.replace(config, **{field: value // shards for field, value in sizes.items()})
@@ -68,28 +65,26 @@ def check_share(field: str, value: int, shards: int) -> None:
         raise UserError(f"{field}={value} does not divide over {shards} devices; {near}")
 
 
-def resplit(source: PyTree, like: PyTree) -> PyTree:
-    """The state of a source that M devices shared, as D devices share it: leaves [M, ...] become those of `like`, [D, ...].
+def reshard(state: PyTree, env_axis: PyTree, devices: int) -> PyTree:
+    """The state of a source on D = `devices` devices, from its state on M devices: leaves [M, ...] become [D, ...].
 
-    What each environment has goes with it, its ring of the memory among it: the environments stay in order, and the first E / D
-    are the first device's. What a device has one of (a position in the dataset) is the first's; keys of new devices are made of
-    the first's. A node that needs more than that has a method `resplit(like)`.
+    Args:
+        state: of the source, with a leading axis of devices on every leaf.
+        env_axis: `Source.env_axis`.
+        devices: D; divides the number of environments.
     """
-    def special(node: Any) -> bool:
-        return hasattr(node, "resplit")
+    def move(axis: Any, part: PyTree) -> PyTree:
+        return axis(part, devices) if callable(axis) else jax.tree.map(lambda x: _redistribute(x, axis, devices), part)
 
-    def of(x: Any, like: Any) -> Any:
-        if special(x):
-            return x.resplit(like)
-        old, new = x.shape[1:], like.shape[1:]
-        if x.shape == like.shape:
-            return x
-        if old == new:
-            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-                return jnp.stack([x[i] if i < len(x) else jax.random.fold_in(x[0], i) for i in range(len(like))])
-            return jnp.broadcast_to(x[0], like.shape)
-        (axis,) = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
-        whole = jnp.moveaxis(x, 0, axis).reshape(*old[:axis], -1, *old[axis + 1 :])
-        return jnp.moveaxis(whole.reshape(*new[:axis], len(like), *new[axis:]), axis, 0)
+    return jax.tree.map(move, env_axis, state, is_leaf=lambda axis: axis is None)
 
-    return jax.tree.map(of, source, like, is_leaf=special)
+
+def _redistribute(x: Array, axis: int | None, devices: int) -> Array:
+    """[M, ...] as [D, ...]: environments stay in order along their axis; a value of each device is the first's."""
+    if axis is not None:
+        x = jnp.moveaxis(x, 0, axis)
+        *before, shards, envs = x.shape[: axis + 2]
+        return jnp.moveaxis(x.reshape(*before, devices, shards * envs // devices, *x.shape[axis + 2 :]), axis, 0)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):  # devices that are new get keys of their own
+        return jnp.stack([x[i] if i < len(x) else jax.random.fold_in(x[0], i) for i in range(devices)])
+    return jnp.broadcast_to(x[0], (devices, *x.shape[1:]))

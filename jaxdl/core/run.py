@@ -49,7 +49,7 @@ def compose(learner: Learner, source: Source, *, stride: int, updates: int = 1, 
         return state._replace(source=source.restart(state.source, k_restart), key=next_key)
 
     axes = RunState(learner=0, source=0, key=0, t=None)
-    return Run(init, step, axes, first_step, stride, updates, lambda state: learner.params(state.learner),
+    return Run(init, step, axes, first_step, stride, updates, lambda state: learner.params(state.learner), source,
                restart if source.restart else None)
 
 

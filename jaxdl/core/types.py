@@ -142,7 +142,10 @@ class Source(NamedTuple):
     warmup: Callable[..., PyTree] = no_warmup  # (source state, params, key, t, data) -> source state: fills the buffer
     collect: Callable[..., tuple[PyTree, Metrics]] = no_collect  # (source state, params, keys, t, data) -> (state, metrics)
     feedback: Callable[..., PyTree] = no_feedback  # (source state, batch, feedback) -> source state
-    restart: Callable[[PyTree, Key], PyTree] | None = None  # (source state, key) -> it, with environments that begin anew
+    restart: Callable[[PyTree, Key], PyTree] | None = None  # (source state, key) -> the state with all environments reset
+    env_axis: PyTree = None  # a pytree prefix of the source state: the axis of environments of the leaves beneath; None where a
+    # device has one value or key for all its environments; or a function (state [M, ...], D) -> state [D, ...]: `axis.reshard`
+    without_memory: Callable[[PyTree], PyTree] | None = None  # (source state) -> the state without its replay memory
 
 
 class RunState(NamedTuple):
@@ -164,5 +167,6 @@ class Run(NamedTuple):
     stride: int  # what one step adds to `t`
     updates: int  # updates in one step
     params: Callable[[RunState], PyTree]  # (state) -> what acts or samples
+    source: Source
     restart: Callable[[RunState], RunState] | None = None  # after a checkpoint was read, where environments are outside JAX
 

@@ -13,7 +13,7 @@ near sqrt(N) with a * b as close to N as it gets (equal for 60,000 = 250 * 240),
 Shapes: `N` examples, `B` batch.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,8 @@ DEFAULT_EPOCHS = 10
 @settings
 class Config:
     """Settings of all that learns from a dataset: which, for how long, in what parts."""
+
+    shared_sizes: ClassVar[tuple[str, ...]] = ("batch_size",)  # devices share these: `axis.share`
 
     dataset: str = "digits"
     """Name of the dataset (`jaxdl list`), or package.module:NAME of one of your own."""

@@ -1,11 +1,11 @@
 """Driving a run whose environments live on the host: one dispatch a vector step.
 
-A step of Gymnasium is followed by one call of one program that stores what it answered, learns if it is time, and acts.
-What a call costs is mostly the number of buffers it is given, so the small leaves of the state travel as one vector per
-dtype (`Packing`), and what only learning changes is not given back by acting; a large memory stays what it is and is updated in
-place.
+A step of Gymnasium is followed by one call of one program, which stores what it answered, learns if it is time, and acts.
+The cost of a call is mostly the number of its buffers. So the small leaves of the state travel as one vector per dtype
+(`Packing`), and acting does not return what only learning changes; a large memory is a buffer of its own, updated in place.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,23 +22,14 @@ from jaxdl.core.config import leaves_as_arrays
 from jaxdl.core.errors import EnvError
 from jaxdl.core.packing import Packing
 from jaxdl.core.run import Report
-from jaxdl.core.types import Key, Mean, Metrics, PyTree, RunState
+from jaxdl.core.types import Array, Key, Mean, Metrics, PyTree, RunState
 from jaxdl.rl.envs import HostEnvs
 from jaxdl.rl.types import HostRun, TimeStep, pack_step, unpack_step
-from jaxdl.runtime import device_driver, memory_check
-from jaxdl.runtime.device_driver import Driver
-from jaxdl.runtime.mesh import ALONE, LEADING, ROWS, SAME, Lies, Spread, make_mesh
+from jaxdl.runtime import memory_check
+from jaxdl.runtime.device_driver import Driver, reshard, state_shapes, state_without_memory
+from jaxdl.runtime.mesh import PER_DEVICE, REPLICATED, SHARDED, SINGLE_DEVICE, MeshLayout, Placement, make_mesh
 
-
-def arrays(step: TimeStep) -> tuple[np.ndarray, np.ndarray]:
-    """A step as the programs take it: observations [N, ...] and `pack_step` with the resets, float32 [4, N]."""
-    return step.obs, pack_step(step, step.reset)
-
-
-def _step(obs: jax.Array, rows: jax.Array) -> TimeStep:
-    """The step of `arrays`."""
-    reward, terminated, truncated, reset = unpack_step(rows)
-    return TimeStep(obs, reward, terminated, truncated, reset=reset)
+Buffers = list[jax.Array]  # of a `Packing`
 
 
 class _Fixed(NamedTuple):
@@ -55,203 +46,233 @@ class _Moving(NamedTuple):
     report: Report
 
 
-class Programs(NamedTuple):
-    """The pure functions of the host path; `step` are the two `arrays` of a `TimeStep`.
+class HostState(NamedTuple):
+    """What the driver keeps between two vector steps."""
 
-    `fixed` and `moving` are packed: what only learning changes, so that acting reads the few buffers of it that it needs and
-    gives none back, and what every step changes.
+    fixed: Buffers
+    moving: Buffers  # where devices share the run each has its own, with a leading axis of devices outside of the programs
+    action: Array  # [N, ...] to be done next
+
+
+def arrays(step: TimeStep) -> tuple[np.ndarray, np.ndarray]:
+    """A step as the programs take it: observations [N, ...], and `pack_step` with the resets, float32 [4, N]."""
+    return step.obs, pack_step(step, step.reset)
+
+
+def _step(obs: Array, rows: Array) -> TimeStep:
+    """The step of `arrays`."""
+    reward, terminated, truncated, reset = unpack_step(rows)
+    return TimeStep(obs, reward, terminated, truncated, reset=reset)
+
+
+class Programs:
+    """The pure functions of the host path, on packed buffers. `step` are the two `arrays` of a `TimeStep`.
+
+    Args:
+        make_run: config -> the run of one device's environments.
+        config: an example.
+        key: an example.
+        step: an example, of one device's environments.
+        layout: of the devices.
     """
 
-    fixed: Packing
-    moving: Packing
-    init: Callable  # (config, key, obs) -> (fixed, moving, action)
-    restart: Callable  # (config, state, obs) -> (fixed, moving, action): all environments begin anew
-    act: Callable  # (fixed, moving, *step) -> (moving, action): store, act
-    learn: Callable  # (fixed, moving, *step) -> (fixed, moving, action): store, learn, act
-    drain: Callable  # (moving) -> (moving, report): the report so far; a new one begins
-
-    def state(self, fixed: list[jax.Array], moving: list[jax.Array], spread: Spread) -> RunState:
-        """The run's state as it lies in buffers; the small leaves are copied."""
-
-        def unpacked(packing: Packing, buffers: list[jax.Array]) -> PyTree:
-            small = len(packing.groups)
-            return packing.unpack([np.array(b) if i < small and b.is_fully_addressable else b for i, b in enumerate(buffers)])
-
-        state = unpacked(self.moving, moving).state._replace(learner=unpacked(self.fixed, fixed).learner)
-        return state if spread.mesh is None else state._replace(key=state.key[0], t=state.t[0])
-
-
-def programs(make_run: Callable[[Any], HostRun], config: Any, key: Key, step: TimeStep, spread: Spread = ALONE) -> Programs:
-    """The programs of a run; `config`, `key` and `step` are examples, `step` of one device's environments.
-
-    Where devices share it each has its own moving buffers, which have a leading axis of devices outside of the programs.
-    """
-    axis_name = None if spread.mesh is None else AXIS
-    run = make_run(config)
-    state = jax.eval_shape(run.init, key, step.obs)
-
-    def metrics_of(state, obs, numbers):
-        state, k_act, k_learn = run.keys(state)
-        return run.observe(state, _step(obs, numbers))[1] | run.learn(state, k_learn)[1] | run.act(state, k_act)[2]
-
-    metrics = spread.part_shapes(metrics_of, state, *arrays(step))  # reduced when they are drained
-
-    def split(config: Any, state: RunState, report: Report) -> tuple[_Fixed, _Moving]:
-        return _Fixed(config, state.learner), _Moving(state._replace(learner=None), report)
-
-    fixed, moving = (Packing.of(part) for part in jax.eval_shape(
-        lambda c, s: split(c, s, Report.empty(metrics)), config, state))
-
-    def unpack(fixed_buffers, moving_buffers) -> tuple[HostRun, Any, RunState, Report]:
-        config, learner = fixed.unpack(fixed_buffers)
-        state, report = moving.unpack(moving_buffers)
-        return make_run(config), config, state._replace(learner=learner), report
-
-    def finish(run: HostRun, config: Any, state: RunState, report: Report, new: Metrics, k_act: Key | None):
-        state, action, acted = run.act(state, k_act)
-        nothing = Mean(jnp.zeros(()), jnp.zeros(()))
-        new = {name: (new | acted).get(name, nothing) for name in metrics}
-        return *(p.pack(part) for p, part in zip((fixed, moving), split(config, state, report.add(new, state.t)), strict=True)
-                 ), action
-
-    def begin(run: HostRun, config: Any, state: RunState):
-        state, k_act, _ = run.keys(state)
-        return finish(run, config, state, Report.empty(metrics), {}, k_act)
-
-    def init(config, key, obs):
+    def __init__(self, make_run: Callable[[Any], HostRun], config: Any, key: Key, step: TimeStep,
+                 layout: MeshLayout = SINGLE_DEVICE):
+        self.make_run, self.axis_name = make_run, None if layout.mesh is None else AXIS
         run = make_run(config)
-        return begin(run, config, run.init(key, obs))
+        state = jax.eval_shape(run.init, key, step.obs)
 
-    def restart(config, state, obs):
-        run = make_run(config)
-        return begin(run, config, run.restart(state, obs))
+        def metrics(state: RunState, obs: Array, rows: Array) -> Metrics:
+            state, k_act, k_learn = run.keys(state)
+            return run.observe(state, _step(obs, rows))[1] | run.learn(state, k_learn)[1] | run.act(state, k_act)[2]
 
-    def act(fixed_buffers, moving_buffers, *step):
-        run, config, state, report = unpack(fixed_buffers, moving_buffers)
-        state, new = run.observe(state, _step(*step))
+        self.nothing = Report.empty(layout.shard_shapes(metrics, state, *arrays(step)))
+        self.fixed, self.moving = map(Packing.of, self._parts(config, state, self.nothing))
+
+    def init(self, config: Any, key: Key, obs: Array) -> HostState:
+        """The state before the first step."""
+        run = self.make_run(config)
+        return self._begin(run, config, run.init(key, obs))
+
+    def restart(self, config: Any, state: RunState, obs: Array) -> HostState:
+        """The state of a run that was read from a checkpoint, all of whose environments were reset."""
+        run = self.make_run(config)
+        return self._begin(run, config, run.restart(state, obs))
+
+    def act(self, fixed: Buffers, moving: Buffers, *step: Array) -> tuple[Buffers, Array]:
+        """Store the step and act: `moving` and the action."""
+        run, config, state, report = self._unpack(fixed, moving)
+        state, metrics = run.observe(state, _step(*step))
         k_act = None
         if not run.ahead:
             state, k_act, _ = run.keys(state)
-        return finish(run, config, state, report, new, k_act)[1:]
+        return self._finish(run, config, state, report, metrics, k_act)[1:]
 
-    def learn(fixed_buffers, moving_buffers, *step):
-        run, config, state, report = unpack(fixed_buffers, moving_buffers)
-        state, new = run.observe(state, _step(*step))
+    def learn(self, fixed: Buffers, moving: Buffers, *step: Array) -> HostState:
+        """Store the step, learn and act."""
+        run, config, state, report = self._unpack(fixed, moving)
+        state, metrics = run.observe(state, _step(*step))
         state, k_act, k_learn = run.keys(state)
         state, learned = run.learn(state, k_learn)
-        return finish(run, config, state, report, new | learned, k_act)
+        return self._finish(run, config, state, report, metrics | learned, k_act)
 
-    def drain(moving_buffers):
-        state, report = moving.unpack(moving_buffers)
-        return moving.pack(_Moving(state, Report.empty(metrics))), report.over(axis_name)
+    def drain(self, moving: Buffers) -> tuple[Buffers, Report]:
+        """The report so far, of all devices, and `moving` with an empty one."""
+        state, report = self.moving.unpack(moving)
+        return self.moving.pack(_Moving(state, self.nothing)), report.over(self.axis_name)
 
-    return Programs(fixed, moving, init, restart, act, learn, drain)
+    def run_state(self, state: HostState) -> RunState:
+        """The run's state in the buffers. The small leaves are copied: a view would keep its buffer from being donated."""
+
+        def unpacked(packing: Packing, buffers: Buffers) -> PyTree:
+            small = len(packing.groups)
+            return packing.unpack([np.array(b) if i < small and b.is_fully_addressable else b for i, b in enumerate(buffers)])
+
+        found = unpacked(self.moving, state.moving).state._replace(learner=unpacked(self.fixed, state.fixed).learner)
+        return found if self.axis_name is None else found._replace(key=found.key[0], t=found.t[0])
+
+    @staticmethod
+    def _parts(config: Any, state: RunState, report: Report) -> tuple[_Fixed, _Moving]:
+        return _Fixed(config, state.learner), _Moving(state._replace(learner=None), report)
+
+    def _unpack(self, fixed: Buffers, moving: Buffers) -> tuple[HostRun, Any, RunState, Report]:
+        config, learner = self.fixed.unpack(fixed)
+        state, report = self.moving.unpack(moving)
+        return self.make_run(config), config, state._replace(learner=learner), report
+
+    def _begin(self, run: HostRun, config: Any, state: RunState) -> HostState:
+        state, k_act, _ = run.keys(state)
+        return self._finish(run, config, state, self.nothing, {}, k_act)
+
+    def _finish(self, run: HostRun, config: Any, state: RunState, report: Report, metrics: Metrics, k_act: Key | None
+                ) -> HostState:
+        """Act, add a step's metrics to the report, and pack everything."""
+        state, action, acted = run.act(state, k_act)
+        missing = Mean(jnp.zeros(()), jnp.zeros(()))  # of what is measured where it learns alone
+        metrics = {name: (metrics | acted).get(name, missing) for name in report.names}
+        fixed, moving = self._parts(config, state, report.add(metrics, state.t))
+        return HostState(self.fixed.pack(fixed), self.moving.pack(moving), action)
 
 
-def host(make_run: Callable[..., HostRun], config: Any, venv: HostEnvs, seed: int, *, quick: bool = False, devices: int = 1,
-         written_by: int | None = None) -> Driver:
-    """Drive a run on Gymnasium environments (`jaxdl.envs.make_host`); the driver's `close` closes them.
+class HostDriver:
+    """A run on environments of the host, compiled and ready; `make_host_driver` makes its `Driver`."""
+
+    def __init__(self, make_run: Callable[..., HostRun], config: Any, venv: HostEnvs, seed: int, quick: bool, devices: int,
+                 written_by: int):
+        self.make_run, self.config, self.venv, self.seed = make_run, leaves_as_arrays(config), venv, seed
+        self.devices, self.written_by, self.key = devices, written_by, jax.random.key(seed)
+        self.layout = MeshLayout(make_mesh(devices) if devices > 1 else None, shared=True)
+        self.run = self._run_of(devices)(self.config)
+        check_share("num_envs", self.run.num_envs, devices)
+        self.first_obs = self._reset(0)
+        self.taken = 0  # environment steps
+        self.programs = Programs(self._run_of(devices), self.config, self.key, self._example(devices), self.layout)
+        self._compile(QUICK_OPTIONS if quick else TRAIN_OPTIONS)
+
+    def _run_of(self, shards: int) -> Callable[[Any], HostRun]:
+        return self.make_run if shards == 1 else functools.partial(self.make_run, axis_name=AXIS, shards=shards)
+
+    def _example(self, shards: int) -> TimeStep:
+        """A step of the environments of one of so many shards."""
+        envs, obs = self.run.num_envs // shards, self.first_obs
+        no = np.zeros(envs, bool)
+        return TimeStep(jax.ShapeDtypeStruct((envs, *obs.shape[1:]), jax.dtypes.canonicalize_dtype(obs.dtype)),
+                        np.zeros(envs, np.float32), no, no, reset=no)
+
+    def _compile(self, options: dict[str, Any]) -> None:
+        p, layout = self.programs, self.layout
+        places = {"config": REPLICATED, "key": REPLICATED, "obs": SHARDED, "rows": Placement(P(None, AXIS)),
+                  "fixed": REPLICATED, "moving": PER_DEVICE, "action": SHARDED, "state": layout.state, "report": REPLICATED}
+        state = HostState("fixed", "moving", "action")
+
+        def mapped(f: Callable, ins: tuple, outs: tuple) -> Callable:
+            return layout.map(f, *jax.tree.map(places.get, (ins, outs)))
+
+        def program(f: Callable, ins: tuple, outs: tuple, donate: tuple, options: dict) -> tuple:
+            given = layout.placed_shapes(*(tuple(x[name] for name in ins) for x in (shapes, places)))
+            return mapped(f, ins, outs), given, donate, options
+
+        shapes = {"config": self.config, "key": self.key, "obs": self.first_obs, "rows": jnp.zeros((4, self.run.num_envs))}
+        shapes |= jax.eval_shape(mapped(p.init, ("config", "key", "obs"), state), self.config, self.key, self.first_obs
+                                 )._asdict()
+        step = "fixed", "moving", "obs", "rows"
+        self._init, self._act, self._learn, self._drain = compile_all(
+            program(p.init, ("config", "key", "obs"), state, (), START_OPTIONS),
+            program(p.act, step, ("moving", "action"), (1,), options),
+            program(p.learn, step, state, (0, 1), options),
+            program(p.drain, ("moving",), ("moving", "report"), (0,), START_OPTIONS))
+        self._restart = jax.jit(mapped(p.restart, ("config", "state", "obs"), state))  # compiled where a run is resumed
+        memory_check.check_program_fits(self._learn, self.devices)
+
+    def start(self) -> HostState:
+        """The state after the warm-up."""
+        self.taken = 0
+        fixed, moving, action = self._init(self.config, self.key, self.first_obs)
+        for _ in range(self.run.first_step // self.run.num_envs):
+            moving, action = self._act(fixed, moving, *self._answer(action))
+        return HostState(fixed, self._drain(moving)[0], action)
+
+    def chunk(self, state: HostState, n: int) -> tuple[HostState, Report]:
+        """`n` steps of the run: of each `train_freq` vector steps, the last one learns."""
+        fixed, moving, action = state
+        for _ in range(n):
+            for _ in range(self.run.train_freq - 1):
+                moving, action = self._act(fixed, moving, *self._answer(action))
+            fixed, moving, action = self._learn(fixed, moving, *self._answer(action))
+        moving, report = self._drain(moving)
+        return HostState(fixed, moving, action), jax.tree.map(processes.whole, report)
+
+    def restore(self, state: RunState) -> HostState:
+        """The state of a checkpoint. Its environments begin episodes that the interrupted run has not seen."""
+        self.taken = int(state.t)
+        state = reshard(state, self.run.source.env_axis, self.written_by, self.devices)
+        return self._restart(self.config, self.layout.place_state(state), self._reset(self.taken))
+
+    def params(self, state: HostState) -> PyTree:
+        """What acts."""
+        return self.layout.local(self.run.params(self.programs.run_state(state)))
+
+    def like(self) -> RunState:
+        """Shapes of what a checkpoint holds."""
+        init, obs = self._run_of(self.written_by)(self.config).init, self._example(self.written_by).obs
+        return state_shapes(lambda: init(self.key, jnp.zeros(obs.shape, obs.dtype)), self.written_by)
+
+    def _reset(self, more: int) -> Array:
+        """First observations [N, ...]. Each environment has a seed of its own, whichever process it is in."""
+        return self.layout.global_rows(self.venv.reset(self.seed + more + self.venv.num_envs * jax.process_index()))
+
+    def _answer(self, action: Array) -> tuple[Array, Array]:
+        """Step the environments: the `arrays` of what they answer."""
+        self.taken += self.run.num_envs
+        try:
+            obs, rows = arrays(self.venv.step(processes.own_rows(action)))
+        except EnvError as e:
+            raise EnvError(f"{e}, at environment step {self.taken:,}") from e
+        return self.layout.global_rows(obs), self.layout.global_rows(rows, axis=1)
+
+
+def make_host_driver(make_run: Callable[..., HostRun], config: Any, venv: HostEnvs, seed: int, *, quick: bool = False,
+                     devices: int = 1, written_by: int | None = None) -> Driver:
+    """Drive a run on Gymnasium environments (`rl.envs.make_host`); the driver's `close` closes them.
 
     Args:
-        make_run: config -> HostRun; called while tracing, with arrays as the leaves of the config. With several devices also
-            `axis_name` and `shards` are given.
+        make_run: config -> HostRun; called while tracing, with arrays as the leaves of the config. `axis_name` and `shards`
+            are given too where several devices share the run.
         config: the settings.
-        venv: the environments; several devices share them, the first has the first.
+        venv: the environments; several devices share them in order.
         seed: of the run and of the environments.
-        quick: as in `drive.device`.
-        devices: as in `drive.device`.
-        written_by: as in `drive.device`.
+        quick: as in `make_device_driver`.
+        devices: as in `make_device_driver`.
+        written_by: as in `make_device_driver`.
 
     Raises:
-        UserError: as in `drive.device`.
+        UserError: as in `make_device_driver`.
     """
     began = time.perf_counter()
-    config = leaves_as_arrays(config)
-    key = jax.random.key(seed)
-    spread = Spread(make_mesh(devices) if devices > 1 else None, shared=True)
-
-    def run_of(config: Any, shards: int = devices) -> HostRun:
-        return make_run(config) if shards == 1 else make_run(config, axis_name=AXIS, shards=shards)
-
-    run = run_of(config)
-    n, here = run.num_envs, venv.num_envs
-    check_share("num_envs", n, devices)
-    first_env = here * jax.process_index()  # each has a seed of its own, whichever process it is in
-
-    def reset(seed: int) -> np.ndarray:
-        return spread.rows(venv.reset(seed + first_env))
-
-    first_obs = reset(seed)
-    part = n // devices
-    no = np.zeros(part, bool)
-    own_obs = jax.ShapeDtypeStruct((part, *first_obs.shape[1:]), jax.dtypes.canonicalize_dtype(first_obs.dtype))
-    p = programs(run_of, config, key, TimeStep(own_obs, np.zeros(part, np.float32), no, no, reset=no), spread)
-    same, moving, rows, numbers = SAME, LEADING, ROWS, Lies(P(None, AXIS))
-    shapes = dict(zip(("fixed", "moving", "action"), jax.eval_shape(
-        spread.over(p.init, (same, same, rows), (same, moving, rows)), config, key, first_obs), strict=True))
-
-    def program(f: Callable, ins: dict[str, Any], outs: Any, donate: tuple[int, ...], options: dict) -> tuple:
-        known = shapes | {"config": config, "key": key, "obs": first_obs, "numbers": jnp.zeros((4, n))}
-        return (spread.over(f, tuple(ins.values()), outs), spread.shapes(tuple(known[k] for k in ins), tuple(ins.values())),
-                donate, options)
-
-    options = QUICK_OPTIONS if quick else TRAIN_OPTIONS
-    answers = {"obs": rows, "numbers": numbers}
-    init, act, learn, drain = compile_all(
-        program(p.init, {"config": same, "key": same, "obs": rows}, (same, moving, rows), (), START_OPTIONS),
-        program(p.act, {"fixed": same, "moving": moving} | answers, (moving, rows), (1,), options),
-        program(p.learn, {"fixed": same, "moving": moving} | answers, (same, moving, rows), (0, 1), options),
-        program(p.drain, {"moving": moving}, (moving, same), (0,), START_OPTIONS))
-    written_by = written_by or devices
-
-    def like_of(devices: int) -> RunState:
-        obs = jnp.zeros((n // devices, *own_obs.shape[1:]), own_obs.dtype)
-        return device_driver.like_of(lambda: run_of(config, devices).init(key, obs), devices)
-
-    like, written = like_of(devices), like_of(written_by)
-    memory_check.check_program(learn, devices)
-
-    taken = 0  # environment steps
-
-    def answer(action) -> tuple[np.ndarray, np.ndarray]:
-        nonlocal taken
-        taken += n
-        try:
-            obs, of_each = arrays(venv.step(processes.own_rows(action)))
-            return spread.rows(obs), spread.rows(of_each, axis=1)
-        except EnvError as e:
-            raise EnvError(f"{e}, at environment step {taken:,}") from e
-
-    def start():
-        nonlocal taken
-        taken = 0
-        fixed, moving, action = init(config, key, first_obs)
-        for _ in range(run.first_step // n):
-            moving, action = act(fixed, moving, *answer(action))
-        return fixed, drain(moving)[0], action
-
-    def chunk(state, iterations):
-        fixed, moving, action = state
-        for _ in range(iterations):
-            for _ in range(run.train_freq - 1):
-                moving, action = act(fixed, moving, *answer(action))
-            fixed, moving, action = learn(fixed, moving, *answer(action))
-        moving, report = drain(moving)
-        return (fixed, moving, action), jax.tree.map(processes.whole, report)
-
-    def restore(state):
-        nonlocal taken
-        taken = int(state.t)
-        state = device_driver.dealt_out(state, written_by, like, devices)
-        obs = reset(seed + taken)  # episodes that the interrupted run has not seen
-        return jax.jit(spread.over(p.restart, (same, spread.state, rows), (same, moving, rows)))(
-            config, spread.placed(state), obs)
-
-    def snapshot(state):
-        return p.state(*state[:2], spread)
-
+    host = HostDriver(make_run, config, venv, seed, quick, devices, written_by or devices)
+    run = host.run
     return Driver(
-        start=start, chunk=chunk, snapshot=snapshot, restore=restore, like=written,
-        params=lambda s: spread.local(run.params(snapshot(s))), close=venv.close, first_step=run.first_step,
-        stride=n * run.train_freq, updates=run.updates, compile_s=time.perf_counter() - began, exact=False, members=1,
-        devices=devices, program=learn)
+        start=host.start, chunk=host.chunk, snapshot=host.programs.run_state, restore=host.restore, like=host.like(),
+        without_memory=state_without_memory(run), params=host.params, close=venv.close, first_step=run.first_step,
+        stride=run.num_envs * run.train_freq, updates=run.updates, compile_s=time.perf_counter() - began, exact=False,
+        members=1, devices=devices, program=host._learn)

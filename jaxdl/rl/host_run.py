@@ -39,4 +39,4 @@ def compose_host(learner: Learner, source: HostSource, *, num_envs: int, train_f
         return state._replace(learner=learner_state, source=source_state), metrics
 
     return HostRun(init, restart, keys, act, observe, learn_, num_envs, train_freq, first_step, updates,
-                   lambda state: learner.params(state.learner), source.prepare is not None)
+                   lambda state: learner.params(state.learner), source, source.prepare is not None)

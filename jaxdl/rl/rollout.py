@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.core.errors import UserError
-from jaxdl.core.types import Array, Key, Learner, Metrics, PyTree, Source
+from jaxdl.core.types import Array, Key, Learner, Metrics, PyTree, Source, no_feedback
 from jaxdl.ops.running_stats import Moments
 from jaxdl.rl.episode_stats import Episodes, of_whole, renewed
 from jaxdl.rl.types import Actor, Env, EnvSpec, HostSource, TimeStep, Trajectory, pack_step, unpack_step
@@ -145,7 +145,8 @@ def rollout(env: Env, actor: Actor, settings: Settings) -> Source:
         return state._replace(trajectory=None), state.trajectory
 
     return Source(init, sample, keys=settings.fresh + steps * keys_a_step, warmup=warmup, collect=collect,
-                  restart=restart if env.outside_jax else None)
+                  restart=restart if env.outside_jax else None,
+                  env_axis=RolloutState(0, 0, 0, 0, Episodes(sums=1), _scale_axis(settings), None))
 
 
 def _scaled(rows: Trajectory, scale: Scale | None, settings: Settings) -> tuple[Scale | None, Trajectory]:
@@ -156,9 +157,9 @@ def _scaled(rows: Trajectory, scale: Scale | None, settings: Settings) -> tuple[
     return scale, rows._replace(reward=reward)
 
 
-def _nothing_told(state: PyTree, batch: Trajectory, told: PyTree) -> PyTree:
-    del batch, told
-    return state
+def _scale_axis(settings: Settings) -> Scale | None:
+    """`Source.env_axis` of the statistics of rewards."""
+    return Scale(total=0, moments=None) if settings.normalize_reward else None
 
 
 class HostRolloutState(NamedTuple):
@@ -237,4 +238,7 @@ def host_rollout(spec: EnvSpec, learner: Learner, actor: Actor, settings: Settin
         scale, trajectory = _scaled(Trajectory(obs, choice, reward, next_obs, *flags, state.begin), state.scale, settings)
         return state._replace(scale=scale, row=jnp.zeros((), jnp.int32), begin=state.carry), trajectory
 
-    return HostSource(init, restart, observe, act, sample, _nothing_told, prepare)
+    env_axis = HostRolloutState(
+        obs=0, first=0, carry=0, choice=0, episodes=Episodes(sums=1), scale=_scale_axis(settings), row=None, begin=0,
+        noise=None, rows=(1, 1, 2))  # noise is drawn again after a restart
+    return HostSource(init, restart, observe, act, sample, no_feedback, env_axis, prepare=prepare)

@@ -146,6 +146,8 @@ class HostSource(NamedTuple):
     act: Callable[..., tuple[PyTree, Array, Metrics]]  # (source state, params, key, t) -> (state, action, metrics)
     sample: Callable[..., tuple[PyTree, PyTree]]  # as in Source
     feedback: Callable[..., PyTree]  # as in Source
+    env_axis: PyTree = None  # as in Source
+    without_memory: Callable[[PyTree], PyTree] | None = None  # as in Source
     prepare: Callable[[PyTree, Key], PyTree] | None = None  # draws what acts need until the next sample; they get no key then
 
 
@@ -163,4 +165,5 @@ class HostRun(NamedTuple):
     first_step: int  # environment steps of the warm-up, in which nothing is learned
     updates: int  # updates in one round
     params: Callable[[RunState], PyTree]
+    source: HostSource
     ahead: bool = False  # acting needs a key only after learning: the source draws ahead

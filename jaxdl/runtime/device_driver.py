@@ -1,9 +1,10 @@
 """How the host drives a run: programs compiled ahead, then `start` once and `chunk` again and again.
 
 A `Driver` hides whether environments live on the device (a chunk is one call of one program) or on the host (a chunk is a
-loop: Gymnasium steps, one program inserts, learns and acts). Training (`jaxdl.train`) knows nothing else of a run.
+loop: Gymnasium steps, one program inserts, learns and acts). The loop around it (`runtime.fit`) knows nothing else of a run.
 """
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from jaxdl.core.config import leaves_as_arrays
 from jaxdl.core.run import Report, advance
 from jaxdl.core.types import Array, PyTree, Run, RunState
 from jaxdl.runtime import memory_check
-from jaxdl.runtime.mesh import SAME, Spread, make_mesh
+from jaxdl.runtime.mesh import REPLICATED, SINGLE_DEVICE, MeshLayout, make_mesh
 
 # On a GPU the steps that make so much of `t` are a loop of known length (`run.advance`), and the program has the step twice: on
 # an H200 a DQN's step takes 75 us in place of 96, a VAE's 103 in place of 116 (`experiments/benchmarks/step_times.json`). A
@@ -31,11 +32,12 @@ class Driver(NamedTuple):
 
     start: Callable[[], PyTree]  # () -> state
     chunk: Callable[[PyTree, int], tuple[PyTree, Report]]  # (state, steps of the run) -> (state, report of numpy arrays)
-    snapshot: Callable[[PyTree], PyTree]  # state -> what a checkpoint holds
-    restore: Callable[[PyTree], PyTree]  # what a checkpoint holds -> state
-    like: PyTree  # shapes and dtypes of what a checkpoint holds
+    snapshot: Callable[[PyTree], RunState]  # state -> what a checkpoint holds
+    restore: Callable[[RunState], PyTree]  # what a checkpoint holds -> state
+    like: RunState  # shapes and dtypes of what a checkpoint holds
+    without_memory: Callable[[RunState], RunState] | None  # of what a checkpoint holds; None where there is no replay memory
     params: Callable[[PyTree], PyTree]  # state -> what acts or samples
-    close: Callable[[], None]  # lets go of the environments
+    close: Callable[[], None]  # closes the environments
     first_step: int  # `t` after start
     stride: int  # `t` of one step of the run
     updates: int  # updates in one step of the run
@@ -47,11 +49,80 @@ class Driver(NamedTuple):
     loop: int = 1  # steps in the loops of known length that a chunk is made of; what is left over is done one by one
 
 
+class Programs(NamedTuple):
+    """A kind of run as pure functions of the whole, on however many devices."""
+
+    start: Callable[..., RunState]  # (config, seeds, data) -> state
+    chunk: Callable[..., tuple[RunState, Report]]  # (config, state, data, n) -> (state, report)
+    restart: Callable[..., RunState]  # (config, state) -> state: all environments reset
+    layout: MeshLayout
+
+
+def single_run(make_run: Callable[..., Run], loop: int) -> Programs:
+    """One run on one device; of its `seeds` [1] the first is taken."""
+
+    def start(config: Any, seeds: Array, data: PyTree) -> RunState:
+        return make_run(config).init(jax.random.key(seeds[0]), data)
+
+    def chunk(config: Any, state: RunState, data: PyTree, n: Array) -> tuple[RunState, Report]:
+        return advance(make_run(config), state, data, n, loop)
+
+    def restart(config: Any, state: RunState) -> RunState:
+        return make_run(config).restart(state)
+
+    return Programs(start, chunk, restart, SINGLE_DEVICE)
+
+
+def shared_run(make_run: Callable[..., Run], loop: int, devices: int) -> Programs:
+    """One run that devices share: the same learner on each, and a leading axis of devices on every leaf of its source."""
+    shard = single_run(_shard_of(make_run, devices), loop)
+    return _mapped(shard, MeshLayout(make_mesh(devices), shared=True))
+
+
+def population(make_run: Callable[..., Run], loop: int, axes: RunState, devices: int) -> Programs:
+    """Runs that differ in numbers and seeds, as many on each device: a leading axis of members on all but `t`.
+
+    Args:
+        make_run: config -> Run.
+        loop: as in `advance`.
+        axes: `Run.axes`, what each member has of its own.
+        devices: how many; more than one divide the members among them.
+    """
+    one = single_run(make_run, loop)
+
+    def start(configs: Any, seeds: Array, data: PyTree) -> RunState:
+        return jax.vmap(lambda config, seed: one.start(config, seed[None], data), out_axes=axes)(configs, seeds)
+
+    def chunk(configs: Any, state: RunState, data: PyTree, n: Array) -> tuple[RunState, Report]:
+        def member(config: Any, state: RunState) -> tuple[RunState, Report]:
+            return one.chunk(config, state, data, n)
+
+        if jax.default_backend() == "cpu":
+            return _in_turn(member, configs, state)
+        return jax.vmap(member, in_axes=(0, axes), out_axes=(axes, 0))(configs, state)
+
+    layout = MeshLayout(make_mesh(devices) if devices > 1 else None, shared=False)
+    return _mapped(Programs(start, chunk, one.restart, layout), layout)
+
+
+def _shard_of(make_run: Callable[..., Run], shards: int) -> Callable[..., Run]:
+    """Config -> the run of one of so many shards."""
+    return make_run if shards == 1 else functools.partial(make_run, axis_name=axis.AXIS, shards=shards)
+
+
+def _mapped(programs: Programs, layout: MeshLayout) -> Programs:
+    """Programs of one device's part as programs of the whole."""
+    members, state, data = layout.members, layout.state, layout.data
+    return Programs(layout.map(programs.start, (members, members, data), state),
+                    layout.map(programs.chunk, (members, state, data, REPLICATED), (state, members)),
+                    layout.map(programs.restart, (members, state), state), layout)
+
+
 def _in_turn(f: Callable[[Any, RunState], tuple[RunState, Report]], config: Any, state: RunState
              ) -> tuple[RunState, Report]:
-    """What `vmap` of `f` over the members' settings and states gives, one member after the other.
+    """`vmap` of `f` over the members' settings and states, computed one member after the other.
 
-    On a CPU's core wider arrays gain nothing, and one member fits its cache where 32 do not.
+    Wider arrays gain nothing on a CPU's core, and one member fits its cache where 32 do not.
     """
 
     def body(carry: RunState, k: Array) -> tuple[RunState, Report]:
@@ -64,40 +135,36 @@ def _in_turn(f: Callable[[Any, RunState], tuple[RunState, Report]], config: Any,
     return jax.lax.scan(body, state, jnp.arange(len(state.key)))
 
 
-def like_of(init: Callable[[], RunState], shards: int) -> RunState:
-    """The state that so many devices share, as shapes."""
+def state_shapes(init: Callable[[], RunState], shards: int) -> RunState:
+    """Shapes of the state of a run that is shared by `shards` devices; `init` is one device's."""
     if shards == 1:
         return jax.eval_shape(init)
     state = jax.eval_shape(jax.vmap(lambda _: init(), axis_name=axis.AXIS, axis_size=shards), jnp.zeros(shards))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)._replace(source=state.source)
 
 
-def dealt_out(state: RunState, written_by: int, like: RunState, devices: int) -> RunState:
-    """The state that some devices wrote as that of others (`parallel.resplit`); one device has no axis of them."""
-    if written_by == devices:
+def reshard(state: RunState, env_axis: PyTree, before: int, after: int) -> RunState:
+    """The state of a run that `before` devices shared as that of `after` devices (`axis.reshard`).
+
+    The source of one device has no axis of devices.
+    """
+    if before == after:
         return state
-
-    def leading(tree: PyTree, count: int) -> PyTree:
-        def of(x: Any) -> Any:
-            return jax.ShapeDtypeStruct((1, *x.shape), x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x[None]
-
-        return tree if count > 1 else jax.tree.map(of, tree)
-
-    source = axis.resplit(leading(state.source, written_by), leading(like.source, devices))
-    return state._replace(source=source if devices > 1 else jax.tree.map(lambda x: x[0], source))
+    source = state.source if before > 1 else jax.tree.map(lambda x: x[None], state.source)
+    source = axis.reshard(source, env_axis, after)
+    return state._replace(source=source if after > 1 else jax.tree.map(lambda x: x[0], source))
 
 
-def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Sequence[int], *, quick: bool = False,
-           devices: int = 1, written_by: int | None = None) -> Driver:
+def make_device_driver(make_run: Callable[..., Run], configs: Sequence[Any], data: PyTree, seeds: Sequence[int], *,
+                       quick: bool = False, devices: int = 1, written_by: int | None = None) -> Driver:
     """Drive a run whose every part is on the device, or on several.
 
-    On several devices a single run is shared by all (`jaxdl.parallel`): its learner is the same on each, and every leaf of its
-    source has a leading axis of devices. A population is spread over them instead, as many whole members on each.
+    On several devices a single run is shared by all (`core.axis`). The members of a population are divided among them instead.
 
     Args:
-        make_run: config -> Run; called while tracing, with arrays as the leaves of the config. With several devices and a
-            single run also `axis_name` and `shards` are given.
-        config: the settings; a list has those of each member, which differ in numbers alone.
+        make_run: config -> Run; called while tracing, with arrays as the leaves of the config. `axis_name` and `shards` are
+            given too where several devices share a single run.
+        configs: the settings; one for all members, or each member's, which differ in numbers alone.
         data: the dataset on the device, or None.
         seeds: one seed for a single run, several for a population: member k is the run of `seeds[k]`.
         quick: compile in half the time programs that take up to three times as long, on a CPU.
@@ -105,70 +172,53 @@ def device(make_run: Callable[..., Run], config: Any, data: PyTree, seeds: Seque
         written_by: how many devices wrote the checkpoint that `restore` is to read, if not as many.
 
     Raises:
-        UserError: there are not as many devices, or they cannot share the sizes or the members.
+        UserError: there are not as many devices, they cannot share the sizes or the members, or memory is too small.
     """
     began = time.perf_counter()
     seeds = np.asarray(seeds, np.uint32)
+    configs = [leaves_as_arrays(c) for c in configs]
     single = len(seeds) == 1
-    configs = [leaves_as_arrays(c) for c in (config if isinstance(config, list) else [config] * len(seeds))]
-    config = configs[0] if single else jax.tree.map(lambda *x: np.stack(x), *configs)
-    mesh = make_mesh(devices) if devices > 1 else None
-    if mesh is not None and not single:
-        axis.check_share("the number of members", len(seeds), devices)
-    spread = Spread(mesh, single)
-    data = spread.place_data(data)
-
-    def run_of(config: Any, shards: int = devices) -> Run:
-        return make_run(config) if shards == 1 or not single else make_run(config, axis_name=axis.AXIS, shards=shards)
-
-    def start(config, seeds, data):
-        if single:
-            return run_of(config).init(jax.random.key(seeds[0]), data)
-        return jax.vmap(lambda config, seed: run_of(config).init(jax.random.key(seed), data),
-                        out_axes=run.axes)(config, seeds)
-
-    def chunk(config, state, data, n):
-        def member(config: Any, state: RunState) -> tuple[RunState, Report]:
-            return advance(run_of(config), state, data, n, loop)
-
-        if single:
-            return member(config, state)
-        if jax.default_backend() == "cpu":
-            return _in_turn(member, config, state)
-        return jax.vmap(member, in_axes=(0, run.axes), out_axes=(run.axes, 0))(config, state)
-
-    def restart(config, state):
-        return run_of(config).restart(state)
-
-    run = run_of(configs[0])
+    run = (_shard_of(make_run, devices) if single else make_run)(configs[0])
     loop = max(1, LOOP // run.stride) if jax.default_backend() == "gpu" and not quick else 1
-    member, state = spread.members, spread.state
-    start = spread.over(start, (member, member, spread.data), state)
-    chunk = spread.over(chunk, (member, state, spread.data, SAME), (state, member))
-    like = jax.eval_shape(start, config, seeds, data)
-    memory_check.check_state(like, data, devices, single)
-    written_by = written_by or devices
-    written = like if written_by == devices or not single else like_of(
-        lambda: run_of(config, written_by).init(jax.random.key(0), None), written_by)
+    if single:
+        config = configs[0]
+        programs = single_run(make_run, loop) if devices == 1 else shared_run(make_run, loop, devices)
+    else:
+        axis.check_share("the number of members", len(seeds), devices)
+        config = jax.tree.map(lambda *x: np.stack(x), *(configs if len(configs) > 1 else configs * len(seeds)))
+        programs = population(make_run, loop, run.axes, devices)
+
+    layout = programs.layout
+    data = layout.place_data(data)
+    like = jax.eval_shape(programs.start, config, seeds, data)
+    memory_check.check_state_fits(like, data, devices, single)
     start, chunk = compile_all(
-        (start, spread.shapes((config, seeds, data), (member, member, spread.data)), (), START_OPTIONS),
-        (chunk, spread.shapes((config, like, data, np.int32(1)), (member, state, spread.data, SAME)), (1,),
+        (programs.start, layout.placed_shapes((config, seeds, data), (layout.members, layout.members, layout.data)), (),
+         START_OPTIONS),
+        (programs.chunk, layout.placed_shapes((config, like, data, np.int32(1)),
+                                              (layout.members, layout.state, layout.data, REPLICATED)), (1,),
          QUICK_OPTIONS if quick else TRAIN_OPTIONS))
+    memory_check.check_program_fits(chunk, devices)
+    written_by = written_by if written_by and single else devices
+    if written_by != devices:
+        like = state_shapes(lambda: _shard_of(make_run, written_by)(config).init(jax.random.key(0), None), written_by)
 
-    memory_check.check_program(chunk, devices)
-
-    def run_chunk(state, n):
+    def run_chunk(state: RunState, n: int) -> tuple[RunState, Report]:
         state, report = chunk(config, state, data, np.int32(n))
         return state, jax.tree.map(processes.whole, report)
 
-    def restore(state):
-        state = spread.placed(dealt_out(state, written_by, like, devices) if single else state)
-        if run.restart is None:
-            return state
-        return jax.jit(spread.over(restart, (member, spread.state), spread.state), donate_argnums=1)(config, state)
+    def restore(state: RunState) -> RunState:
+        state = layout.place_state(reshard(state, run.source.env_axis, written_by, devices))
+        return state if run.restart is None else jax.jit(programs.restart, donate_argnums=1)(config, state)
 
     return Driver(
-        start=lambda: start(config, seeds, data), chunk=run_chunk, snapshot=lambda s: s, restore=restore, like=written,
-        params=lambda s: spread.local(run.params(s)), close=lambda: None, first_step=run.first_step, stride=run.stride,
-        updates=run.updates, compile_s=time.perf_counter() - began, exact=run.restart is None, members=len(seeds),
-        devices=devices, program=chunk, loop=loop)
+        start=lambda: start(config, seeds, data), chunk=run_chunk, snapshot=lambda state: state, restore=restore, like=like,
+        without_memory=state_without_memory(run), params=lambda state: layout.local(run.params(state)), close=lambda: None,
+        first_step=run.first_step, stride=run.stride, updates=run.updates, compile_s=time.perf_counter() - began,
+        exact=run.restart is None, members=len(seeds), devices=devices, program=chunk, loop=loop)
+
+
+def state_without_memory(run: Any) -> Callable[[RunState], RunState] | None:
+    """`Driver.without_memory` of a run on the device or on the host."""
+    drop = run.source.without_memory
+    return None if drop is None else lambda state: state._replace(source=drop(state.source))

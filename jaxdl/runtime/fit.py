@@ -138,7 +138,7 @@ def fit(
         "eval": config.eval_every,
         "checkpoint": config.checkpoint_every or max(1, math.ceil(stop / 10)),
     }
-    shelf = _Shelf(folder, config, meta or {}, driver.devices)
+    shelf = _Shelf(folder, config, meta or {}, driver)
     first = processes.is_first()
     if folder and first:
         check_room(folder, config, driver)
@@ -208,7 +208,7 @@ def check_room(folder: Path, config: Config, driver: Driver) -> None:
         UserError: says how much they take and how much is free.
     """
     checkpoints = folder / "checkpoints"
-    each = checkpoint.estimate_bytes(_kept(driver.like, config))
+    each = checkpoint.estimate_bytes(_kept(driver.like, config, driver))
     number = config.keep_checkpoints + 1  # the oldest goes when the newest is whole
     there = sum(f.stat().st_size for f in checkpoints.rglob("*") if f.is_file())
     disk = next(p for p in folder.absolute().parents if p.is_dir())
@@ -219,11 +219,9 @@ def check_room(folder: Path, config: Config, driver: Driver) -> None:
                         "replay memory with checkpoint_memory=False, rollout_steps on the host")
 
 
-def _kept(state: PyTree, config: Config) -> PyTree:
+def _kept(state: PyTree, config: Config, driver: Driver) -> PyTree:
     """The part of a state that checkpoints hold."""
-    if config.checkpoint_memory or not hasattr(state.source, "memory"):
-        return state
-    return state._replace(source=state.source._replace(memory=None))
+    return state if config.checkpoint_memory or driver.without_memory is None else driver.without_memory(state)
 
 
 def members_of(params: PyTree, count: int) -> list[PyTree]:
@@ -238,18 +236,19 @@ def _column(rows: list[dict[str, Any]], name: str) -> float | np.ndarray:
 class _Shelf:
     """The run's checkpoints and its best parameters; does nothing without a folder."""
 
-    def __init__(self, folder: Path | None, config: Config, meta: dict[str, Any], devices: int):
+    def __init__(self, folder: Path | None, config: Config, meta: dict[str, Any], driver: Driver):
         self.checkpoints = folder / "checkpoints" if folder else None
         self.best = folder / "best" if folder else None
         self.config, self.meta, self.newest = config, meta, None
-        self.devices = {"devices": devices}  # says how to read the source; a checkpoint is of the run on any number
+        self.driver = driver
+        self.devices = {"devices": driver.devices}  # says how to read the source; a checkpoint is of the run on any number
         self.best_score = -math.inf
         if self.best and checkpoint.steps(self.best):
             self.best_score = checkpoint.read_meta(self.best, checkpoint.steps(self.best)[-1])["score"]
 
     def write(self, step: int, state: PyTree) -> None:
         if self.checkpoints:
-            kept = _kept(state, self.config)
+            kept = _kept(state, self.config, self.driver)
             checkpoint.save(self.checkpoints, step, kept, meta=self.meta | self.devices, keep=self.config.keep_checkpoints)
             self.newest = step
 
@@ -275,7 +274,7 @@ class _Shelf:
     def read(self, driver: Driver) -> tuple[int, PyTree]:
         if self.checkpoints is None:
             raise CheckpointError("a run without a folder has no checkpoint to resume from")
-        like = _kept(driver.like, self.config)
+        like = _kept(driver.like, self.config, driver)
         step, state = checkpoint.restore(self.checkpoints, like, meta=self.meta)
         self.newest = step
         if like is not driver.like:  # begins again with what a new run has in it

@@ -16,7 +16,7 @@ from jaxdl.runtime.checkpoint import estimate_bytes
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def check_state(state: RunState, data: PyTree, devices: int, shared: bool) -> None:
+def check_state_fits(state: RunState, data: PyTree, devices: int, shared: bool) -> None:
     """Refuse a state that does not fit; `shared`: all of `devices` have the learner, and parts of the rest.
 
     Raises:
@@ -27,11 +27,11 @@ def check_state(state: RunState, data: PyTree, devices: int, shared: bool) -> No
     _check(each, devices, f"the state of the run (learner {_gb(learner)}, environments, memory and dataset {_gb(rest)})")
 
 
-def check_program(compiled: Any, devices: int) -> None:
+def check_program_fits(compiled: Any, devices: int) -> None:
     """Refuse a compiled program that does not fit.
 
     Raises:
-        UserError: as `check_state`.
+        UserError: as `check_state_fits`.
     """
     sizes = compiled.memory_analysis()
     if sizes is not None:

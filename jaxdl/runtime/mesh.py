@@ -1,9 +1,7 @@
-"""One run on many devices: what each has of its own, what all reduce together, and the mesh that they lie on.
+"""How the arrays of a run are placed on several devices, and programs of one device's part as programs of the whole.
 
-Each device has environments of its own and its share of the memory or of the dataset; gradients, statistics and metrics are
-reduced over `axis_name`, so that all hold the same learner. `axis_name=None` means there is one: reductions do nothing.
-
-Settings are those of all devices together (`share` gives one's part), and `t` counts the steps of all.
+One run that devices share has its learner replicated, and a part of its source on each device. The members of a population
+are divided among devices instead, each whole. The devices form a mesh of one axis, `axis.AXIS`.
 """
 
 import contextlib
@@ -24,7 +22,7 @@ from jaxdl.core.types import Array, PyTree, RunState
 
 
 def provide(devices: int) -> None:
-    """Have so many devices here where JAX runs on a CPU and has not begun: virtual ones that share its cores."""
+    """Make so many virtual devices, which share the cores, where JAX runs on a CPU and has not begun."""
     if devices > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):  # it has begun
             jax.config.update("jax_num_cpu_devices", devices)
@@ -44,118 +42,120 @@ def make_mesh(devices: int) -> Mesh:
     return jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=there[:devices])
 
 
-class Lies(NamedTuple):
-    """How an array lies on a mesh."""
+class Placement(NamedTuple):
+    """Where the parts of an array are on a mesh."""
 
     spec: P
-    leading: bool = False  # each device has one: outside of a device's program there is an axis of devices before the others
+    per_device: bool = False  # outside of a device's program the array has a leading axis of devices, inside it has none
 
 
-SAME = Lies(P())  # the same on every device
-ROWS = Lies(P(AXIS))  # the first axis is cut in parts
-LEADING = Lies(P(AXIS), leading=True)
+REPLICATED = Placement(P())  # every device has the whole array
+SHARDED = Placement(P(AXIS))  # the first axis is divided among the devices
+PER_DEVICE = Placement(P(AXIS), per_device=True)  # each device has an array of its own
 
 
-class Spread(NamedTuple):
-    """How the parts of a run lie on a mesh. Without one, everything is left as it is."""
+class MeshLayout(NamedTuple):
+    """Placement of the parts of a run on a mesh. Without a mesh there is one device, and everything is left as it is."""
 
     mesh: Mesh | None
-    shared: bool  # one run on all devices; else they have the members of a population, each whole
+    shared: bool  # one run on all devices; else the members of a population are divided among them
 
     @property
-    def members(self) -> Lies:
-        """Of what each member has one of: settings, seeds, reports."""
-        return SAME if self.shared else ROWS
+    def members(self) -> Placement:
+        """Placement of per-member values: settings, seeds and reports."""
+        return REPLICATED if self.shared else SHARDED
 
     @property
-    def data(self) -> Lies:
-        """Of a dataset."""
-        return ROWS if self.shared else SAME
+    def data(self) -> Placement:
+        """Placement of a dataset."""
+        return SHARDED if self.shared else REPLICATED
 
     @property
     def state(self) -> RunState:
-        """Of a run's state; a shared one has a leading axis of devices on every leaf of its source."""
-        return RunState(SAME, LEADING, SAME, SAME) if self.shared else RunState(ROWS, ROWS, ROWS, SAME)
+        """Placements of a run's state; every leaf of a shared run's source has a leading axis of devices."""
+        if self.shared:
+            return RunState(REPLICATED, PER_DEVICE, REPLICATED, REPLICATED)
+        return RunState(SHARDED, SHARDED, SHARDED, REPLICATED)
 
-    def over(self, f: Callable, ins: tuple, outs: Any) -> Callable:
-        """`f`, a function of a device's part, as a function of the whole; `ins` and `outs` are trees of `Lies`."""
+    def map(self, f: Callable, ins: tuple, outs: Any) -> Callable:
+        """`f`, a function of one device's part, as a function of the whole; `ins` and `outs` are trees of placements."""
         if self.mesh is None:
             return f
 
-        def parts(tree: Any, lies: Any, change: Callable[[Array], Array]) -> Any:
-            return _under(lambda lies, x: change(x) if lies.leading else x, lies, tree)
+        def change(tree: Any, placements: Any, change: Callable[[Array], Array]) -> Any:
+            return _map_placed(lambda placement, x: change(x) if placement.per_device else x, placements, tree)
 
         def shard(*args: Any) -> Any:
-            return parts(f(*parts(args, ins, lambda x: x[0])), outs, lambda x: x[None])
+            return change(f(*change(args, ins, lambda x: x[0])), outs, lambda x: x[None])
 
-        in_specs, out_specs = (jax.tree.map(lambda lies: lies.spec, x, is_leaf=_is_lies) for x in (ins, outs))
+        in_specs, out_specs = (jax.tree.map(lambda placement: placement.spec, x, is_leaf=_is_placement) for x in (ins, outs))
         # `check_vma=True` would make gradients of replicated parameters sums already, and the mean over shards too large
         return jax.shard_map(shard, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
-    def part_shapes(self, f: Callable, *args: Any) -> PyTree:
-        """What `f` gives on one device, of the same arguments on each, as shapes."""
+    def shard_shapes(self, f: Callable, *args: Any) -> PyTree:
+        """Shapes of what `f` gives on one device; `args` are one device's."""
         if self.mesh is None:
             return jax.eval_shape(f, *args)
-        of_each = jax.vmap(lambda _, *args: f(*args), (0, *[None] * len(args)), axis_name=AXIS, axis_size=self.mesh.size)
+        on_each = jax.vmap(lambda _, *args: f(*args), (0, *[None] * len(args)), axis_name=AXIS, axis_size=self.mesh.size)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype),
-                            jax.eval_shape(of_each, jnp.zeros(self.mesh.size), *args))
+                            jax.eval_shape(on_each, jnp.zeros(self.mesh.size), *args))
 
-    def shapes(self, args: tuple, lies: tuple) -> tuple:
-        """`args` as shapes that say where they lie."""
-        def of(lies: Lies, x: Any) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=NamedSharding(self.mesh, lies.spec))
+    def placed_shapes(self, args: tuple, placements: tuple) -> tuple:
+        """Shapes of `args` with their placements, as a compiler wants them."""
+        def shape(placement: Placement, x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=NamedSharding(self.mesh, placement.spec))
 
-        return args if self.mesh is None else _under(of, lies, args)
+        return args if self.mesh is None else _map_placed(shape, placements, args)
 
-    def placed(self, state: RunState) -> RunState:
-        """A state whose arrays lie anywhere, put where the programs want them."""
-        return state if self.mesh is None else self._put(state, self.state)
+    def place_state(self, state: RunState) -> RunState:
+        """A state whose arrays are anywhere, moved to where the programs want them."""
+        return state if self.mesh is None else self._place(state, self.state)
 
     def place_data(self, data: PyTree) -> PyTree:
-        """A dataset where the programs want it; a shared run gives each device a part, and leaves the last N % D out."""
+        """A dataset moved to where the programs want it; a shared run leaves the last N % D examples out."""
         if self.mesh is None or data is None:
             return data
         if self.shared:
             data = jax.tree.map(lambda x: x[: len(x) // self.mesh.size * self.mesh.size], data)
-        return self._put(data, self.data)
+        return self._place(data, self.data)
 
-    def rows(self, x: np.ndarray, axis: int = 0) -> Any:
-        """Rows of this process' environments, as the part of the array of all; as they are where it has all."""
+    def global_rows(self, x: np.ndarray, axis: int = 0) -> Any:
+        """Rows of this process' environments as its part of the array of all rows; `x` itself where the process has all."""
         if self.mesh is None or processes.count() == 1:
             return x
         sharding = NamedSharding(self.mesh, P(*[None] * axis, AXIS))
         return jax.make_array_from_process_local_data(sharding, x)
 
     def local(self, tree: PyTree) -> PyTree:
-        """What is the same on all devices, on one of them; of a population the members."""
+        """One device's copy of what is replicated; of a population all members, gathered."""
         if self.mesh is None:
             return tree
         if not self.shared:
             return jax.tree.map(processes.whole, tree)
         return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
 
-    def _put(self, tree: PyTree, lies: Any) -> PyTree:
-        return _under(lambda lies, x: _placed(x, NamedSharding(self.mesh, lies.spec)), lies, tree)
+    def _place(self, tree: PyTree, placements: Any) -> PyTree:
+        return _map_placed(lambda placement, x: _put(x, NamedSharding(self.mesh, placement.spec)), placements, tree)
 
 
-ALONE = Spread(None, shared=True)
+SINGLE_DEVICE = MeshLayout(None, shared=True)
 
 
-def _placed(x: Any, sharding: NamedSharding) -> Array:
-    """An array that every process has all of."""
+def _put(x: Any, sharding: NamedSharding) -> Array:
+    """An array with this sharding, of `x`, which every process has all of."""
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(_placed(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
+        return jax.random.wrap_key_data(_put(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
     values = np.asarray(x)
     return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
-def _is_lies(x: Any) -> bool:
-    return isinstance(x, Lies)
+def _is_placement(x: Any) -> bool:
+    return isinstance(x, Placement)
 
 
-def _under(f: Callable[[Lies, Any], Any], lies: Any, tree: PyTree) -> PyTree:
-    """`f` of every leaf of `tree` and of the `Lies` it is under."""
-    return jax.tree.map(lambda lies, part: jax.tree.map(lambda x: f(lies, x), part), lies, tree, is_leaf=_is_lies)
-
+def _map_placed(f: Callable[[Placement, Any], Any], placements: Any, tree: PyTree) -> PyTree:
+    """Apply `f(placement, leaf)` to every leaf of `tree`; `placements` is a prefix of `tree`."""
+    return jax.tree.map(lambda placement, part: jax.tree.map(lambda x: f(placement, x), part), placements, tree,
+                        is_leaf=_is_placement)

@@ -22,7 +22,7 @@ from jaxdl.core.run import advance
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl.envs.functional import adapt
 from jaxdl.rl.types import EnvSpec, Transition
-from jaxdl.runtime import device_driver
+from jaxdl.runtime.device_driver import make_device_driver
 
 P_VALUE = 1e-4  # seeds are fixed: the statistical tests hold or not, once and for all
 jit = functools.partial(jax.jit, compiler_options=TRAIN_OPTIONS)  # compiles in less time
@@ -409,7 +409,7 @@ def test_the_values_of_a_probe_environment_are_learned(monkeypatch, env, setting
     probe(monkeypatch, env, limit)
     config = dataclasses.replace(PROBE, **settings)
     dqn.validate(config)
-    driver = device_driver.device(dqn.make_run, config, None, [0])
+    driver = make_device_driver(dqn.make_run, [config], None, [0])
     state, report = driver.chunk(driver.start(), 400)
     assert report.bad_step == -1
     assert int(state.t) == driver.first_step + 400 * driver.stride

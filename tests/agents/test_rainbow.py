@@ -23,7 +23,7 @@ from jaxdl.rl.envs.functional import adapt
 from jaxdl.rl.replay import ring_buffer as memories
 from jaxdl.rl.replay import storage
 from jaxdl.rl.types import EnvSpec, Transition
-from jaxdl.runtime import device_driver
+from jaxdl.runtime.device_driver import make_device_driver
 
 SGD = OptimConfig(optimizer="sgd", learning_rate=0.1)
 SPEC, B, A = spec_of(3, 2), 12, 3
@@ -411,7 +411,7 @@ def learned(env, settings):
     config = dataclasses.replace(PROBE, **settings)
     dqn.validate(config)
     made = adapt(env(), spec_of(2, 1))
-    driver = device_driver.device(lambda c: dqn.make_run(c, env=made), config, None, [0])
+    driver = make_device_driver(lambda c: dqn.make_run(c, env=made), [config], None, [0])
     state, report = driver.chunk(driver.start(), 400)
     assert report.bad_step == -1
     network = dqn.QNetwork(2, config.hidden_sizes, config.activation, config.dueling,

@@ -19,8 +19,10 @@ from jaxdl.core import processes
 from jaxdl.core.errors import CheckpointError, UserError
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.generative import vae
-from jaxdl.rl import envs, host_driver
-from jaxdl.runtime import checkpoint, device_driver, fit
+from jaxdl.rl import envs
+from jaxdl.rl.host_driver import make_host_driver
+from jaxdl.runtime import checkpoint, fit
+from jaxdl.runtime.device_driver import make_device_driver
 
 ROOT = Path(__file__).parents[2]
 SPEC = DataSpec("small", 40, (4, 4, 1))
@@ -31,18 +33,18 @@ def driver_of(name):
     if name == "dqn":
         config = dqn.Config(num_envs=4, buffer_size=80, batch_size=8, learning_starts=40, total_steps=2000, hidden_sizes=(4,),
                             prioritized=True)
-        return device_driver.device(dqn.make_run, config, None, [0], quick=True, devices=4)
+        return make_device_driver(dqn.make_run, [config], None, [0], quick=True, devices=4)
     if name == "vae":
         images = np.random.default_rng(0).integers(0, 256, (43, 4, 4, 1)).astype(np.uint8)
         config = vae.Config(latent_size=2, hidden_sizes=(4,), batch_size=8, total_steps=50)
-        return device_driver.device(lambda c, **axis: vae.make_run(c, SPEC, **axis), config, Examples(images), [0], quick=True,
+        return make_device_driver(lambda c, **axis: vae.make_run(c, SPEC, **axis), [config], Examples(images), [0], quick=True,
                             devices=4)
     config = ppo.Config(num_envs=4, rollout_steps=20, num_minibatches=2, num_epochs=1, total_steps=2000)
     if name == "ppo":
-        return device_driver.device(ppo.make_run, config, None, [0], quick=True, devices=4)
+        return make_device_driver(ppo.make_run, [config], None, [0], quick=True, devices=4)
     venv = envs.make_host("CartPole-v1", 4 // processes.count(), "sync")
     spec = envs.spec("CartPole-v1")
-    return host_driver.host(lambda c, **axis: ppo.make_host_run(c, spec, **axis), config, venv, 0, quick=True, devices=4)
+    return make_host_driver(lambda c, **axis: ppo.make_host_run(c, spec, **axis), config, venv, 0, quick=True, devices=4)
 
 
 def train_all(folder, names):

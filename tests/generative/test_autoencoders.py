@@ -12,7 +12,7 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.generative import autoencoder, vqvae
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.runtime import device_driver
+from jaxdl.runtime.device_driver import make_device_driver
 
 RNG = np.random.default_rng(0)
 SPEC = DataSpec("tiny", 50, (5, 6, 1), 3)
@@ -136,7 +136,7 @@ def test_codes_are_all_that_a_picture_is_made_of_and_digits_are_recognized_by_th
     spec = DataSpec.of(digits)
     config = vqvae.Config(conv_channels=(8,), num_codes=16, embedding_size=4, total_steps=300, batch_size=32,
                           optim=OptimConfig(learning_rate=3e-3))
-    driver = device_driver.device(lambda c: vqvae.make_run(c, spec), config, Examples.of(digits), [0], quick=True)
+    driver = make_device_driver(lambda c: vqvae.make_run(c, spec), [config], Examples.of(digits), [0], quick=True)
     state, report = driver.chunk(driver.start(), 300)
     assert report.bad_step == -1
     params, model = driver.params(state), vqvae.make(config, spec)

@@ -15,7 +15,7 @@ from jaxdl.generative import adversarial, gan
 from jaxdl.generative.gan_networks import Discriminator, Generator
 from jaxdl.nn import spectral
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.runtime import device_driver
+from jaxdl.runtime.device_driver import make_device_driver
 
 SPEC = DataSpec("tiny", 40, (8, 8, 1), 2)
 SGD = OptimConfig(optimizer="sgd", learning_rate=0.1)
@@ -215,7 +215,7 @@ def test_it_learns_two_images_and_which_class_each_is(objective):
     config = gan.Config(objective=objective, conditional=True, batch_size=8, latent_size=4, width=8, total_steps=400,
                         n_critic=2 if objective == "wgan_gp" else 1, ema_decay=0.9,
                         discriminator_learning_rate=2e-3, optim=OptimConfig(learning_rate=2e-3, beta1=0.5))
-    driver = device_driver.device(lambda c: gan.make_run(c, SPEC), config, data, [0], quick=True)
+    driver = make_device_driver(lambda c: gan.make_run(c, SPEC), [config], data, [0], quick=True)
     state, report = driver.chunk(driver.start(), 400)
     assert report.bad_step == -1
     x = np.asarray(jit(gan.make(config, SPEC).sample, static_argnums=2)(driver.params(state), jax.random.key(0), 100))

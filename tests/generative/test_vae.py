@@ -15,7 +15,7 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.generative import vae as vaes
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.runtime import device_driver
+from jaxdl.runtime.device_driver import make_device_driver
 
 P_VALUE = 1e-4  # seeds are fixed: the statistical tests hold or not, once and for all
 SPEC = DataSpec("tiny", 50, (2, 3, 1))  # 6 pixels: all 64 binary images can be listed
@@ -307,7 +307,7 @@ def test_it_learns_what_independent_pixels_cannot_say():
     spec = DataSpec.of(train)
     config = vaes.Config(total_steps=1000, batch_size=64, latent_size=8, hidden_sizes=(64,),
                          optim=OptimConfig(learning_rate=3e-3))
-    driver = device_driver.device(lambda c: vaes.make_run(c, spec), config, Examples.of(train), [0])
+    driver = make_device_driver(lambda c: vaes.make_run(c, spec), [config], Examples.of(train), [0])
     state, report = driver.chunk(driver.start(), 1000)
     assert report.bad_step == -1
     assert int(state.t) == 1000

@@ -16,7 +16,8 @@ from jaxdl.generative.pixel import pixelcnn
 from jaxdl.nn import precision
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import envs, evaluate
-from jaxdl.runtime import device_driver, fit
+from jaxdl.runtime import fit
+from jaxdl.runtime.device_driver import make_device_driver
 
 SPEC = DataSpec("small", 100, (8, 8, 1))
 IMAGES = Examples(jax.random.randint(jax.random.key(0), (16, 8, 8, 1), 0, 256).astype(jnp.uint8))
@@ -99,7 +100,7 @@ def test_a_vae_learns_as_well_in_bfloat16():
     spec, found = DataSpec.of(digits), []
     for compute in ("float32", "bfloat16"):
         config = vae.Config(epochs=4, optim=OptimConfig(compute_dtype=compute))
-        driver = device_driver.device(lambda c: vae.make_run(c, spec), config, Examples.of(digits), [0], quick=True)
+        driver = make_device_driver(lambda c: vae.make_run(c, spec), [config], Examples.of(digits), [0], quick=True)
         result = fit.fit(driver, fit.Config(), vae.total_steps(config, spec))
         measured = jit(vae.make(config, spec).measure)(result.params, Examples.of(digits), jax.random.key(0))
         found.append(float(measured["elbo"].total / measured["elbo"].count))
@@ -109,7 +110,7 @@ def test_a_vae_learns_as_well_in_bfloat16():
 @pytest.mark.slow
 def test_an_agent_learns_as_well_in_bfloat16():
     config = ppo.Config(total_steps=100_000, optim=OptimConfig(compute_dtype="bfloat16", learning_rate=2.5e-3))
-    driver = device_driver.device(ppo.make_run, config, None, [0, 1, 2])
+    driver = make_device_driver(ppo.make_run, [config], None, [0, 1, 2])
     result = fit.fit(driver, fit.Config(), config.total_steps)
     agent = ppo.make(config, envs.spec("CartPole-v1"))
     for params in fit.members_of(result.params, 3):

@@ -6,7 +6,8 @@ import pytest
 
 from jaxdl.agents import dqn
 from jaxdl.core.errors import EnvError
-from jaxdl.rl import envs, host_driver
+from jaxdl.rl import envs
+from jaxdl.rl.host_driver import make_host_driver
 
 
 class Fails(gymnasium.Env):
@@ -29,7 +30,7 @@ def test_an_environment_that_fails_in_a_run_is_named_with_the_step(monkeypatch):
     monkeypatch.setitem(gymnasium.registry, "Fails-v0", gymnasium.envs.registration.EnvSpec("Fails-v0", Fails))
     config = dqn.Config(env_id="Fails-v0", num_envs=2, buffer_size=64, learning_starts=8, batch_size=4, hidden_sizes=(4,))
     spec = envs.spec("Fails-v0")
-    driver = host_driver.host(lambda c: dqn.make_host_run(c, spec), config, envs.make_host("Fails-v0", 2), 0)
+    driver = make_host_driver(lambda c: dqn.make_host_run(c, spec), config, envs.make_host("Fails-v0", 2), 0)
     state = driver.start()
     with pytest.raises(EnvError, match=r"^Fails-v0 failed: RuntimeError: the motor broke, at environment step 14$"):
         driver.chunk(state, 10)

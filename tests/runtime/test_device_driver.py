@@ -13,7 +13,8 @@ from jaxdl.core.types import Learner, Mean, UpdateResult
 from jaxdl.rl import replay
 from jaxdl.rl.replay import storage
 from jaxdl.rl.types import Actor, Env, EnvSpec, TimeStep
-from jaxdl.runtime import device_driver, fit
+from jaxdl.runtime import fit
+from jaxdl.runtime.device_driver import make_device_driver
 
 N, LENGTH, GAMMA = 2, 5, 0.5
 SPEC = EnvSpec("Outside-v0", gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32), gymnasium.spaces.Discrete(2), None)
@@ -53,7 +54,7 @@ def make_driver():
     def make_run(config):
         return compose(learner, replay.replay(env, actor, settings), stride=N, first_step=8)
 
-    return device_driver.device(make_run, (), None, [0])
+    return make_device_driver(make_run, [()], None, [0])
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from tools import same_bits
 
 from jaxdl.agents import ppo, reinforce
 from jaxdl.rl import envs, policy
-from jaxdl.runtime import checkpoint, device_driver, fit
+from jaxdl.runtime import checkpoint, fit
+from jaxdl.runtime.device_driver import make_device_driver
 
 RUNS = {
     "dqn": ("dqn --total-steps 60000 --num-envs 4 --buffer-size 4000 --batch-size 16 --learning-starts 100 --hidden-sizes 16 "
@@ -78,7 +79,7 @@ REINFORCE = reinforce.Config(num_envs=4, rollout_steps=20, total_steps=40 * 80, 
 @pytest.fixture(scope="module")
 def driven():
     """The driver of a PPO, compiled once."""
-    return device_driver.device(ppo.make_run, PPO, None, [3])
+    return make_device_driver(ppo.make_run, [PPO], None, [3])
 
 
 def cut_run(driver, total_steps, folder):
@@ -101,13 +102,13 @@ def test_a_recurrent_ppo_that_was_cut_has_the_bits_of_one_that_was_not(driven, t
 
 
 def test_a_reinforce_with_a_moving_average_that_was_cut_has_the_bits_of_one_that_was_not(tmp_path):
-    whole, cut = cut_run(device_driver.device(reinforce.make_run, REINFORCE, None, [3]), REINFORCE.total_steps, tmp_path)
+    whole, cut = cut_run(make_device_driver(reinforce.make_run, [REINFORCE], None, [3]), REINFORCE.total_steps, tmp_path)
     same_bits(whole, cut)
     assert whole.learner.average.count > 10
 
 
 def test_a_member_of_a_population_is_the_ppo_of_its_seed(driven):
-    together = device_driver.device(ppo.make_run, PPO, None, [2, 3])
+    together = make_device_driver(ppo.make_run, [PPO], None, [2, 3])
     both, alone = (d.chunk(d.start(), 2)[0].learner._replace(opt=None) for d in (together, driven))
     for x, y in zip(jax.tree.leaves(both), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(x[1], y, rtol=1e-4, atol=1e-6)
@@ -115,7 +116,7 @@ def test_a_member_of_a_population_is_the_ppo_of_its_seed(driven):
 
 
 def test_what_is_compiled_quickly_learns_the_same(driven):
-    quick = device_driver.device(ppo.make_run, PPO, None, [3], quick=True)
+    quick = make_device_driver(ppo.make_run, [PPO], None, [3], quick=True)
     a, b = (d.chunk(d.start(), 2)[0].learner._replace(opt=None) for d in (quick, driven))
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)

@@ -18,8 +18,10 @@ from jaxdl.core.run import advance
 from jaxdl.core.types import DataSpec, Examples, Mean
 from jaxdl.generative import vae
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.rl import envs, host_driver
-from jaxdl.runtime import checkpoint, device_driver, fit
+from jaxdl.rl import envs
+from jaxdl.rl.host_driver import make_host_driver
+from jaxdl.runtime import checkpoint, fit
+from jaxdl.runtime.device_driver import make_device_driver
 
 DIGITS = data.load("digits")
 SPEC = DataSpec.of(DIGITS)
@@ -28,11 +30,11 @@ VAE = vae.Config(total_steps=60, hidden_sizes=(8,), latent_size=2, batch_size=32
 
 
 def agent(config=DQN, seeds=(0,)):
-    return device_driver.device(dqn.make_run, config, None, seeds)
+    return make_device_driver(dqn.make_run, [config], None, seeds)
 
 
 def model(config=VAE, seeds=(0,)):
-    return device_driver.device(lambda c: vae.make_run(c, SPEC), config, Examples.of(DIGITS), seeds)
+    return make_device_driver(lambda c: vae.make_run(c, SPEC), [config], Examples.of(DIGITS), seeds)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def test_a_run_is_traced_once_whatever_its_chunks():
 
         return run._replace(step=step)
 
-    driver = device_driver.device(make_run, DQN, None, [0])
+    driver = make_device_driver(make_run, [DQN], None, [0])
     assert len(traces) == 1
     fit.fit(driver, fit.Config(log_every=36, checkpoint_every=52), 1_000)
     assert len(traces) == 1
@@ -219,7 +221,7 @@ def test_a_run_on_the_host_takes_the_steps_it_says_and_goes_on_after_a_checkpoin
     config = dqn.Config(num_envs=2, total_steps=400, buffer_size=400, batch_size=8, learning_starts=50, hidden_sizes=(8,),
                         backend="host", train_freq=train_freq, gradient_steps=2)
     spec = envs.spec(config.env_id)
-    driver = host_driver.host(lambda c: dqn.make_host_run(c, spec), config, envs.make_host(config.env_id, 2, "sync"), 0)
+    driver = make_host_driver(lambda c: dqn.make_host_run(c, spec), config, envs.make_host(config.env_id, 2, "sync"), 0)
     try:
         fit.fit(driver, fit.Config(stop_step=200), 400, folder=tmp_path)
         result = fit.fit(driver, fit.Config(), 400, folder=tmp_path, resume=True)

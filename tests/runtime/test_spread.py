@@ -13,12 +13,14 @@ from jaxdl.agents import dqn, ppo
 from jaxdl.core import axis
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
+from jaxdl.data import minibatches
 from jaxdl.data.minibatches import DatasetState
 from jaxdl.generative import vae
-from jaxdl.rl import host_driver
+from jaxdl.rl.host_driver import make_host_driver
 from jaxdl.rl.replay import sampling, storage, sum_tree
 from jaxdl.rl.types import EnvSpec, Stack, TimeStep
-from jaxdl.runtime import checkpoint, device_driver, fit, mesh
+from jaxdl.runtime import checkpoint, fit, mesh
+from jaxdl.runtime.device_driver import make_device_driver
 
 DATA = Examples(jnp.asarray(np.random.default_rng(0).integers(0, 256, (43, 4, 4, 1)), jnp.uint8))
 SPEC = DataSpec("small", 43, (4, 4, 1))
@@ -42,7 +44,7 @@ RUNS = {
 
 def driver_of(name, devices, seeds=(0,), **settings):
     make_run, config, data = RUNS[name]
-    return device_driver.device(make_run, config, data, seeds, quick=True, devices=devices, **settings)
+    return make_device_driver(make_run, [config], data, seeds, quick=True, devices=devices, **settings)
 
 
 def on_host(tree):
@@ -136,13 +138,18 @@ def test_environments_stay_in_order_when_they_are_dealt_out_anew():
     assert np.unique(moved.scale.moments.count) == np.unique(state.source.scale.moments.count)
 
 
-@functools.cache
-def filled(shards):
-    """Prioritized memories of as many shards over 8 environments, each transition with a priority of its own."""
+def prioritized_memory(shards):
+    """One of as many shards' memory of 5 steps of each of 8 environments."""
     spec = EnvSpec("x", gymnasium.spaces.Box(-1, 1, (1,), np.float32), gymnasium.spaces.Discrete(2), None)
     envs = 8 // shards
     store = storage.records(spec, num_envs=envs, buffer_size=5 * envs, n_steps=1, gamma=0.9)
-    memory = sampling.prioritized(store, 40 // shards, alpha=1.0, beta=lambda t: 0.4)
+    return sampling.prioritized(store, 40 // shards, alpha=1.0, beta=lambda t: 0.4)
+
+
+@functools.cache
+def filled(shards):
+    """The memories of all shards, each transition with a priority of its own."""
+    envs, memory = 8 // shards, prioritized_memory(shards)
 
     def fill(first):
         obs = first + jnp.arange(envs, dtype=jnp.float32)[:, None]
@@ -162,7 +169,7 @@ def filled(shards):
 def test_priorities_go_with_their_transitions(before, after):
     """Those that wait are written first; of 8 rings of 5 rows, none is a multiple of the tree's fan-out."""
     old, new = filled(before), filled(after)
-    got = jit(axis.resplit)(old, new)
+    got = jit(functools.partial(axis.reshard, env_axis=prioritized_memory(after).env_axis, devices=after))(old)
     assert [x.shape for x in jax.tree.leaves(got)] == [x.shape for x in jax.tree.leaves(new)]
     size = 40 // after
     expected = new.tree[0].reshape(after, -1)[:, :size] * 0 + new.priority
@@ -180,8 +187,7 @@ def test_priorities_go_with_their_transitions(before, after):
 def test_new_devices_have_keys_of_their_own():
     keys = jax.random.split(jax.random.key(0), 2)
     state = DatasetState(keys, jnp.array([3, 3]), jnp.array([5, 5]))
-    like = DatasetState(jax.random.split(jax.random.key(0), 4), jnp.zeros(4, jnp.int32), jnp.zeros(4, jnp.int32))
-    got = axis.resplit(state, like)
+    got = axis.reshard(state, minibatches.dataset(8, 2).env_axis, 4)
     assert len(np.unique(jax.random.key_data(got.key), axis=0)) == 4
     assert (got.key[:2] == keys).all()
     np.testing.assert_array_equal((got.epoch, got.batch), ([3] * 4, [5] * 4))
@@ -193,7 +199,7 @@ def test_schedules_are_those_of_the_whole_run():
     config = dqn_config(exploration_fraction=0.5, train_freq=2)
     said = []
     for devices in (1, 2, 4):
-        driver = device_driver.device(dqn.make_run, config, None, [0], quick=True, devices=devices)
+        driver = make_device_driver(dqn.make_run, [config], None, [0], quick=True, devices=devices)
         state, report = driver.chunk(driver.start(), 20)
         said.append(report.metrics["epsilon"].total / report.metrics["epsilon"].count)
         assert state.t == 16 + 20 * 8
@@ -205,7 +211,7 @@ def test_schedules_are_those_of_the_whole_run():
 def test_no_copy_of_the_memory_on_a_mesh(members):
     """Where devices share a run, and where each has a member, the memory is written in place."""
     def temporary(capacity):
-        driver = device_driver.device(dqn.make_run, dqn_config(buffer_size=capacity), None, list(range(members)), devices=2)
+        driver = make_device_driver(dqn.make_run, [dqn_config(buffer_size=capacity)], None, list(range(members)), devices=2)
         return driver.program.memory_analysis().temp_size_in_bytes
 
     assert temporary(400_000) < temporary(4_000) + 100_000
@@ -243,7 +249,7 @@ def test_no_copy_of_frames_where_each_device_has_one_environment():
     """A scatter of a single row would become a slice that is fused into the reads, and the frames be copied every step."""
     def temporary(capacity):
         config = dqn_config(num_envs=2, buffer_size=capacity, hidden_sizes=(8,))
-        driver = host_driver.host(lambda c, **axis: dqn.make_host_run(c, PIXELS, **axis), config, Silent(), 0, devices=2)
+        driver = make_host_driver(lambda c, **axis: dqn.make_host_run(c, PIXELS, **axis), config, Silent(), 0, devices=2)
         return driver.program.memory_analysis().temp_size_in_bytes
 
     assert temporary(40_960) < temporary(4_096) + 10_000

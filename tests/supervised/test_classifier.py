@@ -11,7 +11,7 @@ from jaxdl import data
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.data import augment
-from jaxdl.runtime import device_driver
+from jaxdl.runtime.device_driver import make_device_driver
 from jaxdl.supervised import classifier
 
 
@@ -30,7 +30,7 @@ def test_it_tells_digits_apart():
     spec = DataSpec.of(digits)
     config = classifier.Config(network="mlp", total_steps=400, max_shift=0, hidden_sizes=(32, 16))
     classifier.validate(config)
-    driver = device_driver.device(lambda c: classifier.make_run(c, spec), config, Examples.of(digits), [0], quick=True)
+    driver = make_device_driver(lambda c: classifier.make_run(c, spec), [config], Examples.of(digits), [0], quick=True)
     state, report = driver.chunk(driver.start(), 400)
     assert report.metrics["accuracy"].total > 0.7 * report.metrics["accuracy"].count  # from the first update on
     model = classifier.make(config, spec)

@@ -10,7 +10,6 @@ priority so far. How this differs: draws are not stratified over the batch.
 Shapes: `E` environments, `B` batch, `M` rows.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -35,6 +34,7 @@ class Memory(NamedTuple):
     begin: Callable[[PyTree, Array], PyTree]  # (state, obs) -> state: all environments begin anew
     sample: Callable[[PyTree, Key, Array], tuple[PyTree, Transition]]  # (state, key, t) -> (state, transitions [B])
     feedback: Callable[[PyTree, Transition, Array], PyTree]  # (state, transitions, |error| [B]) -> state
+    env_axis: PyTree = 0  # of the state, as in `Source`: rings lie one behind the other
 
 
 def uniform(storage: Storage, batch_size: int) -> Memory:
@@ -56,24 +56,6 @@ class PrioritizedState(NamedTuple):
     highest: Array  # float32 (): the largest priority so far
     waiting: Array  # int32 [B]: rows whose priorities wait, the tree's `dropped` where none does
     priority: Array  # float32 [B]: of those rows
-
-    def resplit(self, like: "PrioritizedState") -> "PrioritizedState":
-        """As `parallel.resplit`, [M, ...] as [D, ...]: what waits is written, and the sums are made anew."""
-        devices = len(like.highest)
-        leaves = self.tree[0].reshape(len(self.highest), -1)
-        leaves = jax.vmap(lambda x, i, p: x.at[i].set(p, mode="drop"))(leaves, self.waiting, self.priority)
-        rows = self.rows() // len(self.highest)
-        leaves = leaves[:, :rows].reshape(devices, -1)
-        tree = jax.vmap(lambda x: sum_tree.make(leaves.shape[1]).of(x))(leaves)
-        dropped = like.tree[0].shape[1] * sum_tree.FAN
-        return PrioritizedState(
-            axis.resplit(self.stored, like.stored), tree, jnp.broadcast_to(self.highest.max(), devices),
-            jnp.full(like.waiting.shape, dropped, jnp.int32), jnp.zeros(like.priority.shape))
-
-    def rows(self) -> int:
-        """Of all devices together."""
-        stored = self.stored.rows if hasattr(self.stored, "rows") else self.stored.frames
-        return math.prod(stored.shape[:-1])
 
 
 def prioritized(storage: Storage, batch_size: int, *, alpha: Array, beta: Callable[[Array], Array], learns: bool = True,
@@ -128,4 +110,14 @@ def prioritized(storage: Storage, batch_size: int, *, alpha: Array, beta: Callab
         priority = (jnp.abs(error) + _SMALLEST) ** alpha
         return state._replace(highest=jnp.maximum(state.highest, priority.max()), waiting=batch.index, priority=priority)
 
-    return Memory(init, storage.item, add, begin, sample, feedback)
+    def reshard(state: PrioritizedState, devices: int) -> PrioritizedState:
+        """[M, ...] as [devices, ...]: the priorities that wait are written, and the sums are computed again."""
+        shards = len(state.highest)
+        leaves = state.tree[0].reshape(shards, -1)
+        leaves = jax.vmap(lambda x, i, p: x.at[i].set(p, mode="drop"))(leaves, state.waiting, state.priority)
+        leaves = leaves[:, : storage.capacity * devices // shards].reshape(devices, storage.capacity)
+        waiting, priority = (jnp.broadcast_to(x, (devices, batch_size)) for x in nothing())
+        return PrioritizedState(axis.reshard(state.stored, 0, devices), jax.vmap(tree.of)(leaves),
+                                jnp.broadcast_to(state.highest.max(), devices), waiting, priority)
+
+    return Memory(init, storage.item, add, begin, sample, feedback, reshard)

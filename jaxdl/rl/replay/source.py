@@ -135,7 +135,9 @@ def replay(env: Env, actor: Actor, settings: Settings) -> Source:
 
     sample, feedback = _learning(memory)
     return Source(init, sample, keys=train_freq * keys_a_step, warmup=warmup, collect=collect, feedback=feedback,
-                  restart=restart if env.outside_jax else None)
+                  restart=restart if env.outside_jax else None,
+                  env_axis=ReplayState(0, 0, 0, Episodes(sums=1), memory.env_axis),
+                  without_memory=lambda state: state._replace(memory=None))
 
 
 def _learning(memory: sampling.Memory) -> tuple[Callable, Callable]:
@@ -219,4 +221,6 @@ def host_replay(spec: EnvSpec, actor: Actor, settings: Settings) -> HostSource:
         carry, action, extras = actor.act(params, state.carry, state.obs, actor.sample_noise(key, num_envs), t)
         return state._replace(carry=carry, action=action), action, {name: Mean.of(x) for name, x in extras.items()}
 
-    return HostSource(init, restart, observe, act, *_learning(memory))
+    return HostSource(init, restart, observe, act, *_learning(memory),
+                      env_axis=HostReplayState(0, 0, 0, Episodes(sums=1), memory.env_axis),
+                      without_memory=lambda state: state._replace(memory=None))

@@ -81,7 +81,7 @@ def test_no_copy_on_the_host_path(capacity):
     config = config_of(capacity)
     no = np.zeros(4, bool)
     step = TimeStep(np.zeros((4, 4), np.float32), np.zeros(4, np.float32), no, no, reset=no)
-    p = host_driver.programs(lambda c: dqn.make_host_run(c, CARTPOLE), config, jax.random.key(0), step)
+    p = host_driver.Programs(lambda c: dqn.make_host_run(c, CARTPOLE), config, jax.random.key(0), step)
     shapes = shapes_of(p, config, step)
     compiled = compile_all((p.act, shapes, (1,), TRAIN_OPTIONS), (p.learn, shapes, (0, 1), TRAIN_OPTIONS))
     for program in compiled:
@@ -168,7 +168,7 @@ def test_no_copy_of_frames_on_the_host_path(program, prioritized):
 
     def compile_at(capacity):
         config = dataclasses.replace(config_of(capacity), prioritized=prioritized)
-        p = host_driver.programs(lambda c: dqn.make_host_run(c, PIXELS), config, jax.random.key(0), step)
+        p = host_driver.Programs(lambda c: dqn.make_host_run(c, PIXELS), config, jax.random.key(0), step)
         donated = (1,) if program == "act" else (0, 1)
         (compiled,) = compile_all((getattr(p, program), shapes_of(p, config, step), donated, TRAIN_OPTIONS))
         return compiled
