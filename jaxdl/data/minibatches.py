@@ -119,7 +119,7 @@ def dataset(num_examples: int, batch_size: int) -> Source:
 
     def sample(state: DatasetState, _key: Key, _t: Array, data: PyTree) -> tuple[DatasetState, PyTree]:
         # the order is a function of the state's key alone, or an epoch would not be a permutation
-        _check_data(data, num_examples)
+        check_data(data, num_examples)
         positions = state.batch * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
         index = shuffled_index(state.key, state.epoch, positions, num_examples)
         batch = jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), data)
@@ -130,7 +130,12 @@ def dataset(num_examples: int, batch_size: int) -> Source:
     return Source(init, sample)
 
 
-def _check_data(data: PyTree, num_examples: int) -> None:
+def check_data(data: PyTree, num_examples: int) -> None:
+    """Refuse data that has not so many examples.
+
+    Raises:
+        UserError: gives the shapes.
+    """
     leaves = jax.tree.leaves(data)
     if not leaves or any(x.ndim == 0 or x.shape[0] != num_examples for x in leaves):
         raise UserError(f"every array of the data must have {num_examples} examples on its first axis, "

@@ -22,6 +22,8 @@ READERS = {
     "idx": "jaxdl.data.idx:READER",
     "cifar10": "jaxdl.data.cifar:READER",
     "arrays": "jaxdl.data.arrays:READER",
+    "tiny_shakespeare": "jaxdl.data.text:TINY_SHAKESPEARE",
+    "text": "jaxdl.data.text:READER",
 }
 
 
