@@ -34,17 +34,16 @@ def jaxdl(args) -> dict:
     import jax
 
     from jaxdl import data
-    from jaxdl.core.types import DataSpec, Examples
     from jaxdl.generative import gan
     from jaxdl.optim import Config as OptimConfig
     from jaxdl.runtime.device_driver import make_device_driver
 
     mnist = data.load("mnist", args.data_dir)
-    spec = DataSpec.of(mnist)
+    spec = mnist.spec
     config = gan.Config(dataset="mnist", batch_size=BATCH, latent_size=LATENT, network="dcgan", width=64, hidden_size=None,
                         objective="non_saturating", discriminator_norm="batch", discriminator_learning_rate=2e-4,
                         optim=OptimConfig(learning_rate=2e-4, beta1=0.5))
-    driver = make_device_driver(lambda c: gan.make_run(c, spec), [config], Examples.of(mnist), [0])
+    driver = make_device_driver(lambda c: gan.make_run(c, spec), [config], mnist.on_device(), [0])
     state = driver.start()
 
     def run(steps: int) -> None:

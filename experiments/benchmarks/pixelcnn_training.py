@@ -40,18 +40,17 @@ def jaxdl(args) -> dict:
     import numpy as np
 
     from jaxdl import data, optim
-    from jaxdl.core.types import DataSpec, Examples
     from jaxdl.generative.pixel import pixelcnn
     from jaxdl.runtime.device_driver import make_device_driver
 
     found = {}
     colour = data.from_arrays(np.random.default_rng(0).integers(0, 256, (512, 32, 32, 3), dtype=np.uint8))
     for name, dataset, output in (("plain", data.load("mnist", args.data_dir), "bernoulli"), ("plusplus", colour, "mixture")):
-        spec = DataSpec.of(dataset)
+        spec = dataset.spec
         config = pixelcnn.Config(variant=name, features=FEATURES, num_blocks=BLOCKS[name], head_features=HEAD, output=output,
                                  num_mixtures=MIXTURES, num_scales=SCALES, batch_size=CASES[name][0],
                                  optim=optim.Config(grad_accumulation=MICROBATCHES[name]))
-        driver = make_device_driver(lambda c, spec=spec: pixelcnn.make_run(c, spec), [config], Examples.of(dataset), [0])
+        driver = make_device_driver(lambda c, spec=spec: pixelcnn.make_run(c, spec), [config], dataset.on_device(), [0])
         state = driver.start()
 
         def run(steps: int, driver=driver) -> None:

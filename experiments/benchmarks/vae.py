@@ -42,14 +42,13 @@ def jaxdl(args) -> dict:
     import jax
 
     from jaxdl import data
-    from jaxdl.core.types import DataSpec, Examples
     from jaxdl.generative import vae
     from jaxdl.runtime.device_driver import make_device_driver
 
     mnist = data.load("mnist", args.data_dir)
-    spec = DataSpec.of(mnist)
+    spec = mnist.spec
     config = vae.Config(dataset="mnist", batch_size=BATCH, latent_size=LATENT, hidden_sizes=(HIDDEN,))
-    driver = make_device_driver(lambda c: vae.make_run(c, spec), [config], Examples.of(mnist), [0])
+    driver = make_device_driver(lambda c: vae.make_run(c, spec), [config], mnist.on_device(), [0])
     state, steps = driver.start(), spec.num_examples // BATCH
 
     def epoch() -> None:

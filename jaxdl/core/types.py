@@ -63,22 +63,12 @@ class DataSpec(NamedTuple):
         """Numbers in one input."""
         return math.prod(self.shape)
 
-    @staticmethod
-    def of(data: Any) -> "DataSpec":
-        """The spec of a `jaxdl.data.Dataset`."""
-        return data.spec
-
 
 class Examples(NamedTuple):
     """Images and their labels: the tree of a dataset of images, on the host or the device, or a batch of one."""
 
     images: Array  # [N, H, W, C] uint8
     labels: Array | None = None  # [N] int32; None where there are none
-
-    @staticmethod
-    def of(data: Any) -> "Examples":
-        """The arrays of a `jaxdl.data.Dataset`, on the device."""
-        return data.on_device()
 
 
 class UpdateResult(NamedTuple):

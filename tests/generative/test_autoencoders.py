@@ -133,14 +133,14 @@ def test_the_gradient_goes_straight_through_the_choice_of_the_code():
 
 def test_codes_are_all_that_a_picture_is_made_of_and_digits_are_recognized_by_them():
     digits = data.load("digits")
-    spec = DataSpec.of(digits)
+    spec = digits.spec
     config = vqvae.Config(conv_channels=(8,), num_codes=16, embedding_size=4, total_steps=300, batch_size=32,
                           optim=OptimConfig(learning_rate=3e-3))
-    driver = make_device_driver(lambda c: vqvae.make_run(c, spec), [config], Examples.of(digits), [0], quick=True)
+    driver = make_device_driver(lambda c: vqvae.make_run(c, spec), [config], digits.on_device(), [0], quick=True)
     state, report = driver.chunk(driver.start(), 300)
     assert report.bad_step == -1
     params, model = driver.params(state), vqvae.make(config, spec)
-    test = Examples.of(data.load("digits", split="test"))
+    test = data.load("digits", split="test").on_device()
     codes = jit(model.encode)(params, test)
     assert (codes.shape, codes.dtype) == ((360, 4, 4), jnp.int32)
     told = jit(model.measure)(params, test, jax.random.key(0))

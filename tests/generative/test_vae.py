@@ -304,14 +304,14 @@ def test_a_batch_above_the_dataset_is_refused_when_the_run_is_made():
 
 def test_it_learns_what_independent_pixels_cannot_say():
     train, test = (data.load("digits", split=split) for split in ("train", "test"))
-    spec = DataSpec.of(train)
+    spec = train.spec
     config = vaes.Config(total_steps=1000, batch_size=64, latent_size=8, hidden_sizes=(64,),
                          optim=OptimConfig(learning_rate=3e-3))
-    driver = make_device_driver(lambda c: vaes.make_run(c, spec), [config], Examples.of(train), [0])
+    driver = make_device_driver(lambda c: vaes.make_run(c, spec), [config], train.on_device(), [0])
     state, report = driver.chunk(driver.start(), 1000)
     assert report.bad_step == -1
     assert int(state.t) == 1000
-    told = jit(vaes.make(config, spec).measure)(driver.params(state), Examples.of(test), jax.random.key(0))
+    told = jit(vaes.make(config, spec).measure)(driver.params(state), test.on_device(), jax.random.key(0))
     elbo = float(told["elbo"].total / told["elbo"].count)
     p = np.clip(train.images.reshape(len(train.images), -1).mean(0) / 255, 1e-3, 1 - 1e-3)
     pixels = test.images.reshape(len(test.images), -1) / 255

@@ -97,12 +97,12 @@ def test_a_gan_has_no_blocks():
 @pytest.mark.slow
 def test_a_vae_learns_as_well_in_bfloat16():
     digits = data.load("digits")
-    spec, found = DataSpec.of(digits), []
+    spec, found = digits.spec, []
     for compute in ("float32", "bfloat16"):
         config = vae.Config(epochs=4, optim=OptimConfig(compute_dtype=compute))
-        driver = make_device_driver(lambda c: vae.make_run(c, spec), [config], Examples.of(digits), [0], quick=True)
+        driver = make_device_driver(lambda c: vae.make_run(c, spec), [config], digits.on_device(), [0], quick=True)
         result = fit.fit(driver, fit.Config(), vae.total_steps(config, spec))
-        measured = jit(vae.make(config, spec).measure)(result.params, Examples.of(digits), jax.random.key(0))
+        measured = jit(vae.make(config, spec).measure)(result.params, digits.on_device(), jax.random.key(0))
         found.append(float(measured["elbo"].total / measured["elbo"].count))
     assert abs(found[0] - found[1]) < 0.1
 

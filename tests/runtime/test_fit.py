@@ -15,7 +15,7 @@ from jaxdl.agents import dqn
 from jaxdl.core.errors import EnvError, UserError
 from jaxdl.core.packing import Packing
 from jaxdl.core.run import advance
-from jaxdl.core.types import DataSpec, Examples, Mean
+from jaxdl.core.types import Mean
 from jaxdl.generative import vae
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import envs
@@ -24,7 +24,7 @@ from jaxdl.runtime import checkpoint, fit
 from jaxdl.runtime.device_driver import make_device_driver
 
 DIGITS = data.load("digits")
-SPEC = DataSpec.of(DIGITS)
+SPEC = DIGITS.spec
 DQN = dqn.Config(num_envs=4, total_steps=1_000, buffer_size=800, batch_size=8, learning_starts=50, hidden_sizes=(8,))
 VAE = vae.Config(total_steps=60, hidden_sizes=(8,), latent_size=2, batch_size=32)
 
@@ -34,7 +34,7 @@ def agent(config=DQN, seeds=(0,)):
 
 
 def model(config=VAE, seeds=(0,)):
-    return make_device_driver(lambda c: vae.make_run(c, SPEC), [config], Examples.of(DIGITS), seeds)
+    return make_device_driver(lambda c: vae.make_run(c, SPEC), [config], DIGITS.on_device(), seeds)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_run_is_traced_once_whatever_its_chunks():
 
 def test_steps_in_loops_of_known_length_are_the_steps_one_by_one():
     """As a GPU has them, and wherever a chunk is cut."""
-    run, examples = vae.make_run(VAE, SPEC), Examples.of(DIGITS)
+    run, examples = vae.make_run(VAE, SPEC), DIGITS.on_device()
     start = run.init(jax.random.key(0), examples)
     go = jit(lambda state, n, loop: advance(run, state, examples, n, loop), static_argnums=2)
     whole, report = go(start, 11, 4)

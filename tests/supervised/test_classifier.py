@@ -9,7 +9,7 @@ from tools import jit
 
 from jaxdl import data
 from jaxdl.core.errors import UserError
-from jaxdl.core.types import DataSpec, Examples
+from jaxdl.core.types import DataSpec
 from jaxdl.data import augment
 from jaxdl.runtime.device_driver import make_device_driver
 from jaxdl.supervised import classifier
@@ -27,10 +27,10 @@ def test_images_are_moved_by_whole_pixels_each_its_own_way():
 
 def test_it_tells_digits_apart():
     digits, test = (data.load("digits", split=split) for split in ("train", "test"))
-    spec = DataSpec.of(digits)
+    spec = digits.spec
     config = classifier.Config(network="mlp", total_steps=400, max_shift=0, hidden_sizes=(32, 16))
     classifier.validate(config)
-    driver = make_device_driver(lambda c: classifier.make_run(c, spec), [config], Examples.of(digits), [0], quick=True)
+    driver = make_device_driver(lambda c: classifier.make_run(c, spec), [config], digits.on_device(), [0], quick=True)
     state, report = driver.chunk(driver.start(), 400)
     assert report.metrics["accuracy"].total > 0.7 * report.metrics["accuracy"].count  # from the first update on
     model = classifier.make(config, spec)
