@@ -1,4 +1,4 @@
-"""The Diagonal BiLSTM: in the middle of each block two LSTMs that go along the diagonals, from the left and from the right.
+"""The Diagonal BiLSTM: in the core of each block two LSTMs that go along the diagonals, from the left and from the right.
 
     left:   gates(r, c) = in_B(h(r, c)) + K_1 s(r, c-1) + K_0 s(r-1, c) + b,   cell from (r, c-1)
     right:  the same mirrored, with weights of its own; its states are moved down a row, where all they know is past
@@ -8,12 +8,13 @@ van den Oord et al., "Pixel recurrent neural networks" (2016), section 3.2. A wh
 to the right than the one above, so that a diagonal is a column, and the columns are gone through in turn. The input of
 the right one is not masked, since the move down leaves nothing of the row itself.
 
-By pixels: the left one goes along with them; the right one goes through a row when the row is complete.
+To draw, the left one goes along with the pixels; the right one goes through a row when the row is complete.
 
-Shapes: `B` batch, `N` images, `H W` an image, `F` features, `L` blocks, `G` groups of channels.
+Shapes: `B` batch, `N` images, `H W` an image, `F` features, `G` groups of channels.
 """
 
-from functools import partial
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +22,13 @@ from flax import linen
 
 from jaxdl import nn
 from jaxdl.core.types import Array, DataSpec, PyTree
-from jaxdl.generative.pixel import causal, outputs, residual
+from jaxdl.generative.pixel import outputs, residual
 from jaxdl.generative.pixel.autoregressive import Config, Network
-from jaxdl.generative.pixel.rnn_row import lstm
+from jaxdl.generative.pixel.layers import State, Weights, centre, columns, grown
+from jaxdl.generative.pixel.rnn_row import Cells, Seen, lstm
 
 
-class _Middle(linen.Module):
+class _Core(linen.Module):
     features: int
     groups: int
 
@@ -51,16 +53,16 @@ def _along_diagonals(gates: Array, kernel: Array, groups: int) -> Array:
     inside = _skew(jnp.ones((1, 1, height, width, 1), bool))
     kernel = kernel.reshape(2, -1, kernel.shape[-1])
 
-    def diagonal(carry: tuple[Array, Array], xs: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
-        (c, s), (gates, inside) = carry, xs  # [2, B, H, F], of the diagonal before
-        above = jnp.pad(s, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]
-        both = jnp.concatenate([above, s], -1)
-        new = lstm(gates + jnp.einsum("dbhc,dco->dbho", both, kernel), c, groups)
-        c, s = (jnp.where(inside, z, 0) for z in new)  # a row begins with nothing
-        return (c, s), s
+    def diagonal(before: Cells, xs: tuple[Array, Array]) -> tuple[Cells, Array]:  # [2, B, H, F], of the diagonal before
+        gates, inside = xs
+        above = jnp.pad(before.state, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]
+        both = jnp.concatenate([above, before.state], -1)
+        cells = lstm(gates + jnp.einsum("dbhc,dco->dbho", both, kernel), before.cell, groups)
+        cells = Cells(*(jnp.where(inside, x, 0) for x in cells))  # a row begins with zeros
+        return cells, cells.state
 
     zeros = jnp.zeros((*gates.shape[:3], gates.shape[-1] // 4), gates.dtype)
-    _, states = jax.lax.scan(diagonal, (zeros, zeros), tuple(jnp.moveaxis(z, 3, 0) for z in (_skew(gates), inside)))
+    _, states = jax.lax.scan(diagonal, Cells(zeros, zeros), tuple(jnp.moveaxis(z, 3, 0) for z in (_skew(gates), inside)))
     return _straight(jnp.moveaxis(states, 0, 3), width)
 
 
@@ -79,49 +81,86 @@ def _straight(x: Array, width: int) -> Array:
     return x.reshape(*lead, height, long + 1, channels)[..., :width, :]
 
 
-def _steps(params: PyTree, y: Array | None, n: int, *, groups: int, width: int) -> residual.Middle:
-    to_left, to_right = (params[side]["kernel"][:, 0, 0] for side in ("left", "right"))  # [L, 2 F, 4 F]
-    of_left, of_right = params["left_state"], params["right_state"]  # [L, 2, F, 4 F]
-    layers, features = len(to_left), of_left.shape[2]
-    offsets = [params[side]["bias"][:, None] for side in ("left", "right")]
-    if y is not None:
-        of_class = jnp.split(jnp.einsum("ny,lyo->lno", y, params["class"]["kernel"]), 2, -1)
-        offsets = [a + b for a, b in zip(offsets, of_class, strict=True)]
+class _Above(NamedTuple):
+    """What is kept of the row above [W, N, ...]."""
 
-    def row(above: PyTree, r: Array) -> tuple[PyTree, PyTree]:
-        h, s_left, s_right = above  # of the row above: inputs [W, L, N, 2 F] and states; s_right of the one above that
-        gates = jnp.einsum("wlnc,lco->wlno", h, to_right) + jnp.einsum("wlnc,lco->wlno", s_right, of_right[:, 0]) + offsets[1]
+    h: Array  # what went in
+    left: Array  # states of the LSTM from the left
+    right: Array  # those of the LSTM from the right, of one row further up until the row begins
 
-        def from_right(carry: tuple[Array, Array], gates: Array) -> tuple[tuple[Array, Array], Array]:
-            c, s = carry
-            c, s = lstm(gates + jnp.einsum("lnc,lco->lno", s, of_right[:, 1]), c, groups)
-            return (c, s), s
 
-        zeros = jnp.zeros((layers, n, features))
-        _, s_right = jax.lax.scan(from_right, (zeros, zeros), gates, reverse=True)
-        s_right = jnp.where(r > 0, s_right, 0)
-        rests = jnp.einsum("wlnc,lco->wlno", s_left, of_left[:, 0]) + offsets[0]
-        return (h, s_left, s_right), (rests, s_right)
+class _Row(NamedTuple):
+    """What a row takes of the parameters."""
 
-    def weights(g: int) -> Array:
-        return jnp.concatenate([causal.columns(of_left[:, 1], g, groups), causal.centre(to_left, g, groups)], 1)
+    left_state: Array  # [F, 4 F], of the state above
+    left_offset: Array
+    right: Array  # [2 F, 4 F], of the inputs
+    right_above: Array  # [F, 4 F], of the state above
+    right_before: Array  # [F, 4 F], of the state before
+    right_offset: Array
 
-    def pixel(weights: Array, rests: PyTree, left: PyTree, h: Array, seen: PyTree, g: int) -> tuple[Array, PyTree]:
-        gates, s_right = (causal.columns(z, g, groups) for z in rests)
-        c, s = left
-        c, s = lstm(jnp.concatenate([s, h], -1) @ weights + gates, causal.columns(c, g, groups))
-        return s + s_right, (h, *map(causal.grown, (None, None) if seen is None else seen[1:], (c, s)))
 
-    def start(*lead: int) -> Array:
-        return jnp.zeros((*lead, layers, n, features))
+class _Terms(NamedTuple):
+    """What rests on the rows above."""
 
-    return residual.Middle(above=(jnp.zeros((width, layers, n, 2 * features)), start(width), start(width)),
-                           left=(start(), start()), row=row, weights=weights, pixel=pixel,
-                           left_of=lambda seen, left: seen[1:], kept_of=lambda seen: (seen[0], seen[2]),
-                           ended=lambda above, kept: (*kept, above[2]))
+    gates: Array  # [W, N, 4 F], of the LSTM from the left
+    right: Array  # [W, N, F] states of the LSTM from the right
+
+
+@dataclass(frozen=True)
+class DiagonalLSTM:
+    """The core as a `Layer`: [B, H, W, 2 F] -> states [B, H, W, F]."""
+
+    features: int
+    groups: int
+
+    def apply(self, h: Array, y: Array | None) -> Array:
+        return _Core(self.features, self.groups, name="middle")(h, y)
+
+    def prepare(self, params: PyTree, y: Array | None) -> Weights:
+        """A pixel's kernels are of the state to the left, and of the inputs of the groups up to its own."""
+        params = params["middle"]
+        to_left, to_right = (params[side]["kernel"][0, 0] for side in ("left", "right"))
+        of_left, of_right = params["left_state"], params["right_state"]
+        offsets = [params[side]["bias"][None] for side in ("left", "right")]
+        if y is not None:
+            offsets = [a + b for a, b in zip(offsets, jnp.split(y @ params["class"]["kernel"], 2, -1), strict=True)]
+        pixel = [jnp.concatenate([columns(of_left[1], g, self.groups), centre(to_left, g, self.groups)])
+                 for g in range(self.groups)]
+        return Weights(_Row(of_left[0], offsets[0], to_right, *of_right, offsets[1]), tuple(pixel))
+
+    def start(self, params: PyTree, n: int, width: int) -> State:
+        del params
+        states, cell = jnp.zeros((width, n, self.features)), jnp.zeros((n, self.features))
+        return State(_Above(jnp.zeros((width, n, 2 * self.features)), states, states), Cells(cell, cell))
+
+    def row(self, weights: _Row, above: _Above, r: Array) -> tuple[_Above, _Terms]:
+        """The LSTM from the right goes through the row above, which is complete."""
+        gates = above.h @ weights.right + above.right @ weights.right_above + weights.right_offset
+
+        def from_right(before: Cells, gates: Array) -> tuple[Cells, Array]:
+            cells = lstm(gates + before.state @ weights.right_before, before.cell, self.groups)
+            return cells, cells.state
+
+        zeros = jnp.zeros(above.right.shape[1:])
+        _, right = jax.lax.scan(from_right, Cells(zeros, zeros), gates, reverse=True)
+        right = jnp.where(r > 0, right, 0)
+        return above._replace(right=right), _Terms(above.left @ weights.left_state + weights.left_offset, right)
+
+    def pixel(self, weights: Array, terms: _Terms, left: Cells, seen: Seen | None, h: Array, g: int) -> tuple[Array, Seen]:
+        gates, right, cell = (columns(x, g, self.groups) for x in (*terms, left.cell))
+        h = grown(seen and seen.h, h)
+        cells = lstm(jnp.concatenate([left.state, h], -1) @ weights + gates, cell)
+        return cells.state + right, Seen.after(seen, h, cells)
+
+    def passed(self, left: Cells, seen: Seen, h: Array | None = None) -> tuple[Cells, tuple[Array, Array]]:
+        del left, h
+        return seen.cells, (seen.h, seen.cells.state)
+
+    def ended(self, above: _Above, kept: tuple[Array, Array]) -> _Above:
+        return _Above(*kept, above.right)
 
 
 def make(config: Config, spec: DataSpec, output: outputs.Output) -> Network:
     """The network for images of a shape."""
-    return residual.make(config, spec, output, partial(_Middle, config.features, output.groups),
-                         partial(_steps, groups=output.groups, width=spec.shape[1]))
+    return residual.make(config, spec, output, DiagonalLSTM(config.features, output.groups))

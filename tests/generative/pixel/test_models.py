@@ -1,4 +1,4 @@
-"""PixelCNN and PixelRNN: what sees what, probabilities that sum to one, two samplers that agree, LSTMs by hand."""
+"""PixelCNN and PixelRNN: what sees what, probabilities that sum to one, two samplers that agree."""
 
 import functools
 import itertools
@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import expit
 from tools import jit
 
 from jaxdl.core.config import leaves_as_arrays
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
-from jaxdl.generative.pixel import autoregressive, pixelcnn, pixelrnn, rnn_diagonal, rnn_row
+from jaxdl.generative.pixel import autoregressive, pixelcnn, pixelrnn
 from jaxdl.optim import Config as OptimConfig
 
 KEY = jax.random.key(0)
@@ -32,9 +31,7 @@ def spec_of(shape):
 
 
 def network_of(variant, shape, **settings):
-    config, spec = config_of(variant, **settings), spec_of(shape)
-    output = autoregressive.output_of(config, spec)
-    return MODELS[variant]._NETWORKS[variant](config, spec, output), output
+    return MODELS[variant].network(config_of(variant, **settings), spec_of(shape))
 
 
 def random_like(params, seed=0):
@@ -272,68 +269,6 @@ def test_an_update_learns(variant):
     equal = jax.tree.map(np.array_equal, no_memory.ema, no_memory.params)
     assert all(jax.tree.leaves(equal))
     assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, state.ema, state.params)))
-
-
-# --- LSTMs, one pixel after the other.
-
-FEATURES, GROUPS = 6, 3
-
-
-def cell_by_numpy(gates, cell):
-    """One LSTM step for each group: gates [4 F], of a group i, f, o, g together."""
-    i, f, o, g = np.moveaxis(gates.reshape(GROUPS, 4, -1), 1, 0).reshape(4, -1)
-    cell = expit(f) * cell + expit(i) * np.tanh(g)
-    return cell, expit(o) * np.tanh(cell)
-
-
-def masked(kernel):
-    """[C, O] of a centre: a group sees those up to it."""
-    a, b = (np.arange(size) // (size // GROUPS) for size in kernel.shape)
-    return np.where(a[:, None] <= b, kernel, 0)
-
-
-def middle_of(module):
-    middle = module._Middle(FEATURES, GROUPS)
-    h = np.random.default_rng(2).normal(size=(2, 4, 5, 2 * FEATURES)).astype(np.float32)
-    y = np.eye(3, dtype=np.float32)[[0, 2]]
-    params = random_like(jax.eval_shape(middle.init, KEY, h, y))
-    found = jit(middle.apply)(params, h, y)
-    params = jax.tree.map(np.float64, params["params"])
-    return np.float64(h), y @ params["class"]["kernel"], params, found
-
-
-def test_the_row_lstm_by_its_equations():
-    h, of_class, p, found = middle_of(rnn_row)
-    n, height, width, _ = h.shape
-    cells, states = (np.zeros((n, height + 1, width + 2, FEATURES)) for _ in range(2))  # with a rim of zeros
-    kernel = p["input"]["kernel"][0]
-    for b, r, c in np.ndindex(n, height, width):
-        gates = h[b, r, c] @ masked(kernel[1]) + p["input"]["bias"] + of_class[b]
-        if c:
-            gates = gates + h[b, r, c - 1] @ kernel[0]
-        for k in range(3):
-            gates = gates + states[b, r, c + k] @ p["state"][k]
-        cells[b, r + 1, c + 1], states[b, r + 1, c + 1] = cell_by_numpy(gates, cells[b, r, c + 1])
-    np.testing.assert_allclose(found, states[:, 1:, 1:-1], atol=1e-5)
-
-
-def test_the_diagonal_bilstm_by_its_equations():
-    h, of_class, p, found = middle_of(rnn_diagonal)
-    n, height, width, _ = h.shape
-    of_class = dict(zip(("left", "right"), np.split(of_class, 2, -1), strict=True))
-    whole = {}
-    for side in ("left", "right"):
-        x = h if side == "left" else h[:, :, ::-1]
-        kernel = p[side]["kernel"][0, 0]
-        kernel = masked(kernel) if side == "left" else kernel
-        cells, states = (np.zeros((n, height + 1, width + 1, FEATURES)) for _ in range(2))
-        for b, r, c in np.ndindex(n, height, width):
-            gates = (x[b, r, c] @ kernel + p[side]["bias"] + of_class[side][b] + states[b, r, c + 1] @ p[f"{side}_state"][0]
-                     + states[b, r + 1, c] @ p[f"{side}_state"][1])
-            cells[b, r + 1, c + 1], states[b, r + 1, c + 1] = cell_by_numpy(gates, cells[b, r + 1, c])
-        whole[side] = states[:, 1:, 1:]
-    down = np.pad(whole["right"][:, :-1, ::-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
-    np.testing.assert_allclose(found, whole["left"] + down, atol=1e-5)
 
 
 # --- Settings that make no sense.
