@@ -30,8 +30,8 @@ def _setup(name: str, shape: tuple[int, int, int], batch: int):
     from jaxdl.generative.pixel import autoregressive, pixelcnn, pixelrnn
 
     module = {"pixelcnn": pixelcnn, "pixelrnn": pixelrnn}[MODELS[name][0]]
-    config = module.Config(variant=name, features=32, num_blocks=MODELS[name][1],
-                           output="mixture" if shape[2] > 1 else "bernoulli")
+    config = module.Config(variant=name, width=32, num_blocks=MODELS[name][1],
+                           likelihood="mixture" if shape[2] > 1 else "bernoulli")
     network, output = module.network(config, DataSpec("benchmark", 1, shape))
     params = jax.jit(network.init)(jax.random.key(0))
     noise = jax.random.uniform(jax.random.key(1), (batch, *shape[:2], output.groups, output.uniforms))

@@ -47,7 +47,7 @@ def jaxdl(args) -> dict:
     colour = data.from_arrays(np.random.default_rng(0).integers(0, 256, (512, 32, 32, 3), dtype=np.uint8))
     for name, dataset, output in (("plain", data.load("mnist", args.data_dir), "bernoulli"), ("plusplus", colour, "mixture")):
         spec = dataset.spec
-        config = pixelcnn.Config(variant=name, features=FEATURES, num_blocks=BLOCKS[name], head_features=HEAD, output=output,
+        config = pixelcnn.Config(variant=name, width=FEATURES, num_blocks=BLOCKS[name], head_features=HEAD, likelihood=output,
                                  num_mixtures=MIXTURES, num_scales=SCALES, batch_size=CASES[name][0],
                                  optim=optim.Config(grad_accumulation=MICROBATCHES[name]))
         driver = make_device_driver(lambda c, spec=spec: pixelcnn.make_run(c, spec), [config], dataset.on_device(), [0])

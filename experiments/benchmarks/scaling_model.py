@@ -29,7 +29,7 @@ COMMANDS = {
     "--learning-starts 10240 --total-steps 10000000", "reinforce": "reinforce", "actor_critic": "actor_critic", "ppo": "ppo",
     "ppo, 2,048 environments": "ppo --num-envs 2048 --total-steps 100000000", "autoencoder": f"autoencoder {DATA}",
     "vae": f"vae {DATA}", "gan": f"gan {DATA}",
-    "pixelcnn": f"pixelcnn {DATA} --variant plusplus --features 64 --num-blocks 2 --batch-size 64",
+    "pixelcnn": f"pixelcnn {DATA} --variant plusplus --width 64 --num-blocks 2 --batch-size 64",
 }
 
 

@@ -37,8 +37,8 @@ LEARNERS = {
     "vqvae": f"vqvae {PIXELS}",
     "gan": f"gan {PIXELS}",
     "gan, batch 512": f"gan {PIXELS} --batch-size 512",
-    "pixelcnn": f"pixelcnn {PIXELS} --variant plusplus --features 64 --num-blocks 2 --batch-size 64",
-    "pixelcnn, batch 512": f"pixelcnn {PIXELS} --variant plusplus --features 64 --num-blocks 2 --batch-size 512",
+    "pixelcnn": f"pixelcnn {PIXELS} --variant plusplus --width 64 --num-blocks 2 --batch-size 64",
+    "pixelcnn, batch 512": f"pixelcnn {PIXELS} --variant plusplus --width 64 --num-blocks 2 --batch-size 512",
     "pixelrnn": f"pixelrnn {PIXELS}",
 }
 

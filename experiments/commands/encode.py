@@ -1,7 +1,7 @@
 """`jaxdl encode`: the codes of a VQ-VAE as a dataset, for a prior over them, and what draws of that prior look like.
 
 A code c of K is kept as the byte ceil(256 c / K), of which a pixel model with K levels makes c again: a map of codes is then a
-small grey image like any other, and the prior is a PixelCNN (`--dataset idx --output categorical --levels K`).
+small grey image like any other, and the prior is a PixelCNN (`--dataset idx --likelihood categorical --levels K`).
 
 Shapes: `N` images, `h w` a map of codes, `K` codes.
 """
@@ -53,7 +53,7 @@ def encode(argv: Sequence[str]) -> dict[str, Any]:
         idx.write_split(args.out, split, -(-found[split] * 256 // num_codes).astype(np.uint8), dataset.labels)
     height, width = found["train"].shape[1:]
     print(f"{args.out}: codes of {len(found['train'])} and {len(found['test'])} images; a prior over them:\n"
-          f"jaxdl train pixelcnn --dataset idx --data-dir {args.out} --output categorical --levels {num_codes}")
+          f"jaxdl train pixelcnn --dataset idx --data-dir {args.out} --likelihood categorical --levels {num_codes}")
     return {"out": str(args.out), "shape": [height, width], "levels": num_codes,
             "used": len(np.unique(found["train"]))}
 

@@ -13,7 +13,7 @@ Shapes: `B` batch, `N` images, `H W C` an image, `Y` classes, `G` groups of chan
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from jaxdl import optim
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
-from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, UpdateResult
+from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative import likelihoods
 from jaxdl.generative.pixel import outputs
@@ -58,8 +58,8 @@ class Config(minibatches.Config):
 
     batch_size: int = 32
     """Images in one update."""
-    features: int = 32
-    """Width of the network, F; around a block (all but gated and plusplus) there are twice as many."""
+    width: int = 32
+    """Features of the network, F; around a block (all but gated and plusplus) there are twice as many."""
     num_blocks: int = 5
     """Residual blocks or gated layers, L; plusplus has as many at each scale, both ways."""
     window: int = 7
@@ -67,21 +67,23 @@ class Config(minibatches.Config):
     head_features: int = 64
     """Width of the last hidden layer (all but plusplus)."""
     conditional: bool = False
-    """Model p(x|y): every layer is told the class."""
-    output: outputs.Name = "bernoulli"
+    """Model p(x|y): the class adds to what every layer computes."""
+    likelihood: outputs.Name = "bernoulli"
     """Distribution of a pixel: bernoulli for binary images, categorical, or a mixture of logistics."""
     levels: int = 256
     """Values a pixel can have (categorical, mixture), 2 to 256."""
     num_mixtures: int = 10
     """Logistics in the mixture."""
     binarize: likelihoods.Binarize = "dynamic"
-    """How images become binary (bernoulli): dynamic draws each pixel anew, fixed once for all, threshold cuts at a half;
-    none for images that are binary already, as those of the literature's fixed binarizations."""
+    """How images become binary (bernoulli): dynamic draws each pixel again in every batch, fixed once for all, threshold cuts at a
+    half; none for images that are binary already, as those of the literature's fixed binarizations."""
     ema_decay: float = 0.999
     """Decay of the running mean of the parameters that is evaluated and sampled; over its first updates it is shorter,
     (1 + t) / (10 + t), and 0 is no mean."""
     optim: OptimConfig = OptimConfig()
     """The optimizer."""
+
+    renamed: ClassVar[dict[str, str]] = {"output": "likelihood", "features": "width"}
 
 
 class State(NamedTuple):
@@ -94,13 +96,13 @@ class State(NamedTuple):
 
 
 def validate(config: Config) -> None:
-    """Refuse settings that all these models have and that make no sense, whatever the dataset.
+    """Refuse settings that make no sense, whatever the dataset.
 
     Raises:
         UserError: names the field, what was given and what would do.
     """
     minibatches.validate(config)
-    require_positive(config, "features", "num_blocks", "head_features", "num_mixtures")
+    require_positive(config, "width", "num_blocks", "head_features", "num_mixtures")
     require(config, "window", config.window >= 3 and config.window % 2 == 1, "an odd number, 3 or above")
     require(config, "levels", 2 <= config.levels <= 256, "2 to 256")
     require(config, "ema_decay", 0 <= config.ema_decay < 1, "at least 0 and below 1")
@@ -116,12 +118,12 @@ def output_of(config: Config, spec: DataSpec) -> outputs.Output:
     """
     if config.conditional and spec.num_classes is None:
         raise UserError(f"conditional=True needs labels, and the dataset {spec.name} has none")
-    if config.output == "bernoulli":
+    if config.likelihood == "bernoulli":
         likelihoods.check(config.binarize, spec)
-    output = outputs.make(config.output, spec.shape[2], config.levels, config.num_mixtures, config.binarize)
-    for field in ("features", "head_features"):
+    output = outputs.make(config.likelihood, spec.shape[2], config.levels, config.num_mixtures, config.binarize)
+    for field in ("width", "head_features"):
         require(config, field, getattr(config, field) % output.groups == 0, f"a multiple of {output.groups}: the channels of "
-                f"{spec.name} are in order (output={config.output}), each with features of its own")
+                f"{spec.name} are in order (likelihood={config.likelihood}), each with features of its own")
     return output
 
 
@@ -184,6 +186,22 @@ def make(config: Config, spec: DataSpec, network: Network, output: outputs.Outpu
         return complete(params, key, jnp.zeros((n, *spec.shape), jnp.uint8), jnp.zeros(spec.shape[:2], bool), labels, **how)
 
     return Generative(Learner(init, update, lambda state: state.ema), measure, "-nll", sample, log_prob, complete=complete)
+
+
+def bound(network: Callable[[Any, DataSpec], tuple[Network, outputs.Output]]
+          ) -> tuple[Callable[..., Generative], Callable[..., Run]]:
+    """`make` and `make_run` of a module, from its networks `(config, spec) -> (network, output)`, whose errors they raise."""
+
+    def make_model(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
+        """The learner and its model for images of a shape."""
+        return make(config, spec, *network(config, spec), axis_name)
+
+    def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
+        """A run on a dataset that lies on the device (`data`: `Examples`)."""
+        learner = make_model(config, spec, axis_name).learner
+        return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)
+
+    return make_model, make_run
 
 
 def incremental(network: Network, output: outputs.Output, params: PyTree, noise: Array, given: Array, known: Array,

@@ -153,5 +153,5 @@ class Stacks:
 
 def make(config: Config, spec: DataSpec, output: outputs.Output) -> Network:
     """The network for images of a shape."""
-    stacks = Stacks(config.features, config.num_blocks, config.window, output.groups)
+    stacks = Stacks(config.width, config.num_blocks, config.window, output.groups)
     return network([stacks, head(config.head_features, output.groups, output.outputs)], config, spec, output)

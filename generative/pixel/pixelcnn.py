@@ -1,7 +1,7 @@
 """PixelCNN: images pixel by pixel through masked convolutions; plain, gated, or PixelCNN++.
 
 Each variant's network is in a module of its own, with its paper; what they share, training and drawing, is in `autoregressive`,
-and what is said of a pixel in `pixels`.
+and the distribution of a pixel in `outputs`.
 """
 
 from typing import Literal
@@ -9,7 +9,7 @@ from typing import Literal
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require
 from jaxdl.core.errors import UserError
-from jaxdl.core.types import DataSpec, Generative, Run
+from jaxdl.core.types import DataSpec
 from jaxdl.data import minibatches
 from jaxdl.generative.pixel import autoregressive, gated, outputs, plain, plusplus
 
@@ -46,28 +46,16 @@ total_steps = minibatches.total_steps
 
 
 def network(config: Config, spec: DataSpec) -> tuple[autoregressive.Network, outputs.Output]:
-    """The network for images of a shape, and what it says of a pixel.
+    """The network for images of a shape, and the distribution of a pixel that it parametrizes.
 
     Raises:
-        UserError: plusplus for colours in an output that does not order them; as `autoregressive.output_of`.
+        UserError: plusplus for colours with a likelihood that does not order them; as `autoregressive.output_of`.
     """
-    if config.variant == "plusplus" and config.output != "mixture" and spec.shape[2] > 1:
-        raise UserError(f"variant=plusplus leaves the order of {spec.shape[2]} channels to its output, and "
-                        f"output={config.output} has none; use output=mixture, or variant=gated")
+    if config.variant == "plusplus" and config.likelihood != "mixture" and spec.shape[2] > 1:
+        raise UserError(f"variant=plusplus leaves the order of {spec.shape[2]} channels to its likelihood, and "
+                        f"likelihood={config.likelihood} has none; use likelihood=mixture, or variant=gated")
     output = autoregressive.output_of(config, spec)
     return _NETWORKS[config.variant](config, spec, output), output
 
 
-def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
-    """The learner and its model for images of a shape.
-
-    Raises:
-        UserError: as `network`.
-    """
-    return autoregressive.make(config, spec, *network(config, spec), axis_name)
-
-
-def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
-    """A PixelCNN on a dataset that lies on the device (`data`: `Examples`)."""
-    learner = make(config, spec, axis_name).learner
-    return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)
+make, make_run = autoregressive.bound(network)

@@ -14,7 +14,7 @@ from jaxdl.generative.pixel.layers import Chain, Conv, relu
 
 def make(config: Config, spec: DataSpec, output: outputs.Output) -> Network:
     """The network for images of a shape."""
-    width, groups = config.features, output.groups
+    width, groups = config.width, output.groups
     core = Chain((Conv("down", width, groups, before=relu),
                   Conv("mid", width, groups, (3, 3), before=relu, by_class="class")), "middle")
     return residual.make(config, spec, output, core, relu)

@@ -116,7 +116,7 @@ def _filled(x: Array, num_scales: int) -> Array:
 
 def make(config: Config, spec: DataSpec, output: outputs.Output) -> Network:
     """The network for images of a shape. It orders no channels: the output has to."""
-    whole = _Whole(config.features, config.num_blocks, config.num_scales, config.dropout, output.outputs)
+    whole = _Whole(config.width, config.num_blocks, config.num_scales, config.dropout, output.outputs)
     classes = jnp.zeros((1, spec.num_classes)) if config.conditional else None
 
     def init(key: Key) -> PyTree:

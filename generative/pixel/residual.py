@@ -19,7 +19,7 @@ from jaxdl.generative.pixel.layers import Blocks, Chain, Conv, Layer, head, netw
 def make(config: Config, spec: DataSpec, output: outputs.Output, core: Layer,
          activation: Callable[..., Array] | None = None) -> Network:
     """The network for images of a shape around a core, 2 F features -> F, with an activation of what the core gives."""
-    width, groups = config.features, output.groups
+    width, groups = config.width, output.groups
     block = Chain((core, Conv("up", 2 * width, groups, before=activation)))
     return network([Conv("first", 2 * width, groups, (config.window, config.window), "A"),
                     Blocks(block, config.num_blocks, "blocks"),

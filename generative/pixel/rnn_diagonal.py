@@ -163,4 +163,4 @@ class DiagonalLSTM:
 
 def make(config: Config, spec: DataSpec, output: outputs.Output) -> Network:
     """The network for images of a shape."""
-    return residual.make(config, spec, output, DiagonalLSTM(config.features, output.groups))
+    return residual.make(config, spec, output, DiagonalLSTM(config.width, output.groups))

@@ -120,4 +120,4 @@ class _Core(linen.Module):
 
 def make(config: Config, spec: DataSpec, output: outputs.Output) -> Network:
     """The network for images of a shape."""
-    return residual.make(config, spec, output, RowLSTM(config.features, output.groups))
+    return residual.make(config, spec, output, RowLSTM(config.width, output.groups))

@@ -10,7 +10,7 @@ from tools import refused, run
 from jaxdl import data
 from jaxdl.experiments import cli
 
-SMALL = "--features 4 --num-blocks 1 --window 3 --head-features 4 --batch-size 8 --total-steps 4 --quick-compile"
+SMALL = "--width 4 --num-blocks 1 --window 3 --head-features 4 --batch-size 8 --total-steps 4 --quick-compile"
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_a_prior_over_codes(runs, capsys, tmp_path):
     assert "no codes" in refused(capsys, "encode", runs / "pixelcnn", "--out", tmp_path / "other")
 
     prior, out = tmp_path / "prior", tmp_path / "images.png"
-    run(capsys, "train", "pixelcnn", "--dataset", "idx", "--data-dir", tmp_path / "codes", "--output", "categorical",
+    run(capsys, "train", "pixelcnn", "--dataset", "idx", "--data-dir", tmp_path / "codes", "--likelihood", "categorical",
         "--levels", 12, *SMALL.split(), "--out", prior)
     run(capsys, "sample", prior, "--decoder", runs / "vqvae", "--num", 4, "--out", out)
     assert len(np.unique(np.asarray(Image.open(out)))) > 12  # shades that no map of codes has

@@ -16,7 +16,7 @@ from jaxdl.generative.pixel import pixelcnn, pixelrnn
 
 BITS = np.array(list(itertools.product((0, 1), repeat=9)), np.uint8).reshape(512, 3, 3, 1)
 SPEC = DataSpec("bits", 512, (3, 3, 1))
-SMALL = {"features": 6, "num_blocks": 1, "window": 3, "head_features": 12, "binarize": "none"}
+SMALL = {"width": 6, "num_blocks": 1, "window": 3, "head_features": 12, "binarize": "none"}
 
 
 @pytest.mark.parametrize("top", [1, 255])

@@ -50,7 +50,7 @@ def _inner(params):
 
 @pytest.mark.parametrize(("module", "settings"), [
     (vae, {"network": "conv", "conv_channels": (4, 4), "hidden_sizes": (8,), "latent_size": 2}),
-    (pixelcnn, {"variant": "gated", "features": 4, "num_blocks": 2}),
+    (pixelcnn, {"variant": "gated", "width": 4, "num_blocks": 2}),
     (gan, {"width": 4, "latent_size": 4}),
 ], ids=["vae", "pixelcnn", "gan"])
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
@@ -75,7 +75,7 @@ def test_an_agent_multiplies_in_bfloat16_too():
 def test_blocks_computed_again_are_the_same_and_take_less_memory(variant):
     sizes, states = [], []
     for remat in (False, True):
-        learner, state = started(pixelcnn, SPEC, variant=variant, features=8, num_blocks=4, batch_size=16,
+        learner, state = started(pixelcnn, SPEC, variant=variant, width=8, num_blocks=4, batch_size=16,
                                    total_steps=10, optim=OptimConfig(remat=remat))
         compiled = jit(learner.update).lower(state, IMAGES, jax.random.key(1)).compile()
         sizes.append(compiled.memory_analysis().temp_size_in_bytes)

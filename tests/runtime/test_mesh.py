@@ -98,13 +98,13 @@ def vae_learner(**settings):
 
 
 def pixelcnn_learner(optim, axis_name):
-    config = pixelcnn.Config(variant="plain", features=4, num_blocks=2, window=3, head_features=4, binarize="threshold",
+    config = pixelcnn.Config(variant="plain", width=4, num_blocks=2, window=3, head_features=4, binarize="threshold",
                              batch_size=B, total_steps=10, optim=optim)
     return pixelcnn.make(config, DataSpec("small", 100, (3, 3, 1)), axis_name).learner
 
 
 def pixelrnn_learner(optim, axis_name):
-    config = pixelrnn.Config(variant="row", features=3, num_blocks=1, binarize="threshold", batch_size=B, total_steps=10,
+    config = pixelrnn.Config(variant="row", width=3, num_blocks=1, binarize="threshold", batch_size=B, total_steps=10,
                              optim=optim)
     return pixelrnn.make(config, DataSpec("small", 100, (3, 3, 1)), axis_name).learner
 

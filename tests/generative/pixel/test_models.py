@@ -17,7 +17,7 @@ from jaxdl.optim import Config as OptimConfig
 
 KEY = jax.random.key(0)
 MODELS = {"plain": pixelcnn, "gated": pixelcnn, "plusplus": pixelcnn, "row": pixelrnn, "diagonal": pixelrnn}
-SMALL = {"features": 6, "num_blocks": 2, "window": 3, "head_features": 12, "num_mixtures": 2}
+SMALL = {"width": 6, "num_blocks": 2, "window": 3, "head_features": 12, "num_mixtures": 2}
 each_model = pytest.mark.parametrize("variant", MODELS)
 
 
@@ -118,8 +118,8 @@ def test_the_blind_spot_is_in_the_plain_one_alone():
 @each_model
 def test_channels_of_a_pixel_are_in_order(variant):
     ordered = variant != "plusplus"
-    output = {"output": "categorical", "levels": 3} if ordered else {"output": "mixture", "levels": 4}
-    seen = sensitivity(variant, (2, 3, 3), features=18, head_features=18, **output) > 0  # enough that some are not cut off
+    output = {"likelihood": "categorical", "levels": 3} if ordered else {"likelihood": "mixture", "levels": 4}
+    seen = sensitivity(variant, (2, 3, 3), width=18, head_features=18, **output) > 0  # enough that some are not cut off
     groups = seen.shape[2]
     assert groups == (3 if ordered else 1)
     order = np.arange(6)[:, None] * groups + np.arange(3) * ordered  # of (pixel, channel)
@@ -184,7 +184,7 @@ def test_the_samplers_agree_on_grey_images(variant):
 @each_model
 def test_the_samplers_agree_on_colours_of_a_class(variant):
     shape = (5, 3, 3) if variant == "plusplus" else (3, 4, 3)
-    output = {"output": "categorical", "levels": 5} if variant != "plusplus" else {"output": "mixture", "levels": 16}
+    output = {"likelihood": "categorical", "levels": 5} if variant != "plusplus" else {"likelihood": "mixture", "levels": 16}
     made = samplers(variant, shape, True, **output)
     params = random_params(made[0])
     _, one = check_agreement(made, shape, params, 1, labels=[1])
@@ -278,7 +278,7 @@ def test_an_update_learns(variant):
     (pixelcnn, {"window": 4}, "window"), (pixelrnn, {"window": 1}, "window"), (pixelcnn, {"levels": 1}, "levels"),
     (pixelrnn, {"levels": 257}, "levels"), (pixelcnn, {"variant": "gated", "dropout": 0.5}, "dropout"),
     (pixelcnn, {"variant": "plusplus", "dropout": 1.0}, "dropout"), (pixelcnn, {"num_scales": 0}, "num_scales"),
-    (pixelrnn, {"ema_decay": 1.0}, "ema_decay"), (pixelrnn, {"features": 0}, "features"),
+    (pixelrnn, {"ema_decay": 1.0}, "ema_decay"), (pixelrnn, {"width": 0}, "width"),
     (pixelcnn, {"epochs": 1, "total_steps": 1}, "epochs"),
 ])
 def test_settings_that_make_no_sense_are_refused(module, settings, message):
@@ -294,11 +294,11 @@ def test_what_does_not_fit_the_dataset_is_refused(variant):
         make(config_of(variant, conditional=True), DataSpec("tiny", 40, GREY, None))
     colours = spec_of((3, 3, 3))
     if variant == "plusplus":
-        for output in ("bernoulli", "categorical"):
+        for likelihood in ("bernoulli", "categorical"):
             with pytest.raises(UserError, match="mixture"):
-                make(config_of(variant, output=output), colours)
+                make(config_of(variant, likelihood=likelihood), colours)
     else:
-        for field in ("features", "head_features"):
+        for field in ("width", "head_features"):
             with pytest.raises(UserError, match=f"{field}.*multiple of 3"):
-                make(config_of(variant, output="categorical", **{field: 8}), colours)
-    make(config_of(variant, output="mixture", features=7, head_features=8), colours)  # it orders them itself
+                make(config_of(variant, likelihood="categorical", **{field: 8}), colours)
+    make(config_of(variant, likelihood="mixture", width=7, head_features=8), colours)  # it orders them itself
