@@ -27,6 +27,7 @@ from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner
 from jaxdl.data import minibatches
 from jaxdl.generative import adversarial
 from jaxdl.generative.gan_networks import Discriminator, Generator
+from jaxdl.generative.labels import Classes
 from jaxdl.nn import spectral
 from jaxdl.nn.precision import switched
 from jaxdl.optim import Config as OptimConfig
@@ -146,8 +147,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     if spec.shape[0] % 4 or spec.shape[1] % 4:
         raise UserError(f"a gan makes images whose sides are divisible by 4, and those of {spec.name} are {spec.shape[0]} x "
                         f"{spec.shape[1]}")
-    if config.conditional and spec.num_classes is None:
-        raise UserError(f"conditional=True needs labels, and the dataset {spec.name} has none")
+    classes = Classes.of(config.conditional, spec)
     steps, penalty, objective = critic_steps(config), penalty_of(config), config.objective
     norm = config.discriminator_norm or (
         "batch" if config.network == "dcgan" and penalty is None and not config.spectral_norm else "none")
@@ -163,9 +163,6 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     def switch(f: Callable) -> Callable:
         return switched(f, config.optim.compute_dtype, remat=False)
 
-    def classes(labels: Array | None) -> Array | None:
-        return jax.nn.one_hot(labels, spec.num_classes) if config.conditional else None
-
     def generate(params: PyTree, stats: PyTree, z: Array, y: Array | None) -> tuple[Array, PyTree]:
         images, new = generator.apply({"params": params, "batch_stats": stats}, z, y, True, mutable=["batch_stats"])
         return images, new["batch_stats"]
@@ -180,7 +177,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
 
     def init(key: Key) -> State:
         k_generator, k_discriminator, k_vectors = jax.random.split(key, 3)
-        y = jnp.zeros((1, spec.num_classes)) if config.conditional else None
+        y = classes.example()
         made = nn.init(generator, k_generator, jnp.zeros((1, config.latent_size)), y, True)
         against = nn.init(discriminator, k_discriminator, jnp.zeros((1, *spec.shape)), y)["params"]
         vectors = spectral.start(against, k_vectors) if config.spectral_norm else []
@@ -207,7 +204,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
         k_steps, k_latent, k_penalty = jax.random.split(key, 3)
         real = examples.images.astype(jnp.float32) / 127.5 - 1
-        y = classes(examples.labels)
+        y = classes.one_hot(examples.labels)
         size = len(real) // steps
         params, stats = state.generator["params"], state.generator["batch_stats"]
         y_last = None if y is None else y[-size:]
@@ -239,7 +236,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         return state._replace(generator=new, opt_generator=opt, ema=ema, count=state.count + 1), UpdateResult(metrics)
 
     def decode(params: PyTree, z: Array, labels: Array | None = None) -> Array:
-        y = classes(jnp.arange(len(z)) % (spec.num_classes or 1) if labels is None else labels)
+        y = classes.in_turn(len(z), labels)
         return (generator.apply(params, z, y, False) + 1) / 2
 
     def sample(params: PyTree, key: Key, n: int, labels: Array | None = None) -> Array:

@@ -33,6 +33,7 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative import likelihoods
+from jaxdl.generative.labels import Classes
 from jaxdl.ops import distributions, losses
 from jaxdl.optim import Config as OptimConfig
 
@@ -188,8 +189,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     Raises:
         UserError: a conditional model of a dataset without labels; binarize=none of images that are not binary.
     """
-    if config.conditional and spec.num_classes is None:
-        raise UserError(f"conditional=True needs labels, and the dataset {spec.name} has none")
+    classes = Classes.of(config.conditional, spec)
     if config.likelihood == "bernoulli":
         likelihoods.check(config.binarize, spec)
     likelihood = likelihoods.make(config.likelihood, config.binarize, config.variance)
@@ -200,9 +200,6 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
 
     def apply(method: str, params: PyTree, x: Array, y: Array | None) -> PyTree:
         return network.apply(params, x, y, method=method)
-
-    def classes(labels: Array | None) -> Array | None:
-        return jax.nn.one_hot(labels, spec.num_classes) if config.conditional else None
 
     def latents(params: PyTree, y: Array | None, posterior: Gaussian, noise: list[Array]
                 ) -> tuple[list[Array], list[Gaussian]]:
@@ -236,14 +233,13 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         return jnp.split(noise, sizes[:-1], -1)
 
     def init(key: Key) -> State:
-        y = jnp.zeros((1, spec.num_classes)) if config.conditional else None
-        params = nn.init(network, key, jnp.zeros((1, spec.size)), y)
+        params = nn.init(network, key, jnp.zeros((1, spec.size)), classes.example())
         return State(params, optimizer.init(params))
 
     def prepare(params: PyTree, examples: Examples, key: Key) -> tuple[Array, Array | None, Gaussian, Key]:
         """x, y, q(z_1|x), and the key of the latents."""
         k_pixels, k_latent = jax.random.split(key)
-        x, y = likelihood.target(examples.images, k_pixels), classes(examples.labels)
+        x, y = likelihood.target(examples.images, k_pixels), classes.one_hot(examples.labels)
         return x, y, apply("encode", params, x, y), k_latent
 
     def told(draws: Draws) -> dict[str, Mean]:
@@ -314,7 +310,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         return likelihood.mean(apply("decode", params, z, y)).reshape(-1, *spec.shape)
 
     def in_turn(n: int, labels: Array | None) -> Array | None:
-        return classes(jnp.arange(n) % (spec.num_classes or 1) if labels is None else labels)
+        return classes.in_turn(n, labels)
 
     def prior(key: Key, n: int) -> Array:
         return jax.random.normal(key, (n, sizes[-1]))
@@ -328,7 +324,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
 
     def encode(params: PyTree, examples: Examples, key: Key) -> Array:
         """The mean of the top latent."""
-        x, y = likelihood.target(examples.images, key), classes(examples.labels)
+        x, y = likelihood.target(examples.images, key), classes.one_hot(examples.labels)
         z, _ = apply("encode", params, x, y)
         return apply("second_encode", params, z, y)[0] if two_layers else z
 
@@ -337,7 +333,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         return pixels(params, apply("second_decode", params, z, y)[0] if two_layers else z, y)
 
     def reconstruct(params: PyTree, examples: Examples, key: Key) -> Array:
-        x, y = likelihood.target(examples.images, key), classes(examples.labels)
+        x, y = likelihood.target(examples.images, key), classes.one_hot(examples.labels)
         return pixels(params, apply("encode", params, x, y)[0], y)
 
     return Generative(Learner(init, update, lambda state: state.params), measure, "elbo", sample, log_prob, prior=prior,

@@ -26,6 +26,7 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative import likelihoods
+from jaxdl.generative.labels import Classes
 from jaxdl.generative.pixel import outputs
 from jaxdl.optim import Config as OptimConfig
 
@@ -113,11 +114,8 @@ def output_of(config: Config, spec: DataSpec) -> outputs.Output:
     """The distribution of pixels that a config asks for.
 
     Raises:
-        UserError: a width that does not fall into a group for each channel; a conditional model of a dataset without labels;
-            binarize=none of images that are not binary.
+        UserError: a width that cannot be divided into a group for each channel; binarize=none of images that are not binary.
     """
-    if config.conditional and spec.num_classes is None:
-        raise UserError(f"conditional=True needs labels, and the dataset {spec.name} has none")
     if config.likelihood == "bernoulli":
         likelihoods.check(config.binarize, spec)
     output = outputs.make(config.likelihood, spec.shape[2], config.levels, config.num_mixtures, config.binarize)
@@ -130,9 +128,7 @@ def output_of(config: Config, spec: DataSpec) -> outputs.Output:
 def make(config: Config, spec: DataSpec, network: Network, output: outputs.Output, axis_name: str | None = None) -> Generative:
     """The learner and its model: maximum likelihood, nats an image."""
     optimizer = optim.make(config.optim, horizon=minibatches.total_steps(config, spec))
-
-    def classes(labels: Array | None) -> Array | None:
-        return jax.nn.one_hot(labels, spec.num_classes) if config.conditional else None
+    classes = Classes.of(config.conditional, spec)
 
     def init(key: Key) -> State:
         params = network.init(key)
@@ -142,7 +138,7 @@ def make(config: Config, spec: DataSpec, network: Network, output: outputs.Outpu
         """-log p(x) [B]."""
         k_values, k_dropout = jax.random.split(key)
         x = output.values(examples.images, k_values)
-        out = network.apply(params, output.inputs(x), classes(examples.labels), k_dropout if train else None)
+        out = network.apply(params, output.inputs(x), classes.one_hot(examples.labels), k_dropout if train else None)
         return -output.log_prob(out.astype(jnp.float32), x).sum((1, 2))
 
     def metrics_of(nll: Array) -> dict[str, Mean]:
@@ -177,7 +173,7 @@ def make(config: Config, spec: DataSpec, network: Network, output: outputs.Outpu
         given = jax.vmap(lambda image: output.values(image[None], jax.random.key(0))[0])(images)
         shape = (*spec.shape[:2], output.groups, output.uniforms)
         noise = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), shape))(jnp.arange(n))
-        y = classes(jnp.arange(n) % (spec.num_classes or 1) if labels is None else labels)
+        y = classes.in_turn(n, labels)
         how = incremental if sampler == "incremental" else naive
         values, _ = how(network, output, params, noise, given, known, y, temperature)
         return values / (output.levels - 1)

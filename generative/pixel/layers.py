@@ -19,6 +19,7 @@ from flax import linen
 
 from jaxdl import nn
 from jaxdl.core.types import Array, DataSpec, Key, PyTree
+from jaxdl.generative.labels import Classes
 from jaxdl.generative.pixel import outputs
 from jaxdl.generative.pixel.autoregressive import Config, Draw, Network, Steps
 
@@ -263,10 +264,10 @@ def network(layers: Sequence[Layer], config: Config, spec: DataSpec, output: out
     """The network of some layers, the first of which is of kind A, for images of a shape."""
     chain = Chain(tuple(layers))
     module = Module(chain)
-    classes = jnp.zeros((1, spec.num_classes)) if config.conditional else None
+    y = Classes.of(config.conditional, spec).example()
 
     def init(key: Key) -> PyTree:
-        return nn.init(module, key, jnp.zeros((1, *spec.shape)), classes)["params"]
+        return nn.init(module, key, jnp.zeros((1, *spec.shape)), y)["params"]
 
     def apply(params: PyTree, x: Array, y: Array | None, key: Key | None = None) -> Array:
         del key

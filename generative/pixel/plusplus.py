@@ -21,6 +21,7 @@ from flax import linen
 
 from jaxdl import nn
 from jaxdl.core.types import Array, DataSpec, Key, PyTree
+from jaxdl.generative.labels import Classes
 from jaxdl.generative.pixel import outputs, plusplus_sampler
 from jaxdl.generative.pixel.autoregressive import Config, Network
 from jaxdl.generative.pixel.plusplus_sampler import concat_elu, gated
@@ -117,10 +118,10 @@ def _filled(x: Array, num_scales: int) -> Array:
 def make(config: Config, spec: DataSpec, output: outputs.Output) -> Network:
     """The network for images of a shape. It orders no channels: the output has to."""
     whole = _Whole(config.width, config.num_blocks, config.num_scales, config.dropout, output.outputs)
-    classes = jnp.zeros((1, spec.num_classes)) if config.conditional else None
+    y = Classes.of(config.conditional, spec).example()
 
     def init(key: Key) -> PyTree:
-        return nn.init(whole, key, jnp.zeros((1, *spec.shape)), classes)["params"]
+        return nn.init(whole, key, jnp.zeros((1, *spec.shape)), y)["params"]
 
     def apply(params: PyTree, x: Array, y: Array | None, key: Key | None = None) -> Array:
         return whole.apply({"params": params}, x, y, rngs=None if key is None else {"dropout": key})
