@@ -1,13 +1,13 @@
 """Models of images pixel by pixel in raster order, p(x) = prod_i p(x_i | x_<i): one learner and one sampler for all of them.
 
-A network that is causal computes every p(x_i | x_<i) of a given image at once, which is what training needs. To draw an image
-it must be asked again after each pixel. `naive` does that with the whole network. `incremental` does not: of each layer
-it computes the one position that is new, from what is kept of the row above and of the pixels to the left, and what rests on
-the rows above alone it computes for a whole row at once. An image then takes the arithmetic of one forward pass. (Ramachandran
-et al., "Fast generation for convolutional autoregressive models", 2017, keep queues of pixels; rows at once are ours.)
+A causal network computes every p(x_i | x_<i) of a given image in one pass, which is what training needs. To draw an image,
+the network is needed again after each pixel. `naive` runs the network on the whole image each time. `incremental` computes only
+the new position of each layer, from kept activations of the rows above and of the pixels to the left, and computes the terms
+that depend on the rows above alone for a whole row at once. An image then costs the arithmetic of one forward pass.
+(Ramachandran et al., "Fast generation for convolutional autoregressive models", 2017, keep queues of pixels; rows are ours.)
 
-Both draw from uniform numbers that are there beforehand, each image's a function of the key and of its place alone, so both
-draw the same image.
+Both samplers use the same uniform numbers, drawn beforehand: those of an image depend on the key and on the image's index
+alone. So both draw the same image.
 
 Shapes: `B` batch, `N` images, `H W C` an image, `Y` classes, `G` groups of channels and `P` outputs a group (`pixels`).
 """
@@ -30,18 +30,18 @@ from jaxdl.generative.labels import Classes
 from jaxdl.generative.pixel import outputs
 from jaxdl.optim import Config as OptimConfig
 
-Draw = Callable[[int, Array], Array]  # (group, outputs [N, P]) -> what the network sees of the values drawn [N, C / G]
+Draw = Callable[[int, Array], Array]  # (group, outputs [N, P]) -> the values drawn, as inputs of the network [N, C / G]
 
 
 class Steps(NamedTuple):
-    """A network a row at a time, and within it a pixel at a time, for N images."""
+    """The incremental form of a network: a row at a time, and within it a pixel at a time, for N images."""
 
-    above: PyTree  # what is kept of the rows above, before the first
-    left: PyTree  # what is kept of the pixels to the left, before a row's first
-    row: Callable[[PyTree, Array], tuple[PyTree, PyTree]]  # (above, row) -> (above, what rests on it [W, ...])
-    pixel: Callable[[PyTree, PyTree, tuple[Array, Array], Draw], tuple[PyTree, PyTree]]  # (left, what rests on the rows above,
-    # (row, column), draw) -> (left, kept); asks `draw` for each group in turn
-    ended: Callable[[PyTree, PyTree, Array], PyTree]  # (above, kept [W, ...], row) -> above
+    above: PyTree  # memory of the rows above, at the first row
+    left: PyTree  # memory of the pixels to the left, at the first pixel of each row
+    row: Callable[[PyTree, Array], tuple[PyTree, PyTree]]  # (above, row) -> (above, terms of the row's pixels [W, ...])
+    pixel: Callable[[PyTree, PyTree, tuple[Array, Array], Draw], tuple[PyTree, PyTree]]  # (left, the pixel's terms,
+    # (row, column), draw) -> (left, kept); calls `draw` for each group in turn
+    end_row: Callable[[PyTree, PyTree, Array], PyTree]  # (above, kept [W, ...], row) -> above
 
 
 class Network(NamedTuple):
@@ -49,13 +49,13 @@ class Network(NamedTuple):
 
     init: Callable[[Key], PyTree]
     apply: Callable[[PyTree, Array, Array | None, Key | None], Array]  # (params, [B, H, W, C], y, key of dropout or None)
-    # -> outputs [B, H, W, G, P]: those of a pixel and group are a function of the pixels and groups before
-    steps: Callable[[PyTree, Array | None, int], Steps]  # (params, y, N) -> the same, step by step
+    # -> outputs [B, H, W, G, P]: those of a pixel and group depend on the pixels and groups before them alone
+    steps: Callable[[PyTree, Array | None, int], Steps]  # (params, y, N) -> the same network, step by step
 
 
 @settings
 class Config(minibatches.Config):
-    """Settings that all these models have."""
+    """Settings of all models that go pixel by pixel."""
 
     batch_size: int = 32
     """Images in one update."""
@@ -76,7 +76,7 @@ class Config(minibatches.Config):
     num_mixtures: int = 10
     """Logistics in the mixture."""
     binarize: likelihoods.Binarize = "dynamic"
-    """How images become binary (bernoulli): dynamic draws each pixel again in every batch, fixed once for all, threshold cuts at a
+    """How images become binary (bernoulli): dynamic draws each pixel in every batch, fixed once for all, threshold cuts at a
     half; none for images that are binary already, as those of the literature's fixed binarizations."""
     ema_decay: float = 0.999
     """Decay of the running mean of the parameters that is evaluated and sampled; over its first updates it is shorter,
@@ -111,7 +111,7 @@ def validate(config: Config) -> None:
 
 
 def output_of(config: Config, spec: DataSpec) -> outputs.Output:
-    """The distribution of pixels that a config asks for.
+    """The distribution of pixels of a config.
 
     Raises:
         UserError: a width that cannot be divided into a group for each channel; binarize=none of images that are not binary.
@@ -121,12 +121,12 @@ def output_of(config: Config, spec: DataSpec) -> outputs.Output:
     output = outputs.make(config.likelihood, spec.shape[2], config.levels, config.num_mixtures, config.binarize)
     for field in ("width", "head_features"):
         require(config, field, getattr(config, field) % output.groups == 0, f"a multiple of {output.groups}: the channels of "
-                f"{spec.name} are in order (likelihood={config.likelihood}), each with features of its own")
+                f"{spec.name} are in order (likelihood={config.likelihood}), each with its own features")
     return output
 
 
 def make(config: Config, spec: DataSpec, network: Network, output: outputs.Output, axis_name: str | None = None) -> Generative:
-    """The learner and its model: maximum likelihood, nats an image."""
+    """The learner and its model: maximum likelihood, in nats per image."""
     optimizer = optim.make(config.optim, horizon=minibatches.total_steps(config, spec))
     classes = Classes.of(config.conditional, spec)
 
@@ -163,9 +163,9 @@ def make(config: Config, spec: DataSpec, network: Network, output: outputs.Outpu
 
     def complete(params: PyTree, key: Key, images: Array, known: Array, labels: Array | None = None,
                  temperature: float | Array = 1.0, sampler: Literal["incremental", "naive"] = "incremental") -> Array:
-        """Images of which the `known` pixels [H, W] are those of `images` uint8 [N, H, W, C], as floats in [0, 1].
+        """Draw images [N, H, W, C] in [0, 1] that keep the `known` pixels [H, W] of `images` uint8 [N, H, W, C].
 
-        Where they are made binary it is by one draw for all images and keys, so that copies of an image stay copies.
+        Known pixels of a binary model are binarized with one draw for all images and keys, so that copies stay copies.
         """
         if not isinstance(known, jax.core.Tracer):
             check_prefix(known)
@@ -202,7 +202,7 @@ def bound(network: Callable[[Any, DataSpec], tuple[Network, outputs.Output]]
 
 def incremental(network: Network, output: outputs.Output, params: PyTree, noise: Array, given: Array, known: Array,
                 y: Array | None, temperature: float | Array = 1.0) -> tuple[Array, Array]:
-    """Draw N images, each layer at one pixel at a time.
+    """Draw N images, computing each layer one pixel at a time.
 
     Args:
         noise: uniform in [0, 1), [N, H, W, G, U].
@@ -212,7 +212,8 @@ def incremental(network: Network, output: outputs.Output, params: PyTree, noise:
         Values [N, H, W, C] and the outputs [N, H, W, G, P] that they were drawn from.
     """
     steps = network.steps(params, y, len(noise))
-    noise, given = (x.transpose(1, 2, *range(3, x.ndim), 0) for x in (noise, given))  # [H, W, ..., N]: N last is not cut up
+    noise, given = (x.transpose(1, 2, *range(3, x.ndim), 0) for x in (noise, given))  # [H, W, ..., N]: with N last, a pixel
+    # is one contiguous slice
     size = given.shape[2] // output.groups
 
     def pixel(left: PyTree, place: tuple) -> tuple[PyTree, tuple]:
@@ -235,7 +236,7 @@ def incremental(network: Network, output: outputs.Output, params: PyTree, noise:
         columns = jnp.arange(len(known))
         _, (kept, values, outputs) = jax.lax.scan(
             pixel, steps.left, (before, noise, given, known, jnp.full_like(columns, r), columns))
-        return steps.ended(above, kept, r), (values, outputs)
+        return steps.end_row(above, kept, r), (values, outputs)
 
     _, (values, outputs) = jax.lax.scan(row, steps.above, (noise, given, known, jnp.arange(len(known))))
     return jnp.moveaxis(values, 2, 0), jnp.moveaxis(outputs, 2, 0)
@@ -243,7 +244,7 @@ def incremental(network: Network, output: outputs.Output, params: PyTree, noise:
 
 def naive(network: Network, output: outputs.Output, params: PyTree, noise: Array, given: Array, known: Array,
           y: Array | None, temperature: float | Array = 1.0) -> tuple[Array, Array]:
-    """As `incremental`, by the whole network once for each pixel and group."""
+    """Draw as `incremental` does, running the whole network once for each pixel and group."""
     _, height, width, channels = given.shape
     size = channels // output.groups
 
@@ -263,7 +264,7 @@ def naive(network: Network, output: outputs.Output, params: PyTree, noise: Array
 
 
 def check_prefix(known: Any) -> None:
-    """Refuse pixels [H, W] that cannot be given: each is drawn in sight of those before it, and of those alone.
+    """Refuse known pixels [H, W] after unknown ones: a pixel is drawn given those before it alone.
 
     Raises:
         UserError: the known pixels are not the first ones in raster order; names the first gap.
@@ -273,5 +274,5 @@ def check_prefix(known: Any) -> None:
     gaps = np.flatnonzero(~known.reshape(-1)[:count])
     if len(gaps):
         r, c = divmod(int(gaps[0]), known.shape[1])
-        raise UserError(f"known pixels must be the first ones, row by row from the top: pixel ({r}, {c}) is not known and "
-                        "later ones are, which it would be drawn without having seen")
+        raise UserError(f"known pixels must be the first ones, row by row from the top: pixel ({r}, {c}) is not known, but "
+                        "later ones are, and it would be drawn without regard to them")

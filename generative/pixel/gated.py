@@ -8,7 +8,7 @@ van den Oord et al., "Conditional image generation with PixelCNN decoders" (2016
 window, sees neither the row in v nor the pixel in h, and has no residual. Two convolutions of 1x1 end it, as in the PixelCNN
 before it.
 
-To draw, v is computed a whole row at a time, one layer after the other, and h takes from it the terms link(a_l) + U_l y.
+The sampler computes v a whole row at a time, one layer after the other, and h gets of it the terms link(a_l) + U_l y.
 
 Shapes: `B` batch, `N` images, `H W` an image, `F` features, `L` layers after the first, `G` groups of channels, `K` rows.
 """
@@ -47,7 +47,7 @@ class _Layer(linen.Module):
     """A layer of both stacks, `(v, h)` each [B, H, W, F]."""
 
     across: Chain
-    rows: int  # that v sees: with the first layer those above, else also the row
+    rows: int  # rows that v sees: those above, and but for the first layer also its own
     residual: bool
 
     RECOMPUTED = True
@@ -117,7 +117,7 @@ class Stacks:
         return Weights(down, self._h().prepare(params, None).pixel)
 
     def start(self, params: PyTree, n: int, width: int) -> State:
-        """Rows of the image [W, N, C], and of what goes into the layers of v [L, W, N, F], from the top."""
+        """As `Layer`: rows of the image [W, N, C], and of the inputs of each layer of v [L, W, N, F], from the top."""
         image = jnp.zeros((width, n, params["first"]["row"]["kernel"].shape[-2]))
         v = jnp.zeros((self.length, width, n, self.features))
         return State(((image,) * (self.window // 2), (v,) * (_WINDOW // 2)), self._h().start(params, n, width).left)
@@ -140,13 +140,13 @@ class Stacks:
               ) -> tuple[Array, PyTree]:
         return self._h().pixel(weights, terms, left, seen, h, g)
 
-    def passed(self, left: PyTree, seen: PyTree, h: Array | None = None) -> tuple[PyTree, Array]:
-        """What is kept is the image's pixel, which the first convolution has seen but for its last group."""
-        left, _ = self._h().passed(left, seen, h)
+    def end_pixel(self, left: PyTree, seen: PyTree, h: Array | None = None) -> tuple[PyTree, Array]:
+        """As `Layer`. What is kept is the image's pixel: the first convolution has seen all of it but the last group."""
+        left, _ = self._h().end_pixel(left, seen, h)
         (of_image, _), _ = seen
         return left, grown(of_image, h)
 
-    def ended(self, above: PyTree, kept: Array) -> PyTree:
+    def end_row(self, above: PyTree, kept: Array) -> PyTree:
         lines, old = above
         return (*lines[1:], kept), old
 

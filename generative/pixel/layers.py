@@ -1,8 +1,8 @@
-"""Layers of causal networks in two forms: of whole images, for training, and of rows and pixels, for drawing.
+"""Layers of causal networks in two forms: on whole images, for training, and by rows and pixels, for drawing.
 
-A causal kernel falls into parts that are computed when what they see is there: its rows above the centre, for a whole row at
-once; its columns to the left and its centre, a pixel at a time. Channels are in `G` groups, each a contiguous part of them, and
-a pixel is computed a group at a time: group g of the centre sees the groups up to g ("B") or below it ("A"). `network` makes
+A causal kernel is cut into parts, each computed as soon as its inputs exist: the rows above the centre for a whole row at once,
+the columns to the left and the centre a pixel at a time. Channels are in `G` contiguous groups, and a pixel is computed a group
+at a time: at the centre, group g sees the groups up to g (kind "B") or those before g (kind "A"). `network` makes
 both forms of a network from one list of layers.
 
 Shapes: `B` batch, `N` images, `H W` an image, `C` channels in, `O` out, `L` layers of a stack, `K` rows and `k` columns of a
@@ -25,46 +25,46 @@ from jaxdl.generative.pixel.autoregressive import Config, Draw, Network, Steps
 
 
 class Weights(NamedTuple):
-    """Parameters of a layer, cut once for all rows and pixels."""
+    """The parameters of a layer, cut once for all rows and pixels."""
 
-    row: PyTree  # what a row takes
-    pixel: tuple[PyTree, ...]  # what a pixel takes, for each group
+    row: PyTree  # used once a row
+    pixel: tuple[PyTree, ...]  # used once a pixel, for each group
 
 
 class State(NamedTuple):
-    """What a layer remembers, at the start of an image: zeros, as beyond the borders of images."""
+    """The memory of a layer at the first pixel of an image: zeros, as beyond its borders."""
 
     above: PyTree  # of the rows above [W, N, ...]
     left: PyTree  # of the pixels to the left [N, ...]
 
 
 class Layer(Protocol):
-    """A causal layer. `seen` is what it remembers of the groups so far of one pixel, None before the first."""
+    """A causal layer. `seen` is its memory of a pixel's earlier groups, None at the first."""
 
     def apply(self, h: Array, y: Array | None) -> Array:
-        """Compute whole images [B, H, W, C] -> [B, H, W, O], with flax modules; called within a compact module."""
+        """Compute whole images [B, H, W, C] -> [B, H, W, O] by flax modules, which a compact module around it owns."""
 
     def prepare(self, params: PyTree, y: Array | None) -> Weights:
-        """Cut the parameters for N images whose classes are `y` [N, Y]."""
+        """Cut the parameters for N images of the classes `y` [N, Y]."""
 
     def start(self, params: PyTree, n: int, width: int) -> State:
-        """Return the state before the first row and pixel."""
+        """Return the memory at the first pixel of N images."""
 
     def row(self, weights: PyTree, above: PyTree, r: Array) -> tuple[PyTree, PyTree]:
-        """Compute, for row r, `above` and the terms that rest on the rows above alone [W, N, ...].
+        """Compute what row r gets of the rows above alone: `above`, and terms of its pixels [W, N, ...].
 
-        An axis of L layers may stand before N, and first in the weights.
+        An axis of L layers may come before N in arrays, and first in weights.
         """
 
     def pixel(self, weights: PyTree, terms: PyTree, left: PyTree, seen: PyTree, h: Array | None, g: int
               ) -> tuple[Array, PyTree]:
-        """Compute group g of a pixel, [N, C / G] -> [N, O / G], and `seen`. `h` is None where kind A has seen no group yet."""
+        """Compute group g of a pixel, [N, C / G] -> [N, O / G], and `seen`. Kind A takes group g - 1, None at first."""
 
-    def passed(self, left: PyTree, seen: PyTree, h: Array | None = None) -> tuple[PyTree, PyTree]:
-        """Return `left` for the next pixel and what the row keeps; kind A sees the last group `h` only now."""
+    def end_pixel(self, left: PyTree, seen: PyTree, h: Array | None = None) -> tuple[PyTree, PyTree]:
+        """Return `left` for the next pixel, and what is kept for the row below. Kind A takes the last group `h` here."""
 
-    def ended(self, above: PyTree, kept: PyTree) -> PyTree:
-        """Return `above` for the next row, from what the row kept [W, N, ...]."""
+    def end_row(self, above: PyTree, kept: PyTree) -> PyTree:
+        """Return `above` for the next row, given what its pixels kept [W, N, ...]."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ class Conv:
     groups: int
     window: tuple[int, int] = (1, 1)
     kind: str = "B"
-    before: Callable[..., Array] | None = None  # the activation, (h, groups=1) -> h
-    by_class: str | None = None  # name of the kernel, if there is one
+    before: Callable[..., Array] | None = None  # activation of the inputs, (h, groups=1) -> h
+    by_class: str | None = None  # name of the kernel that classes have, if they have one
     bias: bool = True
-    half: bool = False  # the kernel ends with its centre, where else it is filled up with zeros by a mask; one row alone
+    half: bool = False  # of a window of one row: the kernel ends at its centre, without the columns that a mask would zero
 
     def apply(self, h: Array, y: Array | None) -> Array:
         mask, padding, reach = nn.causal_mask(self.window, self.kind, self.groups), "SAME", self.window[1] // 2
@@ -112,7 +112,7 @@ class Conv:
         return bias if y is None or not self.by_class else bias + y @ params[self.by_class]["kernel"]
 
     def start(self, params: PyTree, n: int, width: int) -> State:
-        """As `Layer`: rows above, [W, N, C] each, and pixels to the left, one after the other [N, reach C]."""
+        """As `Layer`: the rows above, [W, N, C] each, and the pixels to the left, concatenated [N, reach C]."""
         (rows, reach), channels = (size // 2 for size in self.window), params[self.name]["kernel"].shape[-2]
         return State((jnp.zeros((width, n, channels)),) * rows, jnp.zeros((n, reach * channels)) if reach else None)
 
@@ -125,7 +125,7 @@ class Conv:
 
     def pixel(self, weights: PyTree, terms: Array | None, left: Array | None, seen: Array | None, h: Array | None, g: int
               ) -> tuple[Array, Array | None]:
-        """As `Layer`; `seen` are the inputs so far [N, (g + 1) C / G]. A row's terms come from `row`, or from elsewhere."""
+        """As `Layer`; `seen` are the inputs so far [N, (g + 1) C / G]. Terms come from `row`, or from the caller."""
         kernel, offset = weights
         seen = grown(seen, h if self.before is None else self.before(h))
         out = grown(left, seen) @ kernel
@@ -133,18 +133,18 @@ class Conv:
             out = out + columns(terms, g, self.groups)
         return out if offset is None else out + offset, seen
 
-    def passed(self, left: Array | None, seen: Array | None, h: Array | None = None) -> tuple[Array | None, Array | None]:
+    def end_pixel(self, left: Array | None, seen: Array | None, h: Array | None = None) -> tuple[Array | None, Array | None]:
         seen = grown(seen, h)
         left = None if left is None else jnp.concatenate([left[..., seen.shape[-1] :], seen], -1)
         return left, seen if self.window[0] > 1 else None
 
-    def ended(self, above: tuple[Array, ...], kept: Array | None) -> tuple[Array, ...]:
+    def end_row(self, above: tuple[Array, ...], kept: Array | None) -> tuple[Array, ...]:
         return above if kept is None else (*above[1:], kept)
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Layers one after the other; with a name their parameters are under it."""
+    """Layers one after the other. With a name, their parameters are under it."""
 
     layers: tuple[Layer, ...]
     name: str | None = None
@@ -178,18 +178,18 @@ class Chain:
             now.append(more)
         return h, tuple(now)
 
-    def passed(self, left: PyTree, seen: PyTree, h: Array | None = None) -> tuple[PyTree, PyTree]:
-        """As `Layer`; the first alone may be of kind A."""
+    def end_pixel(self, left: PyTree, seen: PyTree, h: Array | None = None) -> tuple[PyTree, PyTree]:
+        """As `Layer`. Only the first may be of kind A."""
         last = (h, *[None] * (len(self.layers) - 1))
-        return tuple(zip(*(layer.passed(*x) for layer, *x in zip(self.layers, left, seen, last, strict=True)), strict=True))
+        return tuple(zip(*(layer.end_pixel(*x) for layer, *x in zip(self.layers, left, seen, last, strict=True)), strict=True))
 
-    def ended(self, above: PyTree, kept: PyTree) -> PyTree:
-        return tuple(layer.ended(*x) for layer, *x in zip(self.layers, above, kept, strict=True))
+    def end_row(self, above: PyTree, kept: PyTree) -> PyTree:
+        return tuple(layer.end_row(*x) for layer, *x in zip(self.layers, above, kept, strict=True))
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """`length` residual blocks h + block(h), one loop over parameters that are stacked, [L, ...]."""
+    """`length` residual blocks h + block(h), as one loop over stacked parameters [L, ...]."""
 
     block: Layer
     length: int
@@ -201,32 +201,32 @@ class Blocks:
         return blocks(self.block, name=self.name)(h, y)[0]
 
     def prepare(self, params: PyTree, y: Array | None) -> Weights:
-        """As `Layer`; the arrays are [L, ...]."""
+        """As `Layer`, with arrays [L, ...]."""
         return jax.vmap(lambda params: self.block.prepare(params, y))(params[self.name])
 
     def start(self, params: PyTree, n: int, width: int) -> State:
-        """As `Layer`: `above` is [W, L, N, ...], in the order in which pixels make it, and `left` [L, N, ...]."""
+        """As `Layer`: `above` is [W, L, N, ...], as the loop over pixels stacks it, and `left` [L, N, ...]."""
         return jax.vmap(lambda params: self.block.start(params, n, width), out_axes=State(1, 0))(params[self.name])
 
     def row(self, weights: PyTree, above: PyTree, r: Array) -> tuple[PyTree, PyTree]:
-        """As `Layer`: all blocks at once, which an axis more does to a row's products."""
+        """As `Layer`, all blocks at once: they depend on kept rows alone, and an axis more makes one product of theirs."""
         return self.block.row(weights, above, r)
 
     def pixel(self, weights: PyTree, terms: PyTree, left: PyTree, seen: PyTree, h: Array, g: int) -> tuple[Array, PyTree]:
-        """As `Layer`: one block after the other."""
+        """As `Layer`, one block after the other."""
         def block(h: Array, of_block: tuple) -> tuple[Array, PyTree]:
             out, seen = self.block.pixel(*of_block, h, g)
             return h + out, seen
 
         return jax.lax.scan(block, h, (weights, terms, left, seen))
 
-    def passed(self, left: PyTree, seen: PyTree, h: Array | None = None) -> tuple[PyTree, PyTree]:
-        """As `Layer`: an axis more changes nothing."""
-        return self.block.passed(left, seen, h)
+    def end_pixel(self, left: PyTree, seen: PyTree, h: Array | None = None) -> tuple[PyTree, PyTree]:
+        """As `Layer`, all blocks at once."""
+        return self.block.end_pixel(left, seen, h)
 
-    def ended(self, above: PyTree, kept: PyTree) -> PyTree:
-        """As `Layer`: an axis more changes nothing."""
-        return self.block.ended(above, kept)
+    def end_row(self, above: PyTree, kept: PyTree) -> PyTree:
+        """As `Layer`, all blocks at once."""
+        return self.block.end_row(above, kept)
 
 
 class Module(linen.Module):
@@ -256,12 +256,12 @@ def relu(h: Array, groups: int = 1) -> Array:
 
 
 def head(features: int, groups: int, per_group: int) -> Chain:
-    """Two convolutions of 1x1, with which these networks end: -> [B, H, W, G P]."""
+    """The last layers, two convolutions of 1x1: [B, H, W, F] -> [B, H, W, G P]."""
     return Chain((Conv("hidden", features, groups, before=relu), Conv("out", groups * per_group, groups, before=relu)), "head")
 
 
 def network(layers: Sequence[Layer], config: Config, spec: DataSpec, output: outputs.Output) -> Network:
-    """The network of some layers, the first of which is of kind A, for images of a shape."""
+    """The network of layers, the first of which is of kind A, for images of a shape."""
     chain = Chain(tuple(layers))
     module = Module(chain)
     y = Classes.of(config.conditional, spec).example()
@@ -283,40 +283,40 @@ def network(layers: Sequence[Layer], config: Config, spec: DataSpec, output: out
             for g in range(output.groups):
                 out, seen = chain.pixel(weights.pixel[g], terms, left, seen, x, g)
                 x = draw(g, out)
-            return chain.passed(left, seen, x)
+            return chain.end_pixel(left, seen, x)
 
-        def ended(above: PyTree, kept: PyTree, r: Array) -> PyTree:
+        def end_row(above: PyTree, kept: PyTree, r: Array) -> PyTree:
             del r
-            return chain.ended(above, kept)
+            return chain.end_row(above, kept)
 
         above, left = chain.start(params, n, spec.shape[1])
-        return Steps(above, left, lambda above, r: chain.row(weights.row, above, r), pixel, ended)
+        return Steps(above, left, lambda above, r: chain.row(weights.row, above, r), pixel, end_row)
 
     return Network(init, apply, steps)
 
 
 def columns(kernel: Array, g: int, groups: int) -> Array:
-    """[..., O] -> [..., O / G]: what makes group g."""
+    """Slice out the columns of group g: [..., O] -> [..., O / G]."""
     size = kernel.shape[-1] // groups
     return kernel[..., g * size : (g + 1) * size]
 
 
 def centre(kernel: Array, g: int, groups: int, kind: str = "B") -> Array:
-    """[..., C, O] -> [..., C', O / G]: what group g is made of, of the groups that it sees."""
+    """Slice out of a kernel's centre the rows that group g sees and its columns: [..., C, O] -> [..., C', O / G]."""
     return columns(kernel[..., : (g + (kind == "B")) * (kernel.shape[-2] // groups), :], g, groups)
 
 
 def grown(seen: Array | None, new: Array | None) -> Array | None:
-    """Join channels [..., C] to those before them; either may be None, which is no channel."""
+    """Append channels [..., C]; None stands for no channels."""
     if seen is None or new is None:
         return new if seen is None else seen
     return jnp.concatenate([seen, new], -1)
 
 
 def rows_above(lines: Sequence[Array], kernel: Array) -> Array:
-    """Compute what the K rows of a kernel above its centre make of K rows: [W, N, C] each, [K, k, C, O] -> [W, N, O].
+    """Convolve K rows to one: [W, N, C] each and a kernel [K, k, C, O] -> [W, N, O].
 
-    Or for each of L layers: [W, L, N, C] each, [L, K, k, C, O] -> [W, L, N, O].
+    With an axis of L layers: [W, L, N, C] each and kernels [L, K, k, C, O] -> [W, L, N, O].
     """
     width, (columns, channels, features) = len(lines[0]), kernel.shape[-3:]
     rim = (columns // 2, columns // 2), *[(0, 0)] * (lines[0].ndim - 1)

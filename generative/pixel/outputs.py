@@ -1,13 +1,13 @@
-"""What a network that goes pixel by pixel says of the next one: p(x_i | x_<i), and how a pixel is drawn from it.
+"""Distributions of a pixel given those before it, p(x_i | x_<i), parametrized by a network, and draws from them.
 
     bernoulli     x in {0, 1}
-    categorical   x in 0..L-1, a softmax; fewer levels than 256 are the values cut into as many even ranges
-    mixture       x in 0..L-1 by a mixture of discretized logistics, in which the means of a pixel's later channels move with
-                  the values of its earlier ones (Salimans et al., "PixelCNN++", 2017)
+    categorical   x in 0..L-1, a softmax; with fewer than 256 levels, a level is one of as many even ranges
+    mixture       x in 0..L-1, a mixture of discretized logistics; the means of a pixel's later channels are linear in the
+                  values of its earlier ones (Salimans et al., "PixelCNN++", 2017)
 
-A network keeps `groups` of channels in order, and gives `outputs` numbers for each at every pixel: one group a channel, or
-one for all channels of a mixture, which orders them itself. A draw is a function of uniform numbers that were drawn
-beforehand, so that it is the same draw whoever asks for it.
+A network orders `groups` of channels and computes `outputs` numbers for each group of a pixel: there is one group per channel,
+or one for all channels of a mixture, which orders them itself. A draw is a function of uniform numbers that were drawn
+beforehand, so that every sampler draws the same.
 
 Shapes: `...` any, `C` channels, `G` groups, `P` outputs a group, `L` levels, `M` components, `U` uniform numbers a group.
 """
@@ -35,7 +35,7 @@ class Output(NamedTuple):
     uniforms: int  # U
     levels: int  # L
     values: Callable[[Array, Key], Array]  # (images uint8 [..., C], key) -> values [..., C]
-    inputs: Callable[[Array], Array]  # values -> what the network sees of them
+    inputs: Callable[[Array], Array]  # values -> inputs of the network, in [-1, 1]
     log_prob: Callable[[Array, Array], Array]  # (outputs [..., G, P], values [..., C]) -> nats a pixel [...]
     draw: Callable[[Array, Array, Array | float], Array]  # (outputs [..., P] of a group, uniforms [..., U], temperature)
     # -> values of the group's channels [..., C / G]. The temperature divides logits and multiplies scales.
@@ -48,7 +48,7 @@ def make(name: Name, channels: int, levels: int = 256, components: int = 10, bin
     Args:
         levels: L (categorical, mixture).
         components: M (mixture).
-        binarize: how images become binary (bernoulli), as in `likelihoods`.
+        binarize: how images are binarized (bernoulli), as in `likelihoods`.
     """
     if name == "bernoulli":
         return Output(channels, 1, 1, 2, lambda images, key: likelihoods.binarized(images, key, binarize).reshape(images.shape),
@@ -93,9 +93,9 @@ def make(name: Name, channels: int, levels: int = 256, components: int = 10, bin
 
 
 def chosen(logits: Array, u: Array) -> Array:
-    """The class at which softmax(logits) has added up to u in [0, 1): [..., A] and [...] -> int32 [...]."""
+    """The class at which the cumulative sum of softmax(logits) passes u in [0, 1): [..., A] and [...] -> int32 [...]."""
     edges = jnp.cumsum(jax.nn.softmax(logits), -1)
-    edges = edges / edges[..., -1:]  # rounding leaves the last a little off 1
+    edges = edges / edges[..., -1:]  # the last would differ from 1 by rounding
     return (u[..., None] >= edges[..., :-1]).sum(-1)
 
 
@@ -107,7 +107,7 @@ def _split(out: Array, channels: int, components: int) -> tuple[Array, Array, Ar
 
 
 def _moved(mean: Array, slopes: Array, seen: Array, c: int) -> Array:
-    """The means [..., M] of channel c, moved in proportion to the channels seen before it ([..., 1, C], network inputs)."""
+    """The means [..., M] of channel c, shifted in proportion to the channels before it ([..., 1, C], network inputs)."""
     first = c * (c - 1) // 2
     for before in range(c):
         mean = mean + slopes[..., first + before, :] * seen[..., before]

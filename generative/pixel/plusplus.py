@@ -4,11 +4,12 @@
     block(x, a): c = e(conv(e(x)) + link(e(a))),   (d, g) = conv(dropout(c)) + V y,   x + d * sigmoid(g)
 
 Salimans et al., "PixelCNN++: improving the PixelCNN with discretized logistic mixture likelihood and other modifications"
-(2017), figure 2, and their code for what the figure leaves open. Stream `u` is of the rows above (windows of 2x3, the row and
-the one before), stream `v` of the row to the left and above (2x2); `a` is what a short cut brings, for v also u. Where sides
-cannot be halved as often as there are scales, images are filled up at the bottom and right, and outputs cropped.
+(2017), figure 2, and their code for what the figure leaves open. The vertical stream `u` sees the row and those above (windows
+of 2x3), the horizontal stream `v` sees the pixels to the left and above (2x2); `a` comes by a short cut, and
+for v also from u. Where sides cannot be halved as often as there are scales, images are padded at the bottom and right, and
+outputs cropped.
 
-How this differs from theirs: kernels are not divided by their norms, and do not begin from a pass over data.
+How this differs from theirs: kernels are not divided by their norms, and are not initialized from a batch of data.
 
 How images are drawn is in `plusplus_sampler`.
 
@@ -26,7 +27,7 @@ from jaxdl.generative.pixel import outputs, plusplus_sampler
 from jaxdl.generative.pixel.autoregressive import Config, Network
 from jaxdl.generative.pixel.plusplus_sampler import concat_elu, gated
 
-_SMALL = nn.Uniform(0.1**2, "in")  # of a block's second convolution: it begins as almost nothing
+_SMALL = nn.Uniform(0.1**2, "in")  # of a block's second convolution: a block begins near the identity
 
 
 class _Block(linen.Module):
@@ -116,7 +117,7 @@ def _filled(x: Array, num_scales: int) -> Array:
 
 
 def make(config: Config, spec: DataSpec, output: outputs.Output) -> Network:
-    """The network for images of a shape. It orders no channels: the output has to."""
+    """The network for images of a shape. It does not order channels, so the output distribution has to."""
     whole = _Whole(config.width, config.num_blocks, config.num_scales, config.dropout, output.outputs)
     y = Classes.of(config.conditional, spec).example()
 

@@ -1,9 +1,8 @@
-"""PixelCNN++ by rows and pixels: what `plusplus` computes of a whole image, in the order in which images are drawn.
+"""PixelCNN++ by rows and pixels: the network of `plusplus` in the order in which images are drawn.
 
-The vertical stream u is computed a whole row at a time, and with it all that the horizontal stream v gets of u and of its own
-row above; v is computed a pixel at a time. Both go down the scales and up again by recursion. A row or a pixel of a smaller
-scale is computed with that of its two rows, or of its four pixels, which comes first, in a branch of the program; the others
-take what is kept.
+The vertical stream u is computed a whole row at a time, together with the terms that the horizontal stream v gets of u and of
+its own row above; v is computed a pixel at a time. Both go down the scales and up again by recursion. A pixel of the next scale
+covers two by two pixels: it is computed with the first of them, in a branch of the program, and kept for the other three.
 
 Shapes: `N` images, `W` width of a scale, `C` channels, `F` features, `L` blocks of a scale, one way.
 """
@@ -26,7 +25,7 @@ class Pair(NamedTuple):
 
 
 class ScaleKept(NamedTuple):
-    """What a scale keeps of its last row: the inputs of convolutions, on the way down and on the way up."""
+    """The memory of a scale's last row: inputs of convolutions, on the way down and on the way up."""
 
     down_vertical: Pair  # [L, W, N, 2 F]
     down_horizontal: Pair  # [W, L, N, 2 F]
@@ -36,7 +35,7 @@ class ScaleKept(NamedTuple):
 
 
 class SmallerKept(NamedTuple):
-    """The part of it on the way to the next smaller scale and back."""
+    """The part of `ScaleKept` between a scale and the next smaller one."""
 
     vertical: Array  # [W, N, F] at the end of the way down
     horizontal: Array
@@ -46,7 +45,7 @@ class SmallerKept(NamedTuple):
 
 
 class ScaleRow(NamedTuple):
-    """The terms that the horizontal stream gets of all but its own row."""
+    """Terms that the horizontal stream gets of all but its own row."""
 
     down: Pair  # [W, L, N, F] and [W, L, N, 2 F]
     up: Pair
@@ -54,15 +53,15 @@ class ScaleRow(NamedTuple):
 
 
 class SmallerRow(NamedTuple):
-    """The part of them on the way to the next smaller scale and back; in odd rows nothing is asked of `scale`."""
+    """The part of `ScaleRow` between a scale and the next smaller one. In odd rows `scale` is zeros that no pixel reads."""
 
     halve: Array  # [W, N, F]
-    low_horizontal: Array  # [W, N, F] at the end of the smaller scale, in the last row that it had
+    low_horizontal: Array  # [W, N, F] at the end of the smaller scale, of its last row
     scale: ScaleRow  # each pixel twice [W, ...]
 
 
 class ScalePixel(NamedTuple):
-    """What a pixel leaves to the one to its right, and to the row below: inputs of the horizontal stream's convolutions."""
+    """What a pixel keeps for the one to its right and for the row below: inputs of the horizontal stream's convolutions."""
 
     down: Pair  # [L, N, 2 F]
     up: Pair
@@ -70,7 +69,7 @@ class ScalePixel(NamedTuple):
 
 
 class SmallerPixel(NamedTuple):
-    """The part of it on the way to the next smaller scale and back."""
+    """The part of `ScalePixel` between a scale and the next smaller one."""
 
     horizontal: Array  # [N, F] at the end of the way down
     low_horizontal: Array  # [N, F] at the end of the smaller scale
@@ -78,7 +77,7 @@ class SmallerPixel(NamedTuple):
 
 
 class PixelWeights(NamedTuple):
-    """What a pixel takes of L blocks: kernels of the pixel to the left and of itself, and of the short cut."""
+    """Kernels that a pixel needs of L blocks: of the pixel to the left and of itself, and of the short cut."""
 
     first: Array  # [L, 4 F, F]
     second: Array  # [L, 4 F, 2 F]
@@ -95,7 +94,7 @@ class Net(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What is kept of the rows above."""
+    """The memory of the rows above."""
 
     lines: tuple[Array, Array]  # of the image, filled up [W, N, C + 1], the upper one first
     scale: ScaleKept
@@ -124,12 +123,12 @@ def steps(params: PyTree, y: Array | None, n: int, num_scales: int, shape: tuple
         now = jnp.concatenate([x, jnp.ones((n, 1))], -1), now
         return now, now
 
-    def ended(kept: Kept, pixels: tuple[Array, ScalePixel], r: Array) -> Kept:
+    def end_row(kept: Kept, pixels: tuple[Array, ScalePixel], r: Array) -> Kept:
         x, scale = pixels
-        return Kept((kept.lines[1], _wide(x, width)), _ended(kept.scale, scale, r))
+        return Kept((kept.lines[1], _wide(x, width)), _end_row(kept.scale, scale, r))
 
     left = jnp.zeros((n, channels + 1)), _before_pixels(net, 0, n)
-    return Steps(Kept((line, line), _before_rows(net, 0, width, n)), left, row, pixel, ended)
+    return Steps(Kept((line, line), _before_rows(net, 0, width, n)), left, row, pixel, end_row)
 
 
 def _sizes(net: Net, scale: int) -> tuple[int, int, int]:
@@ -159,11 +158,11 @@ def _before_pixels(net: Net, scale: int, n: int) -> ScalePixel:
     return ScalePixel(*pairs, smaller)
 
 
-# --- Rows: the vertical stream, and what the horizontal one gets of it and of its own row above.
+# --- Rows: the vertical stream, and the terms that the horizontal stream gets of it and of its own row above.
 
 
 def _row(net: Net, scale: int, vertical: Array, kept: ScaleKept, r: Array) -> tuple[Array, ScaleKept, ScaleRow]:
-    """Row r of a scale and of the smaller ones: the vertical stream [W, N, F] at the end of it."""
+    """Compute row r of a scale and of the smaller ones: the vertical stream [W, N, F] at its end, its memory, terms."""
     start = vertical
     vertical, after, down_vertical, link = _vertical(net, f"down_{scale}", vertical, kept.down_vertical, None)
     down, cuts = _terms(net, f"down_{scale}", kept.down_horizontal, link), jnp.concatenate([start[None], after])
@@ -179,7 +178,7 @@ def _row(net: Net, scale: int, vertical: Array, kept: ScaleKept, r: Array) -> tu
 
 
 def _smaller_row(net: Net, scale: int, vertical: Array, kept: SmallerKept, r: Array) -> tuple[Array, SmallerKept, SmallerRow]:
-    """The row that the smaller scales make of a scale's row at the end of its way down; even rows alone go there."""
+    """Take row r at the end of a scale's way down through the smaller scales and back; only even rows are computed there."""
     halve, double = net.params[f"u_halve_{scale}"], net.params[f"u_double_{scale}"]
     lines = kept.vertical, vertical
 
@@ -188,7 +187,7 @@ def _smaller_row(net: Net, scale: int, vertical: Array, kept: SmallerKept, r: Ar
         return _row(net, scale + 1, low, kept, r // 2)
 
     _, _, shapes = jax.eval_shape(go_down, lines, kept.scale)
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)  # no pixel of an odd row looks at it
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)  # no pixel of an odd row reads it
     low, smaller, terms = jax.lax.cond(
         r % 2 == 0, go_down, lambda lines, smaller: (kept.low_vertical, smaller, nothing), lines, kept.scale)
     halve = net.params[f"v_halve_{scale}"]
@@ -198,7 +197,7 @@ def _smaller_row(net: Net, scale: int, vertical: Array, kept: SmallerKept, r: Ar
 
 
 def _vertical(net: Net, where: str, vertical: Array, kept: Pair, cuts: Array | None) -> tuple[Array, Array, Pair, Array]:
-    """The vertical stream [W, N, F] through blocks: it, each block's output, what is kept, what each block links to v."""
+    """Take the vertical stream [W, N, F] through blocks: it, each block's output, memory, and each block's link to v."""
 
     def block(x: Array, of_block: tuple) -> tuple[Array, tuple]:
         p, kept, cut = of_block
@@ -216,7 +215,7 @@ def _vertical(net: Net, where: str, vertical: Array, kept: Pair, cuts: Array | N
 
 
 def _terms(net: Net, where: str, kept: Pair, link: Array) -> Pair:
-    """What the horizontal stream's convolutions get of the row above, of the vertical stream and of classes."""
+    """Terms of the horizontal stream's convolutions: of the row above, of the vertical stream and of classes."""
     p = net.params[where]
     first = _two_above(kept.first, p["v_in"]["kernel"]) + p["v_in"]["bias"][:, None] + link.swapaxes(0, 1)
     second = _two_above(kept.second, p["v_out"]["kernel"]) + p["v_out"]["bias"][:, None]
@@ -230,7 +229,7 @@ def _terms(net: Net, where: str, kept: Pair, link: Array) -> Pair:
 
 def _pixel(net: Net, scale: int, horizontal: Array, left: ScalePixel, terms: ScaleRow, place: tuple[Array, Array]
            ) -> tuple[Array, ScalePixel]:
-    """The pixel at (row, column) of a scale and of the smaller ones: the horizontal stream [N, F] at the end of it."""
+    """Compute the pixel at (row, column) of a scale and of the smaller ones: the horizontal stream [N, F] at its end."""
     start = horizontal
     horizontal, after, down = _horizontal(net, f"down_{scale}", horizontal, terms.down, left.down, None)
     cuts, smaller = jnp.concatenate([start[None], after]), None
@@ -244,7 +243,7 @@ def _pixel(net: Net, scale: int, horizontal: Array, left: ScalePixel, terms: Sca
 
 def _smaller_pixel(net: Net, scale: int, horizontal: Array, left: SmallerPixel, terms: SmallerRow,
                    place: tuple[Array, Array]) -> tuple[Array, SmallerPixel]:
-    """The pixel that the smaller scales make of a scale's at the end of its way down; one of four goes there."""
+    """Take a pixel at the end of a scale's way down through the smaller scales and back; one of four is computed there."""
     (r, c), halve, double = place, net.params[f"v_halve_{scale}"]["kernel"][1], net.params[f"v_double_{scale}"]
 
     def go_down(horizontal: Array, left: SmallerPixel, terms: SmallerRow) -> tuple[Array, ScalePixel]:
@@ -255,12 +254,12 @@ def _smaller_pixel(net: Net, scale: int, horizontal: Array, left: SmallerPixel, 
         return jnp.where(r % 2 == 0, left.low_horizontal, terms.low_horizontal), left.scale
 
     low, smaller = jax.lax.cond((r % 2 == 0) & (c % 2 == 0), go_down, stay, horizontal, left, terms)
-    return (low @ double["kernel"][1 - r % 2, 1 - c % 2] + double["bias"], SmallerPixel(horizontal, low, smaller))
+    return low @ double["kernel"][1 - r % 2, 1 - c % 2] + double["bias"], SmallerPixel(horizontal, low, smaller)
 
 
 def _horizontal(net: Net, where: str, horizontal: Array, terms: Pair, left: Pair, cuts: Array | None
                 ) -> tuple[Array, Array, Pair]:
-    """The horizontal stream [N, F] through blocks: it, each block's output, what is left to the next pixel."""
+    """Take the horizontal stream [N, F] through blocks: it, each block's output, and what is kept of the pixel."""
 
     def block(x: Array, of_block: tuple) -> tuple[Array, tuple]:
         weights, terms, left, cut = of_block
@@ -276,7 +275,7 @@ def _horizontal(net: Net, where: str, horizontal: Array, terms: Pair, left: Pair
     return horizontal, after, now
 
 
-def _ended(kept: ScaleKept, pixels: ScalePixel, r: Array) -> ScaleKept:
+def _end_row(kept: ScaleKept, pixels: ScalePixel, r: Array) -> ScaleKept:
     """Keep a row's pixels [W', ...], filled up to the width of the scale."""
     width = len(kept.down_horizontal.first)
     down, up = (Pair(*(_wide(x, width) for x in pair)) for pair in (pixels.down, pixels.up))
@@ -285,7 +284,7 @@ def _ended(kept: ScaleKept, pixels: ScalePixel, r: Array) -> ScaleKept:
         return kept
     smaller, low = kept.smaller, _wide(pixels.smaller.low_horizontal[::2], width // 2)
     below = jax.tree.map(lambda x: x[::2], pixels.smaller.scale)
-    scale = jax.lax.cond(r % 2 == 0, lambda: _ended(smaller.scale, below, r // 2), lambda: smaller.scale)
+    scale = jax.lax.cond(r % 2 == 0, lambda: _end_row(smaller.scale, below, r // 2), lambda: smaller.scale)
     return kept._replace(smaller=smaller._replace(
         horizontal=_wide(pixels.smaller.horizontal, width), scale=scale,
         low_horizontal=jnp.where(r % 2 == 0, low, smaller.low_horizontal)))
@@ -301,7 +300,7 @@ def concat_elu(x: Array) -> Array:
 
 
 def gated(x: Array, c: Array) -> Array:
-    """Add to x [..., F] the first half of c [..., 2 F] as far as the second half lets it."""
+    """Compute x + d * sigmoid(g), where c [..., 2 F] is d and g: [..., F]."""
     d, g = jnp.split(c, 2, -1)
     return x + d * jax.nn.sigmoid(g)
 
@@ -323,7 +322,7 @@ def _shifted(x: Array) -> Array:
 
 
 def _two_above(x: Array, kernel: Array) -> Array:
-    """What kernels of 2x2 make of the row above: [W, (L,) N, C], [(L,) 2, 2, C, O] -> [W, (L,) N, O]."""
+    """Convolve the row above by the upper row of kernels: [W, (L,) N, C], [(L,) 2, 2, C, O] -> [W, (L,) N, O]."""
     kernel = kernel[..., 0, :, :, :]
     return jnp.concatenate([_shifted(x), x], -1) @ kernel.reshape(*kernel.shape[:-3], -1, kernel.shape[-1])
 

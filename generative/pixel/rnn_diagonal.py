@@ -1,14 +1,14 @@
 """The Diagonal BiLSTM: in the core of each block two LSTMs that go along the diagonals, from the left and from the right.
 
     left:   gates(r, c) = in_B(h(r, c)) + K_1 s(r, c-1) + K_0 s(r-1, c) + b,   cell from (r, c-1)
-    right:  the same mirrored, with weights of its own; its states are moved down a row, where all they know is past
+    right:  the same mirrored, with weights of its own; its states are moved down a row, where they depend on past pixels alone
     out     = s_left(r, c) + s_right(r-1, c)
 
 van den Oord et al., "Pixel recurrent neural networks" (2016), section 3.2. A whole image is skewed, each row moved one further
 to the right than the one above, so that a diagonal is a column, and the columns are gone through in turn. The input of
-the right one is not masked, since the move down leaves nothing of the row itself.
+the right one is not masked, since after the move down it depends on no pixel of the row itself.
 
-To draw, the left one goes along with the pixels; the right one goes through a row when the row is complete.
+The sampler steps the left one with the pixels, and runs the right one over a row once the row is complete.
 
 Shapes: `B` batch, `N` images, `H W` an image, `F` features, `G` groups of channels.
 """
@@ -75,22 +75,22 @@ def _skew(x: Array) -> Array:
 
 
 def _straight(x: Array, width: int) -> Array:
-    """The way back."""
+    """Undo `_skew`: [..., H, H + W - 1, C] -> [..., H, W, C]."""
     *lead, height, long, channels = x.shape
     x = jnp.pad(x.reshape(*lead, height * long, channels), [*[(0, 0)] * len(lead), (0, height), (0, 0)])
     return x.reshape(*lead, height, long + 1, channels)[..., :width, :]
 
 
 class _Above(NamedTuple):
-    """What is kept of the row above [W, N, ...]."""
+    """The memory of the row above [W, N, ...]."""
 
-    h: Array  # what went in
+    h: Array  # inputs
     left: Array  # states of the LSTM from the left
-    right: Array  # those of the LSTM from the right, of one row further up until the row begins
+    right: Array  # states of the LSTM from the right: until `row` updates them, those of one row further up
 
 
 class _Row(NamedTuple):
-    """What a row takes of the parameters."""
+    """Parameters used once a row."""
 
     left_state: Array  # [F, 4 F], of the state above
     left_offset: Array
@@ -101,7 +101,7 @@ class _Row(NamedTuple):
 
 
 class _Terms(NamedTuple):
-    """What rests on the rows above."""
+    """Terms of a row's pixels, of the rows above alone."""
 
     gates: Array  # [W, N, 4 F], of the LSTM from the left
     right: Array  # [W, N, F] states of the LSTM from the right
@@ -118,7 +118,7 @@ class DiagonalLSTM:
         return _Core(self.features, self.groups, name="middle")(h, y)
 
     def prepare(self, params: PyTree, y: Array | None) -> Weights:
-        """A pixel's kernels are of the state to the left, and of the inputs of the groups up to its own."""
+        """As `Layer`. A pixel's kernel takes the state to the left, then the inputs of the groups up to its own."""
         params = params["middle"]
         to_left, to_right = (params[side]["kernel"][0, 0] for side in ("left", "right"))
         of_left, of_right = params["left_state"], params["right_state"]
@@ -135,7 +135,7 @@ class DiagonalLSTM:
         return State(_Above(jnp.zeros((width, n, 2 * self.features)), states, states), Cells(cell, cell))
 
     def row(self, weights: _Row, above: _Above, r: Array) -> tuple[_Above, _Terms]:
-        """The LSTM from the right goes through the row above, which is complete."""
+        """As `Layer`. The LSTM from the right passes over the row above, which is complete."""
         gates = above.h @ weights.right + above.right @ weights.right_above + weights.right_offset
 
         def from_right(before: Cells, gates: Array) -> tuple[Cells, Array]:
@@ -153,11 +153,11 @@ class DiagonalLSTM:
         cells = lstm(jnp.concatenate([left.state, h], -1) @ weights + gates, cell)
         return cells.state + right, Seen.after(seen, h, cells)
 
-    def passed(self, left: Cells, seen: Seen, h: Array | None = None) -> tuple[Cells, tuple[Array, Array]]:
+    def end_pixel(self, left: Cells, seen: Seen, h: Array | None = None) -> tuple[Cells, tuple[Array, Array]]:
         del left, h
         return seen.cells, (seen.h, seen.cells.state)
 
-    def ended(self, above: _Above, kept: tuple[Array, Array]) -> _Above:
+    def end_row(self, above: _Above, kept: tuple[Array, Array]) -> _Above:
         return _Above(*kept, above.right)
 
 

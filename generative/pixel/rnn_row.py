@@ -31,26 +31,26 @@ class Cells(NamedTuple):
 
 
 def lstm(gates: Array, cell: Array, groups: int = 1) -> Cells:
-    """Gates [..., 4 F], for each group i, f, o, g together, and the cell [..., F] -> cell and state [..., F]."""
+    """One step: gates [..., 4 F], i f o g of each group in turn, and the cell [..., F] -> cell and state [..., F]."""
     lead = cell.shape[:-1]
     cells = lstm_gates(gates.reshape(*lead, groups, -1), cell.reshape(*lead, groups, -1), "ifog")
     return Cells(*(x.reshape(*lead, -1) for x in cells))
 
 
 class Seen(NamedTuple):
-    """What an LSTM remembers of the groups so far of a pixel."""
+    """The memory that an LSTM has of the groups so far of a pixel."""
 
-    h: Array  # what went in
+    h: Array  # inputs
     cells: Cells
 
     @staticmethod
     def after(seen: "Seen | None", h: Array, cells: Cells) -> "Seen":
-        """Inputs of all groups so far, and cells of the last of them."""
+        """The memory after a group: inputs `h` of all groups so far, and `cells` of this one."""
         return Seen(h, cells if seen is None else Cells(*map(grown, seen.cells, cells)))
 
 
 class _Terms(NamedTuple):
-    """What rests on the rows above."""
+    """Terms of a row's pixels, of the rows above alone."""
 
     gates: Array  # [W, N, 4 F]
     cell: Array  # [W, N, F]
@@ -70,7 +70,7 @@ class RowLSTM:
         return _Core(self, name="middle")(h, y)
 
     def prepare(self, params: PyTree, y: Array | None) -> Weights:
-        """The gates' offset is added a row at a time."""
+        """As `Layer`. The offset of the gates is added a row at a time."""
         params = params["middle"]
         pixel = self._input().prepare(params, y).pixel
         return Weights((params["state"][None], self._input().offset(params, y)), tuple((kernel, None) for kernel, _ in pixel))
@@ -89,11 +89,11 @@ class RowLSTM:
         cells = lstm(gates, columns(terms.cell, g, self.groups))
         return cells.state, Seen.after(seen, h, cells)
 
-    def passed(self, left: Array, seen: Seen, h: Array | None = None) -> tuple[Array, Cells]:
-        left, _ = self._input().passed(left, seen.h, h)
+    def end_pixel(self, left: Array, seen: Seen, h: Array | None = None) -> tuple[Array, Cells]:
+        left, _ = self._input().end_pixel(left, seen.h, h)
         return left, seen.cells
 
-    def ended(self, above: Cells, kept: Cells) -> Cells:
+    def end_row(self, above: Cells, kept: Cells) -> Cells:
         del above
         return kept
 

@@ -43,10 +43,10 @@ def by_pixels(layer, groups, first, params, h, y):
                 of_pixel = jax.tree.map(lambda x, c=c: x[c], terms)
                 part, seen = layer.pixel(weights.pixel[g], of_pixel, left, seen, x, g)
                 out.append(part)
-            left, more = layer.passed(left, seen, parts[-1] if first else None)
+            left, more = layer.end_pixel(left, seen, parts[-1] if first else None)
             line.append(jnp.concatenate(out, -1))
             kept.append(more)
-        above = layer.ended(above, jax.tree.map(lambda *x: jnp.stack(x), *kept))
+        above = layer.end_row(above, jax.tree.map(lambda *x: jnp.stack(x), *kept))
         rows.append(jnp.stack(line, 1))
     return jnp.stack(rows, 1)
 
