@@ -1,3 +1,5 @@
+"""Blocks of the documentation marked as tested run as they stand, one folder a page."""
+
 import re
 from pathlib import Path
 
@@ -5,15 +7,18 @@ import pytest
 
 from jaxdl.experiments import cli
 
-README = Path(__file__).parents[2] / "README.md"
-BLOCKS = re.findall(r"<!-- tested -->\n```(\w+)\n(.*?)```", README.read_text(), re.S)
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "docs/usage.md")
+BLOCKS = [(page, *block) for page in PAGES
+          for block in re.findall(r"<!-- tested -->\n```(\w+)\n(.*?)```", (ROOT / page).read_text(), re.S)]
 
 
-@pytest.mark.parametrize(("language", "text"), BLOCKS, ids=[text.strip().splitlines()[0][:60] for _, text in BLOCKS])
-def test_the_quickstarts_run(language, text, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("page", "language", "text"), BLOCKS,
+                         ids=[f"{page} {text.strip().splitlines()[0][:60]}" for page, _, text in BLOCKS])
+def test_the_quickstarts_run(page, language, text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if language == "python":
-        exec(compile(text, "README.md", "exec"), {"__name__": "readme"})
+        exec(compile(text, page, "exec"), {"__name__": "readme"})
         return
     for line in text.splitlines():
         command = line.split("#")[0].split()
@@ -21,7 +26,13 @@ def test_the_quickstarts_run(language, text, tmp_path, monkeypatch):
         assert cli.main(command[1:]) == 0, line
 
 
-def test_there_are_quickstarts_of_both_halves():
-    assert {language for language, _ in BLOCKS} == {"python", "sh"}
-    assert "dqn" in README.read_text()
-    assert "vae" in README.read_text()
+@pytest.mark.parametrize("page", PAGES)
+def test_each_page_has_tested_commands_and_tested_python(page):
+    assert {language for where, language, _ in BLOCKS if where == page} == {"python", "sh"}
+
+
+@pytest.mark.parametrize("page", sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]))
+def test_links_lead_to_files_that_are_there(page):
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.S)
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
