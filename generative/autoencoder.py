@@ -1,4 +1,4 @@
-"""Autoencoders, plain and denoising: a code of an image from which it can be put together again.
+"""Autoencoders, plain and denoising: a code of an image from which the image can be made again.
 
     loss = mean over images of sum_d |x_d - decode(encode(corrupt(x)))_d|^2,    x in [0, 1]
 
@@ -10,8 +10,7 @@ paper: convolutions, the squared error, one stage of training in place of a stac
 Shapes: `B` batch, `N` images, `H W C` an image, `Z` code.
 """
 
-import math
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
+from jaxdl.ops.pixels import to_unit
 from jaxdl.optim import Config as OptimConfig
 
 
@@ -42,7 +42,7 @@ class Config(minibatches.Config):
     latent_size: int = 64
     """Width of the code, Z."""
     corruption: Literal["none", "gaussian", "mask"] = "none"
-    """What is done to an image before it is encoded, in training."""
+    """Damage to images before they are encoded, in training: noise, or some pixels at zero."""
     corruption_level: float = 0.3
     """Standard deviation of the noise in units of the range of pixels (gaussian), probability of a zero (mask)."""
     optim: OptimConfig = OptimConfig()
@@ -57,39 +57,34 @@ class State(NamedTuple):
 
 
 class Encoder(linen.Module):
-    """Images [B, H, W, C] in [0, 1] -> codes [B, Z], or what the last hidden layer makes of them [B, F]."""
+    """Images [B, H, W, C] in [0, 1] -> codes [B, Z], or the outputs of the last hidden layer [B, F]."""
 
-    network: str
+    network: Literal["mlp", "conv"]
     conv_channels: tuple[int, ...]
     hidden_sizes: tuple[int, ...]
     activation: str
     latent_size: int
+    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, x: Array, hidden: bool = False) -> Array:
-        if self.network == "conv":
-            x = nn.ConvEncoder(self.conv_channels, self.activation)(x)
-        x = nn.MLP(self.hidden_sizes, activation=self.activation)(x.reshape(len(x), -1))
-        if hidden:
-            return x
-        return linen.Dense(self.latent_size, kernel_init=nn.lecun_uniform)(x)
+        x = nn.encode_image(x, self.network, self.conv_channels, self.hidden_sizes, self.activation, self.dtype)
+        return x if hidden else nn.Dense(self.latent_size, dtype=self.dtype)(x)
 
 
 class Decoder(linen.Module):
     """Codes [B, Z] -> images [B, H, W, C], not bounded."""
 
-    network: str
+    network: Literal["mlp", "conv"]
     conv_channels: tuple[int, ...]
     hidden_sizes: tuple[int, ...]
     activation: str
     shape: tuple[int, int, int]
+    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, z: Array) -> Array:
-        x = nn.MLP(self.hidden_sizes, activation=self.activation)(z)
-        if self.network == "conv":
-            return nn.ConvDecoder(self.shape, self.conv_channels, self.activation)(x)
-        return linen.Dense(math.prod(self.shape), kernel_init=nn.lecun_uniform)(x).reshape(-1, *self.shape)
+        return nn.decode_image(z, self.network, self.shape, self.conv_channels, self.hidden_sizes, self.activation, self.dtype)
 
 
 def validate(config: Config) -> None:
@@ -120,9 +115,13 @@ def encoder(config: Config) -> Encoder:
     return Encoder(config.network, config.conv_channels, config.hidden_sizes, config.activation, config.latent_size)
 
 
-def pixels(images: Array) -> Array:
-    """uint8 [B, H, W, C] -> float32 in [0, 1]."""
-    return images.astype(jnp.float32) / 255
+def corrupted(config: Config, x: Array, key: Key) -> Array:
+    """Images [B, H, W, C] with noise, or with some pixels at zero."""
+    if config.corruption == "gaussian":
+        return x + config.corruption_level * jax.random.normal(key, x.shape)
+    if config.corruption == "mask":
+        return jnp.where(jax.random.uniform(key, x.shape) < config.corruption_level, 0.0, x)
+    return x
 
 
 def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
@@ -131,27 +130,20 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     up = Decoder(config.network, config.conv_channels[::-1], config.hidden_sizes[::-1], config.activation, spec.shape)
     optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
 
-    def corrupted(x: Array, key: Key) -> Array:
-        if config.corruption == "gaussian":
-            return x + config.corruption_level * jax.random.normal(key, x.shape)
-        if config.corruption == "mask":
-            return jnp.where(jax.random.uniform(key, x.shape) < config.corruption_level, 0.0, x)
-        return x
-
     def init(key: Key) -> State:
         k_down, k_up = jax.random.split(key)
         params = {"encoder": nn.init(down, k_down, jnp.zeros((1, *spec.shape))),
                   "decoder": nn.init(up, k_up, jnp.zeros((1, config.latent_size)))}
         return State(params, optimizer.init(params))
 
-    def errors(params: PyTree, x: Array, seen: Array) -> Array:
-        """Squared error of each image, [B]."""
-        again = up.apply(params["decoder"], down.apply(params["encoder"], seen))
-        return jnp.square(again - x).sum((1, 2, 3))
+    def errors(params: PyTree, x: Array, seen: Array, dtype: Any = "float32") -> Array:
+        """Squared error [B] of each image x made again from what is seen of it."""
+        z = down.clone(dtype=dtype).apply(params["encoder"], seen)
+        return jnp.square(up.clone(dtype=dtype).apply(params["decoder"], z) - x).sum((1, 2, 3))
 
     def loss_fn(params: PyTree, examples: Examples, key: Key) -> tuple[Array, dict[str, Mean]]:
-        x = pixels(examples.images)
-        loss = errors(params, x, corrupted(x, key))
+        x = to_unit(examples.images)
+        loss = errors(params, x, corrupted(config, x, key), config.optim.compute_dtype)
         return loss.mean(), {"loss": Mean.of(loss)}
 
     def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
@@ -159,24 +151,24 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         return State(*optimizer.step(grads, state.opt, state.params, axis_name)), UpdateResult(metrics)
 
     def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
-        """Mean squared error a pixel: of images as they are, and of them from their corrupted selves."""
-        x = pixels(examples.images)
+        """Mean squared error a pixel: of images made again from themselves, and from their corrupted selves."""
+        x = to_unit(examples.images)
         found = {"mse": Mean.of(errors(params, x, x) / spec.size)}
         if config.corruption != "none":
-            found["mse_corrupted"] = Mean.of(errors(params, x, corrupted(x, key)) / spec.size)
+            found["mse_corrupted"] = Mean.of(errors(params, x, corrupted(config, x, key)) / spec.size)
         return found
 
     def encode(params: PyTree, examples: Examples, key: Key | None = None) -> Array:
         del key
-        return down.apply(params["encoder"], pixels(examples.images))
+        return down.apply(params["encoder"], to_unit(examples.images))
 
     def decode(params: PyTree, z: Array, labels: Array | None = None) -> Array:
         del labels
         return jnp.clip(up.apply(params["decoder"], z), 0, 1)
 
     def reconstruct(params: PyTree, examples: Examples, key: Key) -> Array:
-        """Images from their corrupted selves."""
-        return decode(params, down.apply(params["encoder"], corrupted(pixels(examples.images), key)))
+        """Images made again from their corrupted selves."""
+        return decode(params, down.apply(params["encoder"], corrupted(config, to_unit(examples.images), key)))
 
     return Generative(Learner(init, update, lambda state: state.params), measure, "-mse", encode=encode, decode=decode,
                       reconstruct=reconstruct)

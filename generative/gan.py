@@ -1,7 +1,7 @@
 """Generative adversarial networks: a generator against a discriminator, alternating inside one program.
 
-Goodfellow et al., "Generative adversarial nets" (2014); objectives are in `generative/adversarial.py`, networks in
-`jaxdl/nn/gan.py`. An update is `n_critic` steps of the discriminator, each on a batch of real images and one of generated ones,
+Goodfellow et al., "Generative adversarial nets" (2014); objectives are in `adversarial`, networks in
+`gan_networks`. An update is `n_critic` steps of the discriminator, each on a batch of real images and one of generated ones,
 then one of the generator. With one step the generated batch is made once: the discriminator learns from it, and the generator
 gets its gradient through the discriminator as it is then. What is sampled is a running mean of the generator's parameters and
 statistics (Yazici et al., "The unusual effectiveness of averaging in GAN training", 2019).
@@ -29,7 +29,7 @@ from jaxdl.generative import adversarial
 from jaxdl.generative.gan_networks import Discriminator, Generator
 from jaxdl.generative.labels import Classes
 from jaxdl.nn import spectral
-from jaxdl.nn.precision import switched
+from jaxdl.ops.pixels import to_symmetric
 from jaxdl.optim import Config as OptimConfig
 
 _PENALTY = 10.0  # weight of the gradient penalty (Gulrajani et al. 2017)
@@ -110,8 +110,8 @@ def validate(config: Config) -> None:
                      "discriminator_learning_rate")
     require(config, "ema_decay", 0 <= config.ema_decay < 1, "at least 0 and below 1")
     if config.discriminator_norm == "batch" and penalty_of(config) is not None:
-        raise UserError("discriminator_norm=batch ties the images of a batch together, and the gradient penalty is of each by "
-                        "itself; use discriminator_norm=none")
+        raise UserError("discriminator_norm=batch makes the logit of an image depend on others, and the gradient penalty takes "
+                        "each by itself; use discriminator_norm=none")
     optim.validate(config.optim, config.batch_size)
     if config.optim.remat:
         raise UserError("remat is for networks of stacked blocks, and a gan has none; lower batch_size")
@@ -138,8 +138,44 @@ def total_steps(config: Config, spec: DataSpec) -> int:
         spec.num_examples, critic_steps(config) * config.batch_size)
 
 
-def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
-    """The learner and its model for images of a shape. A batch of the learner has n * B images.
+class Model(NamedTuple):
+    """Both networks, and the classes they are told."""
+
+    config: Config
+    generator: Generator
+    discriminator: Discriminator
+    classes: Classes
+
+    def with_dtype(self, dtype: str) -> "Model":
+        """The same networks in another precision."""
+        return self._replace(generator=self.generator.clone(dtype=dtype), discriminator=self.discriminator.clone(dtype=dtype))
+
+    def generate(self, params: PyTree, stats: PyTree, z: Array, y: Array | None) -> tuple[Array, PyTree]:
+        """Images in [-1, 1], as in training, and new running statistics."""
+        images, new = self.generator.apply({"params": params, "batch_stats": stats}, z, y, True, mutable=["batch_stats"])
+        return images, new["batch_stats"]
+
+    def judge(self, params: PyTree, vectors: list[spectral.Vectors], x: Array, y: Array | None) -> Array:
+        """Logits [B] of images in [-1, 1]."""
+        if self.config.spectral_norm:
+            params = spectral.normalize(params, vectors)
+        return self.discriminator.apply({"params": params}, x, y, mutable=["batch_stats"])[0]  # its statistics are never used
+
+    def prior(self, key: Key, n: int) -> Array:
+        """Latents [n, Z]."""
+        return jax.random.normal(key, (n, self.config.latent_size))
+
+    def decode(self, params: PyTree, z: Array, labels: Array | None = None) -> Array:
+        """Images in [0, 1] of latents, by the running statistics."""
+        return (self.generator.apply(params, z, self.classes.in_turn(len(z), labels), False) + 1) / 2
+
+    def sample(self, params: PyTree, key: Key, n: int, labels: Array | None = None) -> Array:
+        """Images [n, H, W, C] in [0, 1]."""
+        return self.decode(params, self.prior(key, n), labels)
+
+
+def networks(config: Config, spec: DataSpec, axis_name: str | None) -> Model:
+    """The networks for images of a shape.
 
     Raises:
         UserError: sides that cannot be halved twice, or a conditional model of a dataset without labels.
@@ -147,102 +183,99 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     if spec.shape[0] % 4 or spec.shape[1] % 4:
         raise UserError(f"a gan makes images whose sides are divisible by 4, and those of {spec.name} are {spec.shape[0]} x "
                         f"{spec.shape[1]}")
-    classes = Classes.of(config.conditional, spec)
-    steps, penalty, objective = critic_steps(config), penalty_of(config), config.objective
     norm = config.discriminator_norm or (
-        "batch" if config.network == "dcgan" and penalty is None and not config.spectral_norm else "none")
-    generator = Generator(spec.shape, config.network, config.width, config.hidden_size, axis_name)
-    discriminator = Discriminator(config.network, config.width, norm == "batch", config.class_conditioning, config.hidden_size,
-                                  axis_name)
-    horizon = total_steps(config, spec)
+        "batch" if config.network == "dcgan" and penalty_of(config) is None and not config.spectral_norm else "none")
+    return Model(config, Generator(spec.shape, config.network, config.width, config.hidden_size, axis_name),
+                 Discriminator(config.network, config.width, norm == "batch", config.class_conditioning, config.hidden_size,
+                               axis_name), Classes.of(config.conditional, spec))
+
+
+def optimizers(config: Config, horizon: int) -> tuple[optim.Optimizer, optim.Optimizer]:
+    """Those of the generator and of the discriminator; `horizon` is the planned updates of the generator."""
     rate = config.discriminator_learning_rate
-    rate = (config.optim.learning_rate if objective == "wgan_gp" else _SLOW) if rate is None else rate
-    optim_d = replace(config.optim, learning_rate=rate)
-    optimizer_g, optimizer_d = optim.make(config.optim, horizon), optim.make(optim_d, horizon * steps)
+    if rate is None:
+        rate = config.optim.learning_rate if config.objective == "wgan_gp" else _SLOW
+    return (optim.make(config.optim, horizon),
+            optim.make(replace(config.optim, learning_rate=rate), horizon * critic_steps(config)))
 
-    def switch(f: Callable) -> Callable:
-        return switched(f, config.optim.compute_dtype, remat=False)
 
-    def generate(params: PyTree, stats: PyTree, z: Array, y: Array | None) -> tuple[Array, PyTree]:
-        images, new = generator.apply({"params": params, "batch_stats": stats}, z, y, True, mutable=["batch_stats"])
-        return images, new["batch_stats"]
+def discriminator_gradient(model: Model, vectors: list[spectral.Vectors], params: PyTree, real: Array, fake: Array,
+                           y: Array | None, key: Key) -> tuple[PyTree, dict[str, Mean]]:
+    """Gradient of the discriminator's loss on real and generated images [B, H, W, C] of classes y, and metrics."""
+    penalty = penalty_of(model.config)
 
-    def judge(params: PyTree, vectors: list[spectral.Vectors], x: Array, y: Array | None) -> Array:
-        if config.spectral_norm:
-            params = spectral.normalize(params, vectors)
-        return discriminator.apply({"params": params}, x, y, mutable=["batch_stats"])[0]  # its statistics are never used
+    def loss_fn(params: PyTree) -> tuple[Array, dict[str, Mean]]:
+        logits_real, logits_fake = model.judge(params, vectors, real, y), model.judge(params, vectors, fake, y)
+        loss = adversarial.discriminator_loss(model.config.objective, logits_real, logits_fake)
+        metrics = {"loss_discriminator": Mean.of(loss), "logit_real": Mean.of(logits_real), "logit_fake": Mean.of(logits_fake)}
+        if penalty is None:
+            return loss.mean(), metrics
+        slope = adversarial.gradient_penalty(lambda x: model.judge(params, vectors, x, y), real, fake, key)
+        return (loss + penalty * slope).mean(), metrics | {"penalty": Mean.of(slope)}
 
-    def prior(key: Key, n: int) -> Array:
-        return jax.random.normal(key, (n, config.latent_size))
+    return jax.grad(loss_fn, has_aux=True)(params)
+
+
+def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
+    """The learner and its model for images of a shape. A batch of the learner has n * B images.
+
+    Raises:
+        UserError: as `networks`.
+    """
+    model, steps = networks(config, spec, axis_name), critic_steps(config)
+    learning = model.with_dtype(config.optim.compute_dtype)
+    of_generator, of_discriminator = optimizers(config, total_steps(config, spec))
 
     def init(key: Key) -> State:
         k_generator, k_discriminator, k_vectors = jax.random.split(key, 3)
-        y = classes.example()
-        made = nn.init(generator, k_generator, jnp.zeros((1, config.latent_size)), y, True)
-        against = nn.init(discriminator, k_discriminator, jnp.zeros((1, *spec.shape)), y)["params"]
+        y = model.classes.example()
+        made = nn.init(model.generator, k_generator, jnp.zeros((1, config.latent_size)), y, True)
+        against = nn.init(model.discriminator, k_discriminator, jnp.zeros((1, *spec.shape)), y)["params"]
         vectors = spectral.start(against, k_vectors) if config.spectral_norm else []
-        return State(made, against, vectors, optimizer_g.init(made["params"]), optimizer_d.init(against), made,
+        return State(made, against, vectors, of_generator.init(made["params"]), of_discriminator.init(against), made,
                      jnp.zeros((), jnp.int32))
 
     def discriminator_step(state: State, real: Array, fake: Array, y: Array | None, key: Key) -> tuple[State, dict[str, Mean]]:
         vectors = spectral.advance(state.discriminator, state.vectors) if config.spectral_norm else []
-
-        def loss_fn(params: PyTree) -> tuple[Array, dict[str, Mean]]:
-            logits_real, logits_fake = judge(params, vectors, real, y), judge(params, vectors, fake, y)
-            loss = adversarial.discriminator_loss(objective, logits_real, logits_fake)
-            metrics = {"loss_discriminator": Mean.of(loss), "logit_real": Mean.of(logits_real),
-                       "logit_fake": Mean.of(logits_fake)}
-            if penalty is None:
-                return loss.mean(), metrics
-            slope = adversarial.gradient_penalty(lambda x: judge(params, vectors, x, y), real, fake, key)
-            return (loss + penalty * slope).mean(), metrics | {"penalty": Mean.of(slope)}
-
-        grads, metrics = jax.grad(switch(loss_fn), has_aux=True)(state.discriminator)
-        params, opt = optimizer_d.step(grads, state.opt_discriminator, state.discriminator, axis_name)
+        grads, metrics = discriminator_gradient(learning, vectors, state.discriminator, real, fake, y, key)
+        params, opt = of_discriminator.step(grads, state.opt_discriminator, state.discriminator, axis_name)
         return state._replace(discriminator=params, vectors=vectors, opt_discriminator=opt), metrics
 
     def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
         k_steps, k_latent, k_penalty = jax.random.split(key, 3)
-        real = examples.images.astype(jnp.float32) / 127.5 - 1
-        y = classes.one_hot(examples.labels)
+        real, y = to_symmetric(examples.images), model.classes.one_hot(examples.labels)
         size = len(real) // steps
         params, stats = state.generator["params"], state.generator["batch_stats"]
         y_last = None if y is None else y[-size:]
         fake, pull, new_stats = jax.vjp(
-            switch(lambda params: generate(params, stats, prior(k_latent, size), y_last)), params, has_aux=True)
+            lambda params: learning.generate(params, stats, model.prior(k_latent, size), y_last), params, has_aux=True)
         if steps == 1:
             state, metrics = discriminator_step(state, real, fake, y, k_penalty)
         else:
             def body(state: State, part: tuple[Array, Array | None, Key]) -> tuple[State, dict[str, Mean]]:
                 real, y, key = part
                 k_latent, k_penalty = jax.random.split(key)
-                fake, _ = generate(params, stats, prior(k_latent, size), y)
+                fake, _ = model.generate(params, stats, model.prior(k_latent, size), y)
                 return discriminator_step(state, real, fake, y, k_penalty)
 
             parts = jax.tree.map(lambda x: x.reshape(steps, size, *x.shape[1:]), (real, y))
             state, metrics = jax.lax.scan(body, state, (*parts, jax.random.split(k_steps, steps)))
             metrics = jax.tree.map(lambda x: x.sum(0), metrics)
 
-        def loss_of(fake: Array) -> tuple[Array, Array]:
-            loss = adversarial.generator_loss(objective, judge(state.discriminator, state.vectors, fake, y_last))
+        def loss_fn(fake: Array) -> tuple[Array, Array]:
+            loss = adversarial.generator_loss(
+                config.objective, learning.judge(state.discriminator, state.vectors, fake, y_last))
             return loss.mean(), loss
 
-        slope, loss = jax.grad(switch(loss_of), has_aux=True)(fake)
-        (grads,) = pull(slope)
-        params, opt = optimizer_g.step(grads, state.opt_generator, params, axis_name)
-        new = {"params": params, "batch_stats": new_stats}
+        slope, loss = jax.grad(loss_fn, has_aux=True)(fake)
+        new, opt = of_generator.step(*pull(slope), state.opt_generator, params, axis_name)
+        new = {"params": new, "batch_stats": new_stats}
         ema = optim.ema(state.ema, new, config.ema_decay, state.count)
-        metrics |= {"loss_generator": Mean.of(loss)}
-        return state._replace(generator=new, opt_generator=opt, ema=ema, count=state.count + 1), UpdateResult(metrics)
+        return (state._replace(generator=new, opt_generator=opt, ema=ema, count=state.count + 1),
+                UpdateResult(metrics | {"loss_generator": Mean.of(loss)}))
 
-    def decode(params: PyTree, z: Array, labels: Array | None = None) -> Array:
-        y = classes.in_turn(len(z), labels)
-        return (generator.apply(params, z, y, False) + 1) / 2
-
-    def sample(params: PyTree, key: Key, n: int, labels: Array | None = None) -> Array:
-        return decode(params, prior(key, n), labels)
-
-    return Generative(Learner(init, update, lambda state: state.ema), None, "-fid", sample, prior=prior, decode=decode)
+    return Generative(Learner(init, update, lambda state: state.ema), None, "-fid", model.sample, prior=model.prior,
+                      decode=model.decode)
 
 
 def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:

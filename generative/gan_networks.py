@@ -3,14 +3,16 @@
 Radford et al., "Unsupervised representation learning with deep convolutional GANs" (2016), with two convolutions each way, and
 Miyato et al., "Spectral normalization" (2018), table 3, with as many blocks as the smaller images need. With a `hidden_size`
 both have a fully connected layer where the images are smallest (Chen et al., "InfoGAN", 2016, appendix C.1): strokes that are
-each right make a digit together only if something sees them all. Classes are
-one-hot `y` [B, Y], or None; a generator gets a linear embedding of them beside its latent.
+each right make a digit together only if something sees them all. Classes are one-hot `y` [B, Y], or None; a generator gets a
+linear embedding of them beside its latent. `dtype` is the precision of dense and convolutional layers.
 
 Kernels begin small, as DCGAN's do: with steps of a fixed size they turn sooner.
 
 Shapes: `B` batch, `Z` latent, `H W C` an image, `Y` classes, `F` features.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -19,6 +21,7 @@ from flax import linen
 
 from jaxdl.core.types import Array
 from jaxdl.nn.convolution import Conv, ConvTranspose
+from jaxdl.nn.dense import Dense
 from jaxdl.nn.initializers import Uniform, small_uniform
 
 _EMBEDDING = 32  # numbers that a class becomes for the generator
@@ -44,26 +47,33 @@ class Generator(linen.Module):
     width: int
     hidden_size: int | None = None
     axis_name: str | None = None
+    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, z: Array, y: Array | None, train: bool) -> Array:
+        conv, dense = partial(_conv, self.dtype), partial(_dense, self.dtype)
+
         def norm(x: Array) -> Array:
             return jax.nn.relu(BatchNorm(train, self.axis_name)(x))
 
+        def doubled(channels: int, **more: Any) -> Callable[[Array], Array]:
+            return ConvTranspose(channels, (4, 4), (2, 2), kernel_init=small_uniform, dtype=self.dtype, **more)
+
         if y is not None:
-            z = jnp.concatenate([z, linen.Dense(_EMBEDDING, use_bias=False, kernel_init=_LIKE_LATENTS)(y)], -1)
+            of_class = Dense(_EMBEDDING, use_bias=False, kernel_init=_LIKE_LATENTS, dtype=self.dtype)(y)
+            z = jnp.concatenate([z, of_class], -1)
         if self.hidden_size is not None:
-            z = norm(_dense(self.hidden_size, use_bias=False)(z))
+            z = norm(dense(self.hidden_size, use_bias=False)(z))
         height, width = self.shape[0] // 4, self.shape[1] // 4
-        x = _dense(height * width * 2 * self.width, use_bias=self.network == "resnet")(z)
+        x = dense(height * width * 2 * self.width, use_bias=self.network == "resnet")(z)
         x = x.reshape(-1, height, width, 2 * self.width)
         if self.network == "dcgan":
-            x = norm(ConvTranspose(self.width, (4, 4), (2, 2), use_bias=False, kernel_init=small_uniform)(norm(x)))
-            return jnp.tanh(ConvTranspose(self.shape[2], (4, 4), (2, 2), kernel_init=small_uniform)(x))
+            x = norm(doubled(self.width, use_bias=False)(norm(x)))
+            return jnp.tanh(doubled(self.shape[2])(x))
         for channels in (2 * self.width, self.width):
-            h = _conv(channels, use_bias=False)(_doubled(norm(x)))
-            x = _conv(channels)(norm(h)) + _doubled(_conv(channels, 1)(x))
-        return jnp.tanh(_conv(self.shape[2])(norm(x)))
+            h = conv(channels, use_bias=False)(_doubled(norm(x)))
+            x = conv(channels)(norm(h)) + _doubled(conv(channels, 1)(x))
+        return jnp.tanh(conv(self.shape[2])(norm(x)))
 
 
 class Discriminator(linen.Module):
@@ -79,39 +89,50 @@ class Discriminator(linen.Module):
     class_conditioning: Literal["projection", "concatenation"]
     hidden_size: int | None = None
     axis_name: str | None = None
+    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, x: Array, y: Array | None) -> Array:
         if y is not None and self.class_conditioning == "concatenation":
             planes = jnp.broadcast_to(y[:, None, None, :], (*x.shape[:3], y.shape[-1]))
             x = jnp.concatenate([x, planes], -1)
-        if self.network == "dcgan":
-            x = jax.nn.leaky_relu(Conv(self.width, (4, 4), (2, 2), kernel_init=small_uniform)(x), 0.2)
-            x = Conv(2 * self.width, (4, 4), (2, 2), use_bias=not self.batch_norm, kernel_init=small_uniform)(x)
-            x = jax.nn.leaky_relu(BatchNorm(True, self.axis_name)(x) if self.batch_norm else x, 0.2)
-            features, flat = x.sum((1, 2)), x.reshape(len(x), -1)
-        else:
-            for i, channels in enumerate((self.width, 2 * self.width)):
-                h = x if i == 0 else jax.nn.relu(x)  # the first sees pixels
-                h = _halved(_conv(channels)(jax.nn.relu(_conv(channels)(h))))
-                x = h + (_conv(channels, 1)(_halved(x)) if i == 0 else _halved(_conv(channels, 1)(x)))
-            h = _conv(2 * self.width)(jax.nn.relu(_conv(2 * self.width)(jax.nn.relu(x))))
-            features = flat = jax.nn.relu(x + h).sum((1, 2))
+        features, flat = self.dcgan(x) if self.network == "dcgan" else self.resnet(x)
         if self.hidden_size is not None:
-            flat = _dense(self.hidden_size, use_bias=not self.batch_norm)(flat)
-            flat = jax.nn.leaky_relu(BatchNorm(True, self.axis_name)(flat) if self.batch_norm else flat, 0.2)
-        logits = _dense(1)(flat)[:, 0]
+            flat = self.act(_dense(self.dtype, self.hidden_size, use_bias=not self.batch_norm)(flat))
+        logits = _dense(self.dtype, 1)(flat)[:, 0]
         if y is not None and self.class_conditioning == "projection":
-            logits += (_dense(features.shape[-1], use_bias=False)(y) * features).sum(-1)
+            logits += (_dense(self.dtype, features.shape[-1], use_bias=False)(y) * features).sum(-1)
         return logits
 
+    def act(self, x: Array) -> Array:
+        """Normalized where there is a normalization, and a leaky ReLU."""
+        return jax.nn.leaky_relu(BatchNorm(True, self.axis_name)(x) if self.batch_norm else x, 0.2)
 
-def _dense(width: int, **settings: Any) -> linen.Dense:
-    return linen.Dense(width, kernel_init=small_uniform, **settings)
+    def dcgan(self, x: Array) -> tuple[Array, Array]:
+        """Features [B, F] for the class, and all that goes into the logit [B, ...]."""
+        how = {"kernel_init": small_uniform, "dtype": self.dtype}
+        x = jax.nn.leaky_relu(Conv(self.width, (4, 4), (2, 2), **how)(x), 0.2)
+        x = self.act(Conv(2 * self.width, (4, 4), (2, 2), use_bias=not self.batch_norm, **how)(x))
+        return x.sum((1, 2)), x.reshape(len(x), -1)
+
+    def resnet(self, x: Array) -> tuple[Array, Array]:
+        """As `dcgan`."""
+        conv = partial(_conv, self.dtype)
+        for i, channels in enumerate((self.width, 2 * self.width)):
+            h = x if i == 0 else jax.nn.relu(x)  # the first sees pixels
+            h = _halved(conv(channels)(jax.nn.relu(conv(channels)(h))))
+            x = h + (conv(channels, 1)(_halved(x)) if i == 0 else _halved(conv(channels, 1)(x)))
+        h = conv(2 * self.width)(jax.nn.relu(conv(2 * self.width)(jax.nn.relu(x))))
+        features = jax.nn.relu(x + h).sum((1, 2))
+        return features, features
 
 
-def _conv(channels: int, window: int = 3, **settings: Any) -> Conv:
-    return Conv(channels, (window, window), kernel_init=small_uniform, **settings)
+def _dense(dtype: Any, width: int, **more: Any) -> Dense:
+    return Dense(width, kernel_init=small_uniform, dtype=dtype, **more)
+
+
+def _conv(dtype: Any, channels: int, window: int = 3, **more: Any) -> Conv:
+    return Conv(channels, (window, window), kernel_init=small_uniform, dtype=dtype, **more)
 
 
 def _doubled(x: Array) -> Array:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, DataSpec, Key
 from jaxdl.ops import distributions
+from jaxdl.ops.pixels import to_unit
 
 Binarize = Literal["dynamic", "fixed", "threshold", "none"]
 Name = Literal["bernoulli", "gaussian", "discretized_logistic"]
@@ -103,7 +104,7 @@ def _own_numbers(x: Array) -> Array:
 
 def _scaled(images: Array, key: Key) -> Array:
     del key
-    return images.reshape(len(images), -1).astype(jnp.float32) / 255
+    return to_unit(images.reshape(len(images), -1))
 
 
 def _above(x: Array, low: float) -> Array:

@@ -19,7 +19,8 @@ Shapes: `B` batch, `N` images, `H W C` an image, `D` = H * W * C, `P` outputs a 
 """
 
 import math
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
-from jaxdl.generative import likelihoods
+from jaxdl.generative import estimators, likelihoods
 from jaxdl.generative.labels import Classes
 from jaxdl.ops import distributions, losses
 from jaxdl.optim import Config as OptimConfig
@@ -98,28 +99,34 @@ class Draws(NamedTuple):
 
 
 class Network(linen.Module):
-    """Encoder and decoder. `y` [B, Y] is the class, one-hot, or None."""
+    """Encoder and decoder. `y` [B, Y] is the class, one-hot, or None; `dtype` is the precision of the layers."""
 
     shape: tuple[int, int, int]
     outputs: int
     config: Config
+    dtype: Any = "float32"
 
     def setup(self) -> None:
-        c = self.config
-        act = c.activation
-        self.encoder = nn.MLP(c.hidden_sizes, activation=act)
-        self.posterior = nn.GaussianHead(c.latent_size)
-        self.decoder = nn.MLP(c.hidden_sizes[::-1], activation=act)
+        """Make the layers."""
+        c, how = self.config, {"activation": self.config.activation, "dtype": self.dtype}
+        self.encoder = nn.MLP(c.hidden_sizes, **how)
+        self.posterior = nn.GaussianHead(c.latent_size, dtype=self.dtype)
+        self.decoder = nn.MLP(c.hidden_sizes[::-1], **how)
         if c.network == "conv":
-            self.down = nn.ConvEncoder(c.conv_channels, act)
-            self.pixels = nn.ConvDecoder((*self.shape[:2], self.outputs * self.shape[2]), c.conv_channels[::-1], act)
+            self.down = nn.ConvEncoder(c.conv_channels, **how)
+            self.pixels = nn.ConvDecoder((*self.shape[:2], self.outputs * self.shape[2]), c.conv_channels[::-1], **how)
         else:
-            self.pixels = linen.Dense(self.outputs * math.prod(self.shape), kernel_init=nn.lecun_uniform)
-        if c.second_latent_size is not None:
-            self.second_encoder = nn.MLP(c.second_hidden_sizes, activation=act)
-            self.second_posterior = nn.GaussianHead(c.second_latent_size)
-            self.second_decoder = nn.MLP(c.second_hidden_sizes[::-1], activation=act)
-            self.prior = nn.GaussianHead(c.latent_size)
+            self.pixels = nn.Dense(self.outputs * math.prod(self.shape), dtype=self.dtype)
+        if self.two_layers:
+            self.second_encoder = nn.MLP(c.second_hidden_sizes, **how)
+            self.second_posterior = nn.GaussianHead(c.second_latent_size, dtype=self.dtype)
+            self.second_decoder = nn.MLP(c.second_hidden_sizes[::-1], **how)
+            self.prior = nn.GaussianHead(c.latent_size, dtype=self.dtype)
+
+    @property
+    def two_layers(self) -> bool:
+        """Whether there is a second layer of latents above the first."""
+        return self.config.second_latent_size is not None
 
     def encode(self, x: Array, y: Array | None) -> Gaussian:
         """q(z|x) of [B, D]: mean and log-variance [B, Z]."""
@@ -146,7 +153,7 @@ class Network(linen.Module):
 
     def __call__(self, x: Array, y: Array | None) -> Array:
         z, _ = self.encode(x, y)
-        if self.config.second_latent_size is not None:
+        if self.two_layers:
             z, _ = self.second_decode(self.second_encode(z, y)[0], y)
         return self.decode(z, y)
 
@@ -183,166 +190,195 @@ def total_steps(config: Config, spec: DataSpec) -> int:
     return minibatches.total_steps(config, spec)
 
 
+class Model(NamedTuple):
+    """A network, the distribution that its outputs make, and the classes it is told."""
+
+    network: Network
+    likelihood: likelihoods.Likelihood
+    classes: Classes
+
+    def apply(self, method: str, params: PyTree, x: Array, y: Array | None) -> PyTree:
+        """A method of the network."""
+        return self.network.apply(params, x, y, method=method)
+
+    def inputs(self, examples: Examples, key: Key) -> tuple[Array, Array | None]:
+        """Targets x [B, D] and classes y [B, Y] of a batch."""
+        return self.likelihood.target(examples.images, key), self.classes.one_hot(examples.labels)
+
+
+def draw_noise(model: Model, keys: Key, n: int) -> list[Array]:
+    """Standard normal noise of each layer, [K, n, Z], for each of the K keys."""
+    config = model.network.config
+    sizes = [config.latent_size, *([config.second_latent_size] if model.network.two_layers else [])]
+    noise = jax.vmap(lambda key: jax.random.normal(key, (n, sum(sizes))))(keys)
+    return jnp.split(noise, sizes[:-1], -1)
+
+
+def latents(model: Model, params: PyTree, y: Array | None, posterior: Gaussian, noise: list[Array]
+            ) -> tuple[list[Array], list[Gaussian]]:
+    """The sample of each layer [K, B, Z] that its noise makes, and the Gaussian it is drawn from."""
+    q, z = [posterior], [distributions.gaussian_of_noise(noise[0], *posterior)]
+    if model.network.two_layers:
+        q.append(model.apply("second_encode", params, z[0], y))
+        z.append(distributions.gaussian_of_noise(noise[1], *q[1]))
+    return z, q
+
+
+def weigh(model: Model, params: PyTree, x: Array, y: Array | None, z: list[Array], q: list[Gaussian], noise: list[Array]
+          ) -> Draws:
+    """What the bounds need of samples z of the Gaussians q, which `noise` makes of q."""
+    log_px = model.likelihood.log_prob(model.apply("decode", params, z[0], y), x)
+    # log q - log p of each number, both up to log(2 pi) / 2, which cancels
+    kl = [0.5 * (jnp.square(z[-1]) - jnp.square(noise[-1]) - q[-1][1])]
+    expected = [_kl_standard_normal(*q[-1])]
+    if model.network.two_layers:
+        mean, log_var = model.apply("second_decode", params, z[1], y)
+        kl.append(0.5 * (jnp.square(z[0] - mean) * jnp.exp(-log_var) + log_var - jnp.square(noise[0]) - q[0][1]))
+        expected.append(kl[1])
+    log_w = log_px - sum(each.sum(-1) for each in kl)
+    return Draws(log_px, log_w, [each.reshape(-1, *each.shape[-2:]) for each in expected])
+
+
+def draw(model: Model, params: PyTree, x: Array, y: Array | None, posterior: Gaussian, noise: list[Array]) -> Draws:
+    """Samples of each of the B images, whose q(z_1|x) is `posterior`."""
+    z, q = latents(model, params, y, posterior, noise)
+    return weigh(model, params, x, y, z, q, noise)
+
+
+def metrics_of(draws: Draws) -> dict[str, Mean]:
+    """The ELBO and its two terms, in nats per image."""
+    reconstruction, kl = draws.log_px.mean(0), sum(kl.mean(0).sum(-1) for kl in draws.kl)
+    return {"elbo": Mean.of(reconstruction - kl), "reconstruction": Mean.of(reconstruction), "kl": Mean.of(kl)}
+
+
+def gradient(model: Model, config: Config, axis_name: str | None, params: PyTree, examples: Examples, key: Key
+             ) -> tuple[PyTree, dict[str, Mean]]:
+    """The gradient of the objective's negative for a batch, and metrics."""
+    k_pixels, k_latent = jax.random.split(key)
+    x, y = model.inputs(examples, k_pixels)
+    noise = draw_noise(model, jax.random.split(k_latent, config.num_samples), len(x))
+
+    def loss_fn(params: PyTree) -> tuple[Array, Draws]:
+        draws = draw(model, params, x, y, model.apply("encode", params, x, y), noise)
+        if config.objective == "iwae":
+            return -estimators.log_mean_exp(draws.log_w).mean(), draws
+        kl = sum(_kl_above(kl.mean((0, 1)), config.free_bits, axis_name) for kl in draws.kl)
+        return config.beta * kl - draws.log_px.mean(), draws
+
+    if config.estimator == "doubly_reparameterized":
+        (loss, draws), grads = _doubly_reparameterized(model, params, x, y, noise)
+    else:
+        (loss, draws), grads = estimators.reparameterized(loss_fn, params)
+    return grads, metrics_of(draws) | {"loss": Mean.of(loss)}
+
+
+def _doubly_reparameterized(model: Model, params: PyTree, x: Array, y: Array | None, noise: list[Array]
+                            ) -> tuple[tuple[Array, Draws], PyTree]:
+    def of_params(params: PyTree) -> tuple[list[Array], Gaussian]:
+        posterior = model.apply("encode", params, x, y)
+        return latents(model, params, y, posterior, noise)[0], posterior
+
+    def log_weights(params: PyTree, z: list[Array], posterior: Gaussian) -> tuple[Array, Draws]:
+        q = [posterior]
+        if model.network.two_layers:
+            q.append(model.apply("second_encode", jax.lax.stop_gradient(params), z[0], y))
+        noise = [(z - mean) * jnp.exp(-0.5 * log_var) for z, (mean, log_var) in zip(z, q, strict=True)]
+        draws = weigh(model, params, x, y, z, q, noise)
+        return draws.log_w, draws
+
+    return estimators.doubly_reparameterized(of_params, log_weights, params)
+
+
+def measure(model: Model, params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
+    """The ELBO of one sample an image, and its terms."""
+    k_pixels, k_latent = jax.random.split(key)
+    x, y = model.inputs(examples, k_pixels)
+    noise = draw_noise(model, jax.random.split(k_latent, 1), len(x))
+    return metrics_of(draw(model, params, x, y, model.apply("encode", params, x, y), noise))
+
+
+def log_prob(model: Model, params: PyTree, examples: Examples, key: Key, num_samples: int, chunk: int = 50) -> Array:
+    """The importance-weighted bound [N], `chunk` samples of all images at a time; q(z_1|x) is computed once."""
+    k_pixels, k_latent = jax.random.split(key)
+    x, y = model.inputs(examples, k_pixels)
+    posterior = model.apply("encode", params, x, y)
+
+    def body(total: Array, i: Array) -> tuple[Array, None]:
+        index = i * chunk + jnp.arange(chunk)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(k_latent, index)
+        log_w = draw(model, params, x, y, posterior, draw_noise(model, keys, len(x))).log_w
+        log_w = jnp.where((index < num_samples)[:, None], log_w, -jnp.inf)
+        return jnp.logaddexp(total, jax.nn.logsumexp(log_w, 0)), None
+
+    total, _ = jax.lax.scan(body, jnp.full(len(x), -jnp.inf), jnp.arange(-(-num_samples // chunk)))
+    return total - jnp.log(num_samples)
+
+
+def pixels(model: Model, params: PyTree, z: Array, y: Array | None) -> Array:
+    """Expected images [N, H, W, C] in [0, 1] of latents of the first layer [N, Z]."""
+    return model.likelihood.mean(model.apply("decode", params, z, y)).reshape(-1, *model.network.shape)
+
+
+def prior(model: Model, key: Key, n: int) -> Array:
+    """Draws of the top latent, [n, Z]."""
+    return jax.random.normal(key, (n, model.network.config.second_latent_size or model.network.config.latent_size))
+
+
+def sample(model: Model, params: PyTree, key: Key, n: int, labels: Array | None = None) -> Array:
+    """Images [n, H, W, C] drawn from the model, but for their pixels, which are expected values."""
+    k_top, k_first = jax.random.split(key)
+    z, y = prior(model, k_top, n), model.classes.in_turn(n, labels)
+    if model.network.two_layers:
+        z = distributions.gaussian_sample(k_first, *model.apply("second_decode", params, z, y))
+    return pixels(model, params, z, y)
+
+
+def encode(model: Model, params: PyTree, examples: Examples, key: Key) -> Array:
+    """Means of the top latent, [N, Z]."""
+    x, y = model.inputs(examples, key)
+    z, _ = model.apply("encode", params, x, y)
+    return model.apply("second_encode", params, z, y)[0] if model.network.two_layers else z
+
+
+def decode(model: Model, params: PyTree, z: Array, labels: Array | None = None) -> Array:
+    """Expected images of top latents [N, Z], with the mean of the first layer where there are two."""
+    y = model.classes.in_turn(len(z), labels)
+    return pixels(model, params, model.apply("second_decode", params, z, y)[0] if model.network.two_layers else z, y)
+
+
+def reconstruct(model: Model, params: PyTree, examples: Examples, key: Key) -> Array:
+    """Expected images of the mean of the first layer."""
+    x, y = model.inputs(examples, key)
+    return pixels(model, params, model.apply("encode", params, x, y)[0], y)
+
+
 def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
     """The learner and its model for images of a shape.
 
     Raises:
         UserError: a conditional model of a dataset without labels; binarize=none of images that are not binary.
     """
-    classes = Classes.of(config.conditional, spec)
     if config.likelihood == "bernoulli":
         likelihoods.check(config.binarize, spec)
     likelihood = likelihoods.make(config.likelihood, config.binarize, config.variance)
     network = Network(spec.shape, likelihood.outputs, config)
+    model = Model(network, likelihood, Classes.of(config.conditional, spec))
+    learning = model._replace(network=network.clone(dtype=config.optim.compute_dtype))
     optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
-    two_layers = config.second_latent_size is not None
-    sizes = (config.latent_size, *([config.second_latent_size] if two_layers else []))
-
-    def apply(method: str, params: PyTree, x: Array, y: Array | None) -> PyTree:
-        return network.apply(params, x, y, method=method)
-
-    def latents(params: PyTree, y: Array | None, posterior: Gaussian, noise: list[Array]
-                ) -> tuple[list[Array], list[Gaussian]]:
-        """The sample of each layer [K, B, Z] that its noise makes, and the Gaussian it is drawn from."""
-        q, z = [posterior], [distributions.gaussian_of_noise(noise[0], *posterior)]
-        if two_layers:
-            q.append(apply("second_encode", params, z[0], y))
-            z.append(distributions.gaussian_of_noise(noise[1], *q[1]))
-        return z, q
-
-    def weigh(params: PyTree, x: Array, y: Array | None, z: list[Array], q: list[Gaussian], noise: list[Array]) -> Draws:
-        log_px = likelihood.log_prob(apply("decode", params, z[0], y), x)
-        # log q - log p of each number, both up to log(2 pi) / 2, which cancels
-        kl = [0.5 * (jnp.square(z[-1]) - jnp.square(noise[-1]) - q[-1][1])]
-        expected = [_kl_standard_normal(*q[-1])]
-        if two_layers:
-            mean, log_var = apply("second_decode", params, z[1], y)
-            kl.append(0.5 * (jnp.square(z[0] - mean) * jnp.exp(-log_var) + log_var - jnp.square(noise[0]) - q[0][1]))
-            expected.append(kl[1])
-        log_w = log_px - sum(each.sum(-1) for each in kl)
-        return Draws(log_px, log_w, [each.reshape(-1, *each.shape[-2:]) for each in expected])
-
-    def draw(params: PyTree, x: Array, y: Array | None, posterior: Gaussian, noise: list[Array]) -> Draws:
-        """Samples of each of the B images, whose q(z_1|x) is `posterior`."""
-        z, q = latents(params, y, posterior, noise)
-        return weigh(params, x, y, z, q, noise)
-
-    def normal(keys: Key, n: int) -> list[Array]:
-        """Noise of each layer [K, n, Z] for each of the K keys."""
-        noise = jax.vmap(lambda key: jax.random.normal(key, (n, sum(sizes))))(keys)
-        return jnp.split(noise, sizes[:-1], -1)
 
     def init(key: Key) -> State:
-        params = nn.init(network, key, jnp.zeros((1, spec.size)), classes.example())
+        params = nn.init(network, key, jnp.zeros((1, spec.size)), model.classes.example())
         return State(params, optimizer.init(params))
 
-    def prepare(params: PyTree, examples: Examples, key: Key) -> tuple[Array, Array | None, Gaussian, Key]:
-        """x, y, q(z_1|x), and the key of the latents."""
-        k_pixels, k_latent = jax.random.split(key)
-        x, y = likelihood.target(examples.images, k_pixels), classes.one_hot(examples.labels)
-        return x, y, apply("encode", params, x, y), k_latent
-
-    def told(draws: Draws) -> dict[str, Mean]:
-        reconstruction, kl = draws.log_px.mean(0), sum(kl.mean(0).sum(-1) for kl in draws.kl)
-        return {"elbo": Mean.of(reconstruction - kl), "reconstruction": Mean.of(reconstruction), "kl": Mean.of(kl)}
-
-    def doubly_reparameterized(params: PyTree, x: Array, y: Array | None, posterior: Gaussian, noise: list[Array]
-                               ) -> tuple[Draws, Array]:
-        """Draws, and a number whose gradient is that of the mean importance-weighted bound (Tucker et al. 2019, eq. 8).
-
-        With normalized weights W_k, what q's parameters get is sum_k W_k^2 dlog w_k/dz_k dz_k/dparams: the density of q
-        itself holds still. The others get the gradient of the bound, sum_k W_k dlog w_k/dparams.
-        """
-        z, _ = latents(params, y, posterior, noise)
-
-        def log_w(params: PyTree, z: list[Array]) -> tuple[Array, Draws]:
-            q = [jax.lax.stop_gradient(posterior)]
-            if two_layers:
-                q.append(apply("second_encode", jax.lax.stop_gradient(params), z[0], y))
-            noise = [(z - mean) * jnp.exp(-0.5 * log_var) for z, (mean, log_var) in zip(z, q, strict=True)]
-            draws = weigh(params, x, y, z, q, noise)
-            return draws.log_w, draws
-
-        weights, pull, draws = jax.vjp(log_w, *jax.lax.stop_gradient((params, z)), has_aux=True)
-        weights = jax.nn.softmax(weights, 0)
-        by_params, by_z = pull(weights / len(x))
-        along = jax.tree.map(lambda p, g: (p * g).sum(), (params, z), (by_params, [weights[..., None] * g for g in by_z]))
-        return draws, sum(jax.tree.leaves(along))
-
-    def loss_fn(params: PyTree, examples: Examples, key: Key) -> tuple[Array, dict[str, Mean]]:
-        x, y, posterior, key = prepare(params, examples, key)
-        noise = normal(jax.random.split(key, config.num_samples), len(x))
-        if config.estimator == "doubly_reparameterized":
-            draws, along = doubly_reparameterized(params, x, y, posterior, noise)
-            loss = jax.lax.stop_gradient(along) - along - jax.lax.stop_gradient(log_mean_exp(draws.log_w).mean())
-        else:
-            draws = draw(params, x, y, posterior, noise)
-            if config.objective == "iwae":
-                loss = -log_mean_exp(draws.log_w).mean()
-            else:
-                kl = sum(_kl_above(kl.mean((0, 1)), config.free_bits, axis_name) for kl in draws.kl)
-                loss = config.beta * kl - draws.log_px.mean()
-        return loss, told(draws) | {"loss": Mean.of(loss)}
-
     def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
-        grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
+        grads, metrics = optim.microbatches(partial(gradient, learning, config, axis_name), state.params, examples, key,
+                                            config.optim.grad_accumulation)
         return State(*optimizer.step(grads, state.opt, state.params, axis_name)), UpdateResult(metrics)
 
-    def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
-        x, y, posterior, key = prepare(params, examples, key)
-        return told(draw(params, x, y, posterior, normal(jax.random.split(key, 1), len(x))))
-
-    def log_prob(params: PyTree, examples: Examples, key: Key, num_samples: int, chunk: int = 50) -> Array:
-        """The importance-weighted bound, `chunk` samples of all images at a time; q(z_1|x) is computed once."""
-        x, y, posterior, key = prepare(params, examples, key)
-
-        def body(total: Array, i: Array) -> tuple[Array, None]:
-            index = i * chunk + jnp.arange(chunk)
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-            log_w = draw(params, x, y, posterior, normal(keys, len(x))).log_w
-            log_w = jnp.where((index < num_samples)[:, None], log_w, -jnp.inf)
-            return jnp.logaddexp(total, jax.nn.logsumexp(log_w, 0)), None
-
-        total, _ = jax.lax.scan(body, jnp.full(len(x), -jnp.inf), jnp.arange(-(-num_samples // chunk)))
-        return total - jnp.log(num_samples)
-
-    def pixels(params: PyTree, z: Array, y: Array | None) -> Array:
-        return likelihood.mean(apply("decode", params, z, y)).reshape(-1, *spec.shape)
-
-    def in_turn(n: int, labels: Array | None) -> Array | None:
-        return classes.in_turn(n, labels)
-
-    def prior(key: Key, n: int) -> Array:
-        return jax.random.normal(key, (n, sizes[-1]))
-
-    def sample(params: PyTree, key: Key, n: int, labels: Array | None = None) -> Array:
-        k_top, k_first = jax.random.split(key)
-        z, y = prior(k_top, n), in_turn(n, labels)
-        if two_layers:
-            z = distributions.gaussian_sample(k_first, *apply("second_decode", params, z, y))
-        return pixels(params, z, y)
-
-    def encode(params: PyTree, examples: Examples, key: Key) -> Array:
-        """The mean of the top latent."""
-        x, y = likelihood.target(examples.images, key), classes.one_hot(examples.labels)
-        z, _ = apply("encode", params, x, y)
-        return apply("second_encode", params, z, y)[0] if two_layers else z
-
-    def decode(params: PyTree, z: Array, labels: Array | None = None) -> Array:
-        y = in_turn(len(z), labels)
-        return pixels(params, apply("second_decode", params, z, y)[0] if two_layers else z, y)
-
-    def reconstruct(params: PyTree, examples: Examples, key: Key) -> Array:
-        x, y = likelihood.target(examples.images, key), classes.one_hot(examples.labels)
-        return pixels(params, apply("encode", params, x, y)[0], y)
-
-    return Generative(Learner(init, update, lambda state: state.params), measure, "elbo", sample, log_prob, prior=prior,
-                      encode=encode, decode=decode, reconstruct=reconstruct)
-
-
-def log_mean_exp(log_w: Array) -> Array:
-    """Log of the mean over the first axis: [K, ...] -> [...]."""
-    return jax.nn.logsumexp(log_w, 0) - math.log(len(log_w))
+    return Generative(
+        Learner(init, update, lambda state: state.params), partial(measure, model), "elbo", partial(sample, model),
+        partial(log_prob, model), prior=partial(prior, model), encode=partial(encode, model),
+        decode=partial(decode, model), reconstruct=partial(reconstruct, model))
 
 
 def _kl_standard_normal(mean: Array, log_var: Array) -> Array:

@@ -1,4 +1,4 @@
-"""VQ-VAE: images as small maps of codes out of a codebook.
+"""VQ-VAE: images as small maps of codes from a codebook.
 
     z = encode(x) [h, w, E],   c = argmin_k |z - e_k|^2,   loss = |x - decode(z + sg(e_c - z))|^2 / (2 v) + beta |z - sg(e_c)|^2
 
@@ -8,9 +8,9 @@ appendix A.1), with n_k and m_k the running number and sum of those,
 
     n_k <- d n_k + (1 - d) |{z: c(z) = k}|,   m_k <- d m_k + (1 - d) sum z,   e_k = m_k / n_k.
 
-A code that is hardly chosen any more would never be again: one whose n_k falls below a share of the even one begins anew
-at an encoding of the batch (Dhariwal et al., "Jukebox", 2020, section 3.1). Perplexity, exp of the entropy of the codes chosen
-in a batch, is how many are in use. `v` is the variance of a Gaussian likelihood, in units of the range of pixels squared.
+A code that is hardly chosen is soon never chosen: one whose n_k falls below a part of an even share begins again at an encoding
+of the batch (Dhariwal et al., "Jukebox", 2020, section 3.1). Perplexity, exp of the entropy of the codes chosen in a batch, is
+the number of codes in use. `v` is the variance of a Gaussian likelihood, in units of the range of pixels squared.
 
 The prior over codes, without which nothing can be sampled, is a model of its own: a PixelCNN, which learns what `encode`
 gives (`jaxdl encode`), and of whose draws `decode` makes images (`jaxdl sample --decoder`).
@@ -18,7 +18,7 @@ gives (`jaxdl encode`), and of whose draws `decode` makes images (`jaxdl sample 
 Shapes: `B` batch, `N` images, `H W C` an image, `h w` a map of codes, `E` width of a code, `K` codes.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +30,10 @@ from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
+from jaxdl.ops.pixels import to_unit
 from jaxdl.optim import Config as OptimConfig
 
-_DEAD = 0.1  # share of the even number of choices below which a code begins anew
+_DEAD = 0.1  # of an even share of the choices: a code with fewer begins again
 
 
 @settings
@@ -82,12 +83,14 @@ class Encoder(linen.Module):
 
     channels: tuple[int, ...]
     embedding_size: int
+    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
-        x = nn.ConvEncoder(self.channels)(x)
-        x = jax.nn.relu(nn.Conv(self.channels[-1], (3, 3), kernel_init=nn.lecun_uniform)(x))
-        return nn.Conv(self.embedding_size, (1, 1), kernel_init=nn.lecun_uniform)(x)
+        how = {"kernel_init": nn.lecun_uniform, "dtype": self.dtype}
+        x = nn.ConvEncoder(self.channels, dtype=self.dtype)(x)
+        x = jax.nn.relu(nn.Conv(self.channels[-1], (3, 3), **how)(x))
+        return nn.Conv(self.embedding_size, (1, 1), **how)(x)
 
 
 class Decoder(linen.Module):
@@ -95,13 +98,15 @@ class Decoder(linen.Module):
 
     channels: tuple[int, ...]
     shape: tuple[int, int, int]
+    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, z: Array) -> Array:
-        x = jax.nn.relu(nn.Conv(self.channels[0], (3, 3), kernel_init=nn.lecun_uniform)(z))
+        how = {"kernel_init": nn.lecun_uniform, "dtype": self.dtype}
+        x = jax.nn.relu(nn.Conv(self.channels[0], (3, 3), **how)(z))
         for channels in self.channels[1:]:
-            x = jax.nn.relu(nn.ConvTranspose(channels, (4, 4), (2, 2), kernel_init=nn.lecun_uniform)(x))
-        x = nn.ConvTranspose(self.shape[2], (4, 4), (2, 2), kernel_init=nn.lecun_uniform)(x)
+            x = jax.nn.relu(nn.ConvTranspose(channels, (4, 4), (2, 2), **how)(x))
+        x = nn.ConvTranspose(self.shape[2], (4, 4), (2, 2), **how)(x)
         return x[:, : self.shape[0], : self.shape[1]]
 
 
@@ -133,90 +138,102 @@ def nearest(z: Array, codes: Array) -> Array:
 
 def moved(codebook: Codebook, z: Array, chosen: Array, key: Key, decay: float | Array, axis_name: str | None = None
           ) -> tuple[Codebook, Array]:
-    """The codebook after encodings z [M, E] chose codes [M], and the share of all that each code was chosen [K].
+    """The codebook after encodings z [M, E] chose codes [M], and the share of all choices that each code had [K].
 
-    Codes that are dead begin anew at encodings drawn from z (the first shard's, where there are several).
+    Dead codes begin again at encodings drawn from z (the first shard's, where there are several).
     """
     size = len(codebook.count)
     one_hot = jax.nn.one_hot(chosen, size)
     count, total = axis.sum_over((one_hot.sum(0), one_hot.T @ z), axis_name)
     new = Codebook(decay * codebook.count + (1 - decay) * count, decay * codebook.total + (1 - decay) * total)
-    anew = z[jax.random.randint(key, (size,), 0, len(z))]
+    drawn = z[jax.random.randint(key, (size,), 0, len(z))]
     if axis_name is not None:
-        anew = jax.lax.psum(jnp.where(jax.lax.axis_index(axis_name) == 0, anew, 0), axis_name)
+        drawn = jax.lax.psum(jnp.where(jax.lax.axis_index(axis_name) == 0, drawn, 0), axis_name)
     even = count.sum() / size
     dead = new.count < _DEAD * even
-    return Codebook(jnp.where(dead, even, new.count), jnp.where(dead[:, None], even * anew, new.total)), count / count.sum()
+    return Codebook(jnp.where(dead, even, new.count), jnp.where(dead[:, None], even * drawn, new.total)), count / count.sum()
 
 
 def perplexity(share: Array) -> Array:
-    """Exp of the entropy of shares [..., K]: how many codes are in use, 1 to K."""
+    """Exp of the entropy of shares [..., K]: the number of codes in use, 1 to K."""
     return jnp.exp(jax.scipy.special.entr(share).sum(-1))
+
+
+class Model(NamedTuple):
+    """Both networks. Their parameters are `params["encoder"]` and `params["decoder"]`, the codes `params["codes"]` [K, E]."""
+
+    encoder: Encoder
+    decoder: Decoder
+
+    def encode(self, params: PyTree, examples: Examples, key: Key | None = None) -> Array:
+        """Codes int32 [N, h, w]."""
+        del key
+        return nearest(self.encoder.apply(params["encoder"], to_unit(examples.images)), params["codes"])
+
+    def decode(self, params: PyTree, z: Array, labels: Array | None = None) -> Array:
+        """Images [N, H, W, C] in [0, 1] of codes [N, h, w]."""
+        del labels
+        return jnp.clip(self.decoder.apply(params["decoder"], params["codes"][z]), 0, 1)
+
+    def reconstruct(self, params: PyTree, examples: Examples, key: Key | None = None) -> Array:
+        """Images made again from their codes."""
+        return self.decode(params, self.encode(params, examples, key))
+
+    def measure(self, params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
+        """Mean squared error a pixel, and the perplexity of the codes of these examples."""
+        z, codes = self.encode(params, examples, key), params["codes"]
+        again = self.decoder.apply(params["decoder"], codes[z])
+        share = jnp.bincount(z.reshape(-1), length=len(codes)) / z.size
+        return {"mse": Mean.of(jnp.square(again - to_unit(examples.images)).mean((1, 2, 3))),
+                "perplexity": Mean.of(perplexity(share))}
+
+
+def losses(model: Model, config: Config, codes: Array, params: PyTree, images: Array
+           ) -> tuple[Array, tuple[dict[str, Mean], Array, Array]]:
+    """The mean loss of a batch, and metrics, encodings [B, h, w, E] and chosen codes [B, h, w]."""
+    x = to_unit(images)
+    z = model.encoder.apply(params["encoder"], x)
+    chosen = nearest(jax.lax.stop_gradient(z), codes)
+    quantized = codes[chosen]
+    again = model.decoder.apply(params["decoder"], z + jax.lax.stop_gradient(quantized - z))
+    error = jnp.square(again - x).sum((1, 2, 3))
+    away = jnp.square(z - quantized).sum((1, 2, 3))
+    loss = error / (2 * config.variance) + config.commitment * away
+    metrics = {"loss": Mean.of(loss), "mse": Mean.of(error / x[0].size), "commitment": Mean.of(away)}
+    return loss.mean(), (metrics, z, chosen)
 
 
 def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
     """The learner and its model for images of a shape; codes int32 [N, h, w] are its latents."""
-    down, up = Encoder(config.conv_channels, config.embedding_size), Decoder(config.conv_channels[::-1], spec.shape)
+    model = Model(Encoder(config.conv_channels, config.embedding_size), Decoder(config.conv_channels[::-1], spec.shape))
+    learning = Model(*(network.clone(dtype=config.optim.compute_dtype) for network in model))
     optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
     sides = nn.smallest(spec.shape, len(config.conv_channels))
 
-    def pixels(images: Array) -> Array:
-        return images.astype(jnp.float32) / 255
-
     def init(key: Key) -> State:
         k_down, k_up, k_codes = jax.random.split(key, 3)
-        params = {"encoder": nn.init(down, k_down, jnp.zeros((1, *spec.shape))),
-                  "decoder": nn.init(up, k_up, jnp.zeros((1, *sides, config.embedding_size)))}
+        params = {"encoder": nn.init(model.encoder, k_down, jnp.zeros((1, *spec.shape))),
+                  "decoder": nn.init(model.decoder, k_up, jnp.zeros((1, *sides, config.embedding_size)))}
         even = jnp.full(config.num_codes, config.batch_size * sides[0] * sides[1] / config.num_codes, jnp.float32)
         codes = jax.random.normal(k_codes, (config.num_codes, config.embedding_size))
         return State(params, optimizer.init(params), Codebook(even, even[:, None] * codes))
 
-    def losses(params: PyTree, codes: Array, images: Array) -> tuple[Array, tuple[dict[str, Mean], Array, Array]]:
-        x = pixels(images)
-        z = down.apply(params["encoder"], x)
-        chosen = nearest(jax.lax.stop_gradient(z), codes)
-        quantized = codes[chosen]
-        again = up.apply(params["decoder"], z + jax.lax.stop_gradient(quantized - z))
-        error = jnp.square(again - x).sum((1, 2, 3))
-        away = jnp.square(z - quantized).sum((1, 2, 3))
-        loss = error / (2 * config.variance) + config.commitment * away
-        metrics = {"loss": Mean.of(loss), "mse": Mean.of(error / spec.size), "commitment": Mean.of(away)}
-        return loss.mean(), (metrics, z, chosen)
-
     def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
         codes = state.codebook.codes
-        grads, (metrics, z, chosen) = optim.gradients(lambda params, images, _: losses(params, codes, images), state.params,
-                                                      examples.images, key, config.optim)
+        grads, (metrics, z, chosen) = optim.gradients(
+            lambda params, images, _: losses(learning, config, codes, params, images), state.params, examples.images, key,
+            config.optim)
         params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
         codebook, share = moved(state.codebook, z.reshape(-1, config.embedding_size), chosen.reshape(-1), key, config.decay,
                                 axis_name)
         metrics["perplexity"] = Mean.of(perplexity(share))
         return State(params, opt, codebook), UpdateResult(metrics)
 
-    def encode(params: PyTree, examples: Examples, key: Key | None = None) -> Array:
-        """Codes int32 [N, h, w]."""
-        del key
-        return nearest(down.apply(params["encoder"], pixels(examples.images)), params["codes"])
-
-    def decode(params: PyTree, z: Array, labels: Array | None = None) -> Array:
-        del labels
-        return jnp.clip(up.apply(params["decoder"], params["codes"][z]), 0, 1)
-
-    def reconstruct(params: PyTree, examples: Examples, key: Key | None = None) -> Array:
-        return decode(params, encode(params, examples, key))
-
-    def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
-        """Mean squared error a pixel, and the perplexity of the codes of these examples."""
-        codes = encode(params, examples, key)
-        error = jnp.square(up.apply(params["decoder"], params["codes"][codes]) - pixels(examples.images)).mean((1, 2, 3))
-        share = jnp.bincount(codes.reshape(-1), length=config.num_codes) / codes.size
-        return {"mse": Mean.of(error), "perplexity": Mean.of(perplexity(share))}
-
     def params_of(state: State) -> PyTree:
         return state.params | {"codes": state.codebook.codes}
 
-    return Generative(Learner(init, update, params_of), measure, "-mse", encode=encode, decode=decode,
-                      reconstruct=reconstruct)
+    return Generative(Learner(init, update, params_of), model.measure, "-mse", encode=model.encode, decode=model.decode,
+                      reconstruct=model.reconstruct)
 
 
 def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:

@@ -60,6 +60,25 @@ def differ(a, b):
     return any(not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
+def products(jaxpr):
+    """The dtypes that matrix products and convolutions take, anywhere within."""
+    found = set()
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
+            found |= {str(v.aval.dtype) for v in eqn.invars}
+        for inner in _inner(eqn.params):
+            found |= products(inner)
+    return found
+
+
+def _inner(params):
+    for value in params.values():
+        for x in value if isinstance(value, (tuple, list)) else (value,):
+            x = getattr(x, "jaxpr", x)
+            if hasattr(x, "eqns"):
+                yield x
+
+
 def run(capsys, *argv):
     """The JSON of a command."""
     assert cli.main([*map(str, argv), "--json"]) == 0

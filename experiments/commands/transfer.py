@@ -31,6 +31,7 @@ from jaxdl.data.shuffle import shuffled_index
 from jaxdl.experiments import arguments, run_folder, tasks
 from jaxdl.generative import autoencoder
 from jaxdl.ops import losses
+from jaxdl.ops.pixels import to_unit
 
 BEGINNINGS = ("scratch", "frozen", "finetuned")
 _BATCH = 50
@@ -123,11 +124,11 @@ def compiled(config: autoencoder.Config, spec: DataSpec, test: data.Dataset, enc
     batch = min(_BATCH, num)
 
     def loss_fn(params: PyTree, images: Array, labels: Array) -> Array:
-        return losses.cross_entropy(network.apply(params, autoencoder.pixels(images)), labels).mean()
+        return losses.cross_entropy(network.apply(params, to_unit(images)), labels).mean()
 
     def accuracy(params: PyTree, images: Array, labels: Array) -> Array:
         def right(part: tuple[Array, Array]) -> Array:
-            return (network.apply(params, autoencoder.pixels(part[0])).argmax(-1) == part[1]).sum()
+            return (network.apply(params, to_unit(part[0])).argmax(-1) == part[1]).sum()
 
         whole = len(images) // _BLOCK * _BLOCK
         parts = (images[:whole].reshape(-1, _BLOCK, *spec.shape), labels[:whole].reshape(-1, _BLOCK))

@@ -1,20 +1,21 @@
 """Networks as flax.linen modules: torsos that turn observations or images into features, and heads on top of them.
 
-Parameters are float32; a torso's `dtype` is what it computes in (bfloat16 halves the traffic on accelerators). Kernels
-begin uniform with variance 1 / fan_in (LeCun et al. 1998), biases at zero; `init` compiles faster than flax's own.
+Parameters and activations are float32, and `dtype` is what layers multiply in (`precision`). Kernels begin uniform with
+variance 1 / fan_in (LeCun et al. 1998), biases at zero; `init` compiles faster than flax's own.
 
 Shapes: `B` batch, `H W C` an image, `F` features.
 """
 
 from jaxdl.nn.convolution import Conv, ConvTranspose, causal_mask, conv, conv_transpose
+from jaxdl.nn.dense import Dense
 from jaxdl.nn.heads import CategoricalHead, GaussianHead, QHead
-from jaxdl.nn.images import ConvDecoder, ConvEncoder, smallest
+from jaxdl.nn.images import ConvDecoder, ConvEncoder, decode_image, encode_image, smallest
 from jaxdl.nn.initializers import Uniform, glorot_uniform, he_uniform, init, lecun_uniform, small_uniform
 from jaxdl.nn.noisy import NoisyDense, noise
 from jaxdl.nn.recurrent import GRU, LSTM, lstm_gates, unroll, unroll_steps, zero_carry
 from jaxdl.nn.torsos import MLP, NatureConv, activation, encode
 
-__all__ = ["GRU", "LSTM", "MLP", "CategoricalHead", "Conv", "ConvDecoder", "ConvEncoder", "ConvTranspose",
-           "GaussianHead", "NatureConv", "NoisyDense", "QHead", "Uniform", "activation", "causal_mask",
-           "conv", "conv_transpose", "encode", "glorot_uniform", "he_uniform", "init", "lecun_uniform", "lstm_gates",
-           "noise", "small_uniform", "smallest", "unroll", "unroll_steps", "zero_carry"]
+__all__ = ["GRU", "LSTM", "MLP", "CategoricalHead", "Conv", "ConvDecoder", "ConvEncoder", "ConvTranspose", "Dense",
+           "GaussianHead", "NatureConv", "NoisyDense", "QHead", "Uniform", "activation", "causal_mask", "conv",
+           "conv_transpose", "decode_image", "encode", "encode_image", "glorot_uniform", "he_uniform", "init",
+           "lecun_uniform", "lstm_gates", "noise", "small_uniform", "smallest", "unroll", "unroll_steps", "zero_carry"]

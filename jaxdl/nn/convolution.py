@@ -29,6 +29,7 @@ from jax import lax
 
 from jaxdl.core.types import Array
 from jaxdl.nn import winograd
+from jaxdl.nn.precision import to_compute, widened
 
 Mask = tuple[tuple[tuple[tuple[int, ...], ...], ...], ...]  # [h, w, G, G'] of 0 and 1, see `causal_mask`
 
@@ -166,6 +167,7 @@ def _transposed_padding(window: int, stride: int, padding: str) -> tuple[int, in
 class Conv(linen.Module):
     """`linen.Conv` by `conv`: the same parameters, "kernel" [h, w, C, O] and "bias" [O]; [..., H, W, C] -> [..., P, Q, O].
 
+    It multiplies in `dtype` (None: that of its inputs), and what it gives is float32 even if that is bfloat16 (`precision`).
     A mask is of 0 and 1, [h, w, G, G'] in tuples, as `causal_mask` makes it; the kernel keeps its whole shape.
     """
 
@@ -183,14 +185,14 @@ class Conv(linen.Module):
     def __call__(self, x: Array) -> Array:
         kernel = self.param("kernel", self.kernel_init, (*self.kernel_size, x.shape[-1], self.features))
         bias = self.param("bias", linen.initializers.zeros, (self.features,)) if self.use_bias else None
-        x, kernel, bias = linen.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = to_compute(self.dtype, x, kernel, bias)
         y = conv(x.reshape(-1, *x.shape[-3:]), kernel, self.strides, self.padding, mask=self.mask, plain=self.plain)
         y = y.reshape(*x.shape[:-3], *y.shape[1:])
-        return y if bias is None else y + bias
+        return widened(y if bias is None else y + bias)
 
 
 class ConvTranspose(linen.Module):
-    """`linen.ConvTranspose` by `conv_transpose`: the same parameters; [..., H, W, C] -> [..., P, Q, O]."""
+    """`linen.ConvTranspose` by `conv_transpose`, as `Conv`: the same parameters; [..., H, W, C] -> [..., P, Q, O]."""
 
     features: int
     kernel_size: tuple[int, int]
@@ -205,10 +207,10 @@ class ConvTranspose(linen.Module):
     def __call__(self, x: Array) -> Array:
         kernel = self.param("kernel", self.kernel_init, (*self.kernel_size, x.shape[-1], self.features))
         bias = self.param("bias", linen.initializers.zeros, (self.features,)) if self.use_bias else None
-        x, kernel, bias = linen.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = to_compute(self.dtype, x, kernel, bias)
         y = conv_transpose(x.reshape(-1, *x.shape[-3:]), kernel, self.strides, self.padding, plain=self.plain)
         y = y.reshape(*x.shape[:-3], *y.shape[1:])
-        return y if bias is None else y + bias
+        return widened(y if bias is None else y + bias)
 
 
 def _lax(x: Array, kernel: Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]) -> Array:

@@ -1,13 +1,15 @@
-"""Heads: from features to action values or the parameters of a distribution.
+"""Heads: from features to action values or the parameters of a distribution, in float32.
 
-They compute in float32 whatever the torso's features are in: a bfloat16 log-variance has two digits.
+`dtype` is the precision of their products.
 """
 
 import math
+from typing import Any
 
 from flax import linen
 
 from jaxdl.core.types import Array
+from jaxdl.nn.dense import Dense
 from jaxdl.nn.initializers import lecun_uniform
 from jaxdl.nn.noisy import NoisyDense
 
@@ -24,13 +26,14 @@ class QHead(linen.Module):
     atoms: int | None = None
     kernel_init: linen.initializers.Initializer = lecun_uniform
     noisy: float | Array | None = None  # the sigma of noisy layers
+    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
         def layer(size: int) -> Array:
             size = (size,) if self.atoms is None else (size, self.atoms)
-            dense = (linen.Dense(math.prod(size), kernel_init=self.kernel_init) if self.noisy is None else
-                     NoisyDense(math.prod(size), self.noisy))
+            dense = (Dense(math.prod(size), kernel_init=self.kernel_init, dtype=self.dtype) if self.noisy is None else
+                     NoisyDense(math.prod(size), self.noisy, self.dtype))
             return dense(x).reshape(*x.shape[:-1], *size)
 
         advantage = layer(self.num_actions)
@@ -44,11 +47,12 @@ class GaussianHead(linen.Module):
 
     size: int
     kernel_init: linen.initializers.Initializer = lecun_uniform
+    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
-        return (linen.Dense(self.size, kernel_init=self.kernel_init, name="mean")(x),
-                linen.Dense(self.size, kernel_init=self.kernel_init, name="log_var")(x))
+        return (Dense(self.size, kernel_init=self.kernel_init, dtype=self.dtype, name="mean")(x),
+                Dense(self.size, kernel_init=self.kernel_init, dtype=self.dtype, name="log_var")(x))
 
 
 class CategoricalHead(linen.Module):
@@ -56,7 +60,8 @@ class CategoricalHead(linen.Module):
 
     size: int
     kernel_init: linen.initializers.Initializer = lecun_uniform
+    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
-        return linen.Dense(self.size, kernel_init=self.kernel_init)(x)
+        return Dense(self.size, kernel_init=self.kernel_init, dtype=self.dtype)(x)

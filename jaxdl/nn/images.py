@@ -1,15 +1,22 @@
-"""Convolutions down from an image to features, and up from features to an image, a factor of two a layer."""
+"""From images to features and back: convolutions that halve or double the sides, or dense layers.
+
+`dtype` is the precision of the layers (`precision`).
+
+Shapes: `B` batch, `H W C` an image, `h w` a small one, `F` features.
+"""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
-import jax.numpy as jnp
 from flax import linen
 
 from jaxdl.core.types import Array
 from jaxdl.nn.convolution import Conv, ConvTranspose
+from jaxdl.nn.dense import Dense
 from jaxdl.nn.initializers import lecun_uniform
-from jaxdl.nn.torsos import activation
+from jaxdl.nn.torsos import MLP, activation
+
+Kind = Literal["mlp", "conv"]
 
 
 class ConvEncoder(linen.Module):
@@ -21,7 +28,7 @@ class ConvEncoder(linen.Module):
     channels: tuple[int, ...] = (32, 64)
     activation: str = "relu"
     kernel_init: linen.initializers.Initializer = lecun_uniform
-    dtype: Any = jnp.float32
+    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
@@ -41,18 +48,35 @@ class ConvDecoder(linen.Module):
     channels: tuple[int, ...] = (64, 32)
     activation: str = "relu"
     kernel_init: linen.initializers.Initializer = lecun_uniform
-    dtype: Any = jnp.float32
+    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
         act = activation(self.activation)
         height, width = smallest(self.shape, len(self.channels))
-        x = act(linen.Dense(height * width * self.channels[0], dtype=self.dtype, kernel_init=self.kernel_init)(x))
+        x = act(Dense(height * width * self.channels[0], dtype=self.dtype, kernel_init=self.kernel_init)(x))
         x = x.reshape(-1, height, width, self.channels[0])
         for channels in self.channels[1:]:
             x = act(ConvTranspose(channels, (4, 4), (2, 2), dtype=self.dtype, kernel_init=self.kernel_init)(x))
         x = ConvTranspose(self.shape[2], (4, 4), (2, 2), dtype=self.dtype, kernel_init=self.kernel_init)(x)
         return x[:, : self.shape[0], : self.shape[1]]
+
+
+def encode_image(x: Array, network: Kind, channels: tuple[int, ...], sizes: tuple[int, ...], activation: str = "relu",
+                 dtype: Any = "float32") -> Array:
+    """Images [B, H, W, C] -> features [B, F], called within a module that is `compact`: convolutions (conv), then an MLP."""
+    if network == "conv":
+        x = ConvEncoder(channels, activation, dtype=dtype)(x)
+    return MLP(sizes, activation, dtype=dtype)(x.reshape(len(x), -1))
+
+
+def decode_image(z: Array, network: Kind, shape: tuple[int, int, int], channels: tuple[int, ...], sizes: tuple[int, ...],
+                 activation: str = "relu", dtype: Any = "float32") -> Array:
+    """Features [B, F] -> images [B, *shape], not bounded: the way back of `encode_image`, within a `compact` module."""
+    x = MLP(sizes, activation, dtype=dtype)(z)
+    if network == "conv":
+        return ConvDecoder(shape, channels, activation, dtype=dtype)(x)
+    return Dense(math.prod(shape), dtype=dtype)(x).reshape(-1, *shape)
 
 
 def smallest(shape: tuple[int, ...], layers: int) -> tuple[int, int]:

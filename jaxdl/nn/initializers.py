@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from flax import linen
 
 from jaxdl.core.types import Array, Key, PyTree
-from jaxdl.nn.convolution import Conv, ConvTranspose
 
 
 class Uniform(NamedTuple):
@@ -46,43 +45,41 @@ small_uniform = Uniform(0.02**2, "one")
 
 
 def init(module: linen.Module, key: Key, *inputs: Any) -> PyTree:
-    """`module.init(key, *inputs)`, compiled in a third of the time.
+    """`module.init(key, *inputs)`, with all kernels that begin `Uniform` cut out of one draw.
 
-    flax derives a key and draws numbers for each kernel, and each of these hashes is a loop that XLA compiles anew.
-    Here the kernels of `linen.Dense`, `linen.Conv`, `Conv` and `ConvTranspose` that begin `Uniform` are slices of one draw:
-    the distribution is the same, the bits are not. All else is as flax makes it. Call it under jit, where what is replaced is
-    dead code.
+    flax derives a key and draws numbers for each kernel, and XLA compiles each of these hashes anew: INIT_FIGURE.
+    The distribution is flax's, the bits are not. Call it under jit, where what is replaced is dead code.
 
     Args:
         inputs: examples of what the module is called with, [B, ...].
     """
-    layers: dict[tuple[str, ...], linen.Dense | linen.Conv | Conv | ConvTranspose] = {}
+    layers: dict[tuple[str, ...], linen.Module] = {}
 
     def record(call: Callable, args: tuple, kwargs: dict, context: linen.module.InterceptorContext) -> Any:
-        if isinstance(context.module, linen.Dense | linen.Conv | Conv | ConvTranspose):
-            layers[context.module.path] = context.module
+        layers[context.module.path] = context.module
         return call(*args, **kwargs)
 
     with linen.intercept_methods(record):
         variables = module.init(key, *inputs)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(variables)
-
-    def bound(path: tuple, leaf: Array) -> float | None:
-        collection, *where, name = (getattr(part, "key", None) for part in path)  # no key: a box around a leaf
-        layer = layers.get(tuple(where)) if (collection, name) == ("params", "kernel") else None
-        rank = 2 + (len(layer.kernel_size) if isinstance(layer, linen.Conv | Conv | ConvTranspose) else 0)
-        if not (layer and isinstance(layer.kernel_init, Uniform) and leaf.ndim >= rank):
-            return None
-        return layer.kernel_init.bound(leaf.shape[-rank:])  # more axes, of linen.scan or linen.vmap, are no part of a fan
-
-    chosen = [bound(path, leaf) for path, leaf in leaves]
-    total = sum(leaf.size for (_, leaf), a in zip(leaves, chosen, strict=True) if a)
+    bounds = [_bound(layers, path, leaf) for path, leaf in leaves]
+    total = sum(leaf.size for (_, leaf), a in zip(leaves, bounds, strict=True) if a)
     k_kernels = jax.random.fold_in(key, 0)  # flax folds hashes of names into the same key
     draw, start, values = jax.random.uniform(k_kernels, (total,), minval=-1.0, maxval=1.0), 0, []
-    for (_, leaf), a in zip(leaves, chosen, strict=True):
+    for (_, leaf), a in zip(leaves, bounds, strict=True):
         if a:
             part = draw[start : start + leaf.size].reshape(leaf.shape)
             start += leaf.size
             leaf = (a * part).astype(leaf.dtype)
         values.append(leaf)
     return jax.tree.unflatten(treedef, values)
+
+
+def _bound(layers: dict[tuple[str, ...], linen.Module], path: tuple, leaf: Array) -> float | None:
+    """The `a` of U(-a, a) if a variable is the kernel of a layer whose `kernel_init` is `Uniform`, else None."""
+    collection, *where, name = (getattr(part, "key", None) for part in path)  # no key: a box around a leaf
+    layer = layers.get(tuple(where)) if (collection, name) == ("params", "kernel") else None
+    rank = 2 + len(getattr(layer, "kernel_size", ()))  # more axes, of linen.scan or linen.vmap, are no part of a fan
+    if not isinstance(getattr(layer, "kernel_init", None), Uniform) or leaf.ndim < rank:
+        return None
+    return layer.kernel_init.bound(leaf.shape[-rank:])

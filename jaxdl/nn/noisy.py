@@ -20,13 +20,14 @@ import jax.numpy as jnp
 from flax import linen
 
 from jaxdl.core.types import Array, Key, PyTree
+from jaxdl.nn.dense import Dense
 from jaxdl.nn.initializers import Uniform
 
 _MEAN_INIT = Uniform(1 / 3, "in")  # U(-1/sqrt(p), 1/sqrt(p))
 
 
 class NoisyDense(linen.Module):
-    """A dense layer with factorised noise: [B, p] -> [B, q].
+    """A dense layer with factorised noise, [B, p] -> [B, q], that multiplies in `dtype` and gives float32 (`precision`).
 
     The collection `noise` holds its `in` [p] and `out` [q], or [B, p] and [B, q] for noise of each example's own.
     """
@@ -38,7 +39,7 @@ class NoisyDense(linen.Module):
     @linen.compact
     def __call__(self, x: Array) -> Array:
         x, p = x.astype(self.dtype), x.shape[-1]
-        y = linen.Dense(self.features, dtype=self.dtype, kernel_init=_MEAN_INIT, name="mean")(x)
+        y = Dense(self.features, dtype=self.dtype, kernel_init=_MEAN_INIT, name="mean")(x)
 
         def scale(key: Key, shape: tuple[int, ...]) -> Array:
             del key

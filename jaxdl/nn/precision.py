@@ -1,11 +1,9 @@
-"""How networks compute while they learn, switched from outside of them.
+"""The precision of layers, an argument of the networks that learners build.
 
-    bfloat16   dense and convolutional layers multiply in bfloat16; their parameters stay float32, and so is what they give:
-               normalization, distributions, losses and gradients (Micikevicius et al., "Mixed precision training", 2018)
-    remat      blocks keep what goes into them and compute the rest again in the backward pass (Chen et al., "Training deep
-               nets with sublinear memory cost", 2016)
-
-Modules know nothing of it: flax hands over each call before it is made.
+With `dtype="bfloat16"` a dense or convolutional layer multiplies in bfloat16. Its parameters stay float32, and so is what it
+gives: activations, normalization, distributions, losses and gradients (Micikevicius et al., "Mixed precision training", 2018).
+A learner builds its network twice, with one set of parameters: as its `optim.compute_dtype` says for the loss, and in float32
+for acting, sampling and measuring.
 """
 
 from collections.abc import Callable
@@ -16,10 +14,8 @@ import jax.numpy as jnp
 from flax import linen
 
 from jaxdl.core.types import Array
-from jaxdl.nn.convolution import Conv, ConvTranspose
-from jaxdl.nn.noisy import NoisyDense
 
-_LAYERS = (linen.Dense, linen.Conv, Conv, ConvTranspose, NoisyDense)
+_LAYERS = ("Dense", "Conv", "ConvTranspose", "NoisyDense")
 BLOCK = "RECOMPUTED"  # a class attribute, true of modules that are blocks: stacked, and without state beside their parameters
 
 
@@ -32,9 +28,9 @@ def switched(loss_fn: Callable[..., Any], compute: str, remat: bool) -> Callable
         module = context.module
         if context.method_name != "__call__":
             return call(*args, **kwargs)
-        if compute == "bfloat16" and isinstance(module, _LAYERS):
+        if compute == "bfloat16" and type(module).__name__ in _LAYERS:
             object.__setattr__(module, "dtype", jnp.bfloat16)  # of this call alone: modules are bound anew for each
-            return jax.tree.map(_wide, call(*args, **kwargs))
+            return jax.tree.map(widened, call(*args, **kwargs))
         if remat and getattr(module, BLOCK, False):
             return jax.checkpoint(lambda *args: call(*args, **kwargs))(*args)
         return call(*args, **kwargs)
@@ -46,5 +42,11 @@ def switched(loss_fn: Callable[..., Any], compute: str, remat: bool) -> Callable
     return run
 
 
-def _wide(x: Array) -> Array:
-    return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
+def to_compute(dtype: Any, *arrays: Array | None) -> list[Array | None]:
+    """The arrays in the dtype that a layer multiplies in; None is that which they promote to."""
+    return linen.dtypes.promote_dtype(*arrays, dtype=dtype)
+
+
+def widened(y: Array) -> Array:
+    """What a layer gives: float32 where it multiplied in bfloat16."""
+    return y.astype(jnp.float32) if y.dtype == jnp.bfloat16 else y

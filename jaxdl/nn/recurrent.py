@@ -14,14 +14,14 @@ Shapes: `T` time, `B` batch, `F` features of the input, `H` size of the state.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen
 
 from jaxdl.core.types import Array, PyTree
-from jaxdl.nn.initializers import lecun_uniform
+from jaxdl.nn.dense import Dense
 
 Kind = Literal["gru", "lstm"]
 
@@ -35,11 +35,12 @@ class GRU(linen.Module):
     """
 
     size: int
+    dtype: Any = "float32"
 
     def setup(self) -> None:
         """Make the layers."""
-        self.inputs = linen.Dense(3 * self.size, kernel_init=lecun_uniform)
-        self.hidden = linen.Dense(3 * self.size, kernel_init=lecun_uniform)
+        self.inputs = Dense(3 * self.size, dtype=self.dtype)
+        self.hidden = Dense(3 * self.size, dtype=self.dtype)
 
     def project(self, x: Array) -> Array:
         """[..., F] -> [..., 3 H]."""
@@ -63,11 +64,12 @@ class LSTM(linen.Module):
     """
 
     size: int
+    dtype: Any = "float32"
 
     def setup(self) -> None:
         """Make the layers."""
-        self.inputs = linen.Dense(4 * self.size, kernel_init=lecun_uniform, use_bias=False)
-        self.hidden = linen.Dense(4 * self.size, kernel_init=lecun_uniform)
+        self.inputs = Dense(4 * self.size, use_bias=False, dtype=self.dtype)
+        self.hidden = Dense(4 * self.size, dtype=self.dtype)
 
     def project(self, x: Array) -> Array:
         """[..., F] -> [..., 4 H]."""

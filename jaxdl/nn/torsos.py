@@ -11,8 +11,10 @@ from jaxdl.core.config import suggest
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array
 from jaxdl.nn.convolution import Conv
+from jaxdl.nn.dense import Dense
 from jaxdl.nn.initializers import lecun_uniform
 from jaxdl.nn.noisy import NoisyDense
+from jaxdl.ops.pixels import to_unit
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -43,24 +45,25 @@ class MLP(linen.Module):
     features: tuple[int, ...]
     activation: str = "relu"
     kernel_init: linen.initializers.Initializer = lecun_uniform
-    dtype: Any = jnp.float32
+    dtype: Any = "float32"
     noisy: float | Array | None = None  # the sigma of noisy layers
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
         act = activation(self.activation)
         for width in self.features:
-            layer = (linen.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init) if self.noisy is None else
+            layer = (Dense(width, dtype=self.dtype, kernel_init=self.kernel_init) if self.noisy is None else
                      NoisyDense(width, self.noisy, self.dtype))
             x = act(layer(x))
         return x
 
 
-def encode(obs: Array, stacked: bool, categories: int | None) -> Array:
+def encode(obs: Array, stacked: bool, categories: int | None, dtype: Any = "float32") -> Array:
     """Observations [B, ...] -> features [B, F], called within a module that is `compact`.
 
     Images [H, W, C], or stacks of images [S, H, W] or [S, H, W, C], go through convolutions: those of Mnih et al. (2015),
     below 36 pixels the single one of Young & Tian (2019), below 3 none. One of `categories` is one-hot; all else is flat.
+    `dtype` is the precision of the convolutions.
     """
     if categories is not None:
         obs = jax.nn.one_hot(obs, categories)
@@ -69,9 +72,9 @@ def encode(obs: Array, stacked: bool, categories: int | None) -> Array:
         obs = jnp.moveaxis(obs, 1, -1).reshape(obs.shape[0], *obs.shape[2:4], -1)
     side = min(obs.shape[1:3]) if image else 0
     if side >= 36:
-        return NatureConv()(obs)
+        return NatureConv(dtype=dtype)(obs)
     if side >= 3:
-        return NatureConv((16,), (3,), (1,))(obs)
+        return NatureConv((16,), (3,), (1,), dtype=dtype)(obs)
     return obs.reshape(obs.shape[0], -1).astype(jnp.float32)
 
 
@@ -85,11 +88,11 @@ class NatureConv(linen.Module):
     kernels: tuple[int, ...] = (8, 4, 3)
     strides: tuple[int, ...] = (4, 2, 1)
     kernel_init: linen.initializers.Initializer = lecun_uniform
-    dtype: Any = jnp.float32
+    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
-        x = x.astype(self.dtype) / (255 if x.dtype == jnp.uint8 else 1)
+        x = to_unit(x) if x.dtype == jnp.uint8 else x.astype(jnp.float32)
         for channels, kernel, stride in zip(self.channels, self.kernels, self.strides, strict=True):
             x = Conv(channels, (kernel, kernel), (stride, stride), "VALID", dtype=self.dtype, kernel_init=self.kernel_init)(x)
             x = jax.nn.relu(x)

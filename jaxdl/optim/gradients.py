@@ -15,24 +15,43 @@ def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: 
               batch_axis: PyTree = 0) -> tuple[PyTree, Any]:
     """Gradient of a loss that is a mean over the batch, and the loss's other results.
 
-    Microbatches are scanned (`optax.MultiSteps` has a `cond` inside). Each has a key of its own, so noise differs from
-    that of the whole batch.
-
     Args:
         loss_fn: `(params, batch, key) -> (loss (), aux)`; `aux` holds `types.Mean`s and arrays [B, ...].
+        params: where the gradient is taken.
         batch: a pytree of arrays [B, ...].
-        config: its `grad_accumulation`, which must divide B, `compute_dtype` and `remat`.
+        key: of the noise in the loss.
+        config: says how many microbatches there are.
+        batch_axis: see `microbatches`.
+
+    Returns:
+        The gradient, a tree like `params`, and `aux` of the whole batch.
+    """
+    grad = jax.grad(switched(loss_fn, config.compute_dtype, config.remat), has_aux=True)
+    return microbatches(grad, params, batch, key, config.grad_accumulation, batch_axis)
+
+
+def microbatches(grad_fn: Callable[..., tuple[PyTree, Any]], params: PyTree, batch: PyTree, key: Key, n: int,
+                 batch_axis: PyTree = 0) -> tuple[PyTree, Any]:
+    """The mean of `grad_fn` over n microbatches, which are scanned (`optax.MultiSteps` has a `cond` inside).
+
+    Each has a key of its own, so noise differs from that of the whole batch.
+
+    Args:
+        grad_fn: `(params, batch, key) -> (gradient, aux)`; `aux` holds `types.Mean`s and arrays [B, ...].
+        params: the first argument of `grad_fn`.
+        batch: a pytree of arrays [B, ...].
+        key: is split for the microbatches.
+        n: number of microbatches.
         batch_axis: the axis of B in each array, like `in_axes` of `jax.vmap`: an integer, or a prefix of `batch` of integers.
 
     Returns:
-        The gradient, a tree like `params`, and `aux` of the whole batch: means merged, arrays put together.
+        The gradient and `aux` of the whole batch: means merged, arrays put together.
 
     Raises:
-        UserError: `grad_accumulation` does not divide the batch.
+        UserError: n does not divide the batch.
     """
-    grad, n = jax.grad(switched(loss_fn, config.compute_dtype, config.remat), has_aux=True), config.grad_accumulation
     if n == 1:
-        return grad(params, batch, key)
+        return grad_fn(params, batch, key)
 
     def cut(axis: int, part: PyTree) -> PyTree:
         """Microbatches of arrays, stacked along a new first axis."""
@@ -42,15 +61,14 @@ def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: 
 
         return jax.tree.map(of_one, part)
 
-    parts = jax.tree.map(cut, batch_axis, batch)
-
     def body(total: PyTree, part: tuple[PyTree, Key]) -> tuple[PyTree, Any]:
-        grads, aux = grad(params, *part)
+        grads, aux = grad_fn(params, *part)
         return jax.tree.map(jnp.add, total, grads), aux
 
     def whole(x: Mean | Array) -> Mean | Array:
         return Mean(*(v.sum(0) for v in x)) if isinstance(x, Mean) else x.reshape(-1, *x.shape[2:])
 
+    parts = jax.tree.map(cut, batch_axis, batch)
     total, aux = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, params), (parts, jax.random.split(key, n)))
     grads = jax.tree.map(lambda g: g / n, total)
     return grads, jax.tree.map(whole, aux, is_leaf=lambda x: isinstance(x, Mean))

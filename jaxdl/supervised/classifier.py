@@ -1,4 +1,4 @@
-"""A small classifier of images: what tells classes apart, and features by which pictures are compared.
+"""A small classifier of images, whose features also serve to compare pictures.
 
 Convolutions of stride 2 (or dense layers), a hidden layer whose outputs are the features, and a linear layer to the logits;
 the cross-entropy is minimized on images that are moved by a few pixels each time they are seen (LeCun et al. 1998).
@@ -7,7 +7,7 @@ Shapes: `B` batch, `N` images, `H W C` an image, `F` features, `Y` classes.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen
@@ -20,6 +20,7 @@ from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTr
 from jaxdl.data import minibatches
 from jaxdl.data.augment import shifted
 from jaxdl.ops import losses
+from jaxdl.ops.pixels import to_unit
 from jaxdl.optim import Config as OptimConfig
 
 
@@ -53,7 +54,7 @@ class State(NamedTuple):
 
 
 class Classifier(NamedTuple):
-    """A learner and what it knows of uint8 images [N, H, W, C]."""
+    """A learner, and functions of uint8 images [N, H, W, C]."""
 
     learner: Learner
     logits: Callable[[PyTree, Array], Array]  # (params, images) -> [N, Y]
@@ -63,17 +64,16 @@ class Classifier(NamedTuple):
 class Network(linen.Module):
     """[B, H, W, C] in [0, 1] -> features [B, F] and logits [B, Y]."""
 
-    network: str
+    network: Literal["mlp", "conv"]
     conv_channels: tuple[int, ...]
     hidden_sizes: tuple[int, ...]
     num_classes: int
+    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
-        if self.network == "conv":
-            x = nn.ConvEncoder(self.conv_channels)(x)
-        features = nn.MLP(self.hidden_sizes)(x.reshape(len(x), -1))
-        return features, nn.CategoricalHead(self.num_classes)(features)
+        features = nn.encode_image(x, self.network, self.conv_channels, self.hidden_sizes, dtype=self.dtype)
+        return features, nn.CategoricalHead(self.num_classes, dtype=self.dtype)(features)
 
 
 def validate(config: Config) -> None:
@@ -108,14 +108,15 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Classi
     optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
 
     def apply(params: PyTree, images: Array) -> tuple[Array, Array]:
-        return network.apply(params, images.astype(jnp.float32) / 255)
+        return network.apply(params, to_unit(images))
 
     def init(key: Key) -> State:
         params = nn.init(network, key, jnp.zeros((1, *spec.shape)))
         return State(params, optimizer.init(params))
 
     def loss_fn(params: PyTree, examples: Examples, key: Key) -> tuple[Array, dict[str, Mean]]:
-        _, logits = apply(params, shifted(examples.images, key, config.max_shift))
+        images = to_unit(shifted(examples.images, key, config.max_shift))
+        _, logits = network.clone(dtype=config.optim.compute_dtype).apply(params, images)
         loss = losses.cross_entropy(logits, examples.labels)
         return loss.mean(), {"loss": Mean.of(loss), "accuracy": Mean.of(logits.argmax(-1) == examples.labels)}
 

@@ -11,7 +11,7 @@ from tools import jit
 
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
-from jaxdl.generative import likelihoods
+from jaxdl.generative import estimators, likelihoods
 from jaxdl.generative import vae as vaes
 from jaxdl.ops import distributions
 from jaxdl.optim import Config as OptimConfig
@@ -120,7 +120,7 @@ def test_one_importance_sample_is_the_elbo_and_many_are_a_higher_bound():
 
 def test_the_mean_of_weights_is_taken_before_the_logarithm():
     log_w = jnp.array([[0.0, 1000.0], [np.log(3), 1000.0]])
-    np.testing.assert_allclose(vaes.log_mean_exp(log_w), [np.log(2), 1000], rtol=1e-6)
+    np.testing.assert_allclose(estimators.log_mean_exp(log_w), [np.log(2), 1000], rtol=1e-6)
 
 
 # --- Two layers of latents.

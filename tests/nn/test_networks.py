@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen
 from scipy import stats
+from tools import products
 
 from jaxdl import nn
 from jaxdl.core.errors import UserError
@@ -98,18 +99,22 @@ def test_plain_heads_are_linear():
     np.testing.assert_allclose(log_var, x @ gaussian["log_var"]["kernel"], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("torso", "x"), [
-    (nn.MLP((32, 8), dtype=jnp.bfloat16), jnp.linspace(-1, 1, 24).reshape(4, 6)),
-    (nn.NatureConv((4,), (3,), (2,), dtype=jnp.bfloat16), jnp.arange(98, dtype=jnp.uint8).reshape(2, 7, 7, 1)),
-])
-def test_bfloat16_computes_in_half_and_keeps_float32_parameters_and_heads(torso, x):
-    params = torso.init(jax.random.key(0), x)
+X = jnp.linspace(-1, 1, 24).reshape(4, 6)
+
+
+@pytest.mark.parametrize(("network", "x"), [
+    (nn.MLP((32, 8)), X), (nn.MLP((8,), noisy=0.5), X), (nn.QHead(3, dueling=True), X), (nn.GaussianHead(2), X),
+    (nn.CategoricalHead(2), X), (nn.ConvDecoder((6, 5, 2), (3, 2)), X),
+    (nn.NatureConv((4,), (3,), (2,)), jnp.arange(98, dtype=jnp.uint8).reshape(2, 7, 7, 1)),
+    (nn.ConvEncoder((3, 2)), jnp.linspace(-1, 1, 98).reshape(2, 7, 7, 1)),
+], ids=lambda x: type(x).__name__ if hasattr(x, "apply") else "")
+def test_layers_multiply_in_bfloat16_and_parameters_and_outputs_are_float32(network, x):
+    params, half = network.init(jax.random.key(0), x), network.clone(dtype="bfloat16")
     assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
-    half, full = torso.apply(params, x), torso.clone(dtype=jnp.float32).apply(params, x)
-    assert (half.dtype, full.dtype) == (jnp.bfloat16, jnp.float32)
-    np.testing.assert_allclose(half.astype(jnp.float32), full, atol=0.03)
-    head = nn.QHead(3, dueling=True)
-    assert head.apply(head.init(jax.random.key(0), half), half).dtype == jnp.float32
+    assert products(jax.make_jaxpr(network.apply)(params, x).jaxpr) == {"float32"}
+    assert products(jax.make_jaxpr(half.apply)(params, x).jaxpr) == {"bfloat16"}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.03, strict=True),
+                 half.apply(params, x), network.apply(params, x))
 
 
 @pytest.mark.parametrize(("initializer", "variance"), [

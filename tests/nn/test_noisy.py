@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
-from tools import jit
+from tools import jit, products
 
 from jaxdl import nn
 from jaxdl.agents import dqn
@@ -187,11 +187,12 @@ def test_convolutions_have_no_noise_and_what_follows_them_has(shape, stacked):
     assert np.abs(out - net.apply(params, images)).max() > 1e-3
 
 
-def test_a_layer_that_computes_in_half_precision_answers_in_it():
+def test_noise_is_multiplied_in_half_precision_too():
     module = nn.NoisyDense(5, dtype=jnp.bfloat16)
     params = module.init(jax.random.key(0), X)
     noise = nn.noise(params, jax.random.key(1))
     out = module.apply(params | {"noise": noise}, X)
-    assert out.dtype == jnp.bfloat16
+    assert out.dtype == jnp.float32
+    assert products(jax.make_jaxpr(module.apply)(params | {"noise": noise}, X).jaxpr) == {"bfloat16"}
     exact = nn.NoisyDense(5).apply(params | {"noise": noise}, X)
     np.testing.assert_allclose(np.float32(out), exact, rtol=0.05, atol=0.05)

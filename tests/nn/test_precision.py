@@ -1,11 +1,10 @@
 """Layers in bfloat16, and blocks that are computed again in the backward pass."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tools import jit
+from tools import jit, products
 
 from jaxdl import data
 from jaxdl.agents import ppo
@@ -27,25 +26,6 @@ def started(module, spec, **settings):
     learner = module.make(module.Config(**settings), spec).learner
     state = jit(learner.init)(jax.random.key(0))
     return learner, state
-
-
-def products(jaxpr):
-    """The dtypes that matrix products and convolutions take, anywhere within."""
-    found = set()
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
-            found |= {str(v.aval.dtype) for v in eqn.invars}
-        for inner in _inner(eqn.params):
-            found |= products(inner)
-    return found
-
-
-def _inner(params):
-    for value in params.values():
-        for x in value if isinstance(value, (tuple, list)) else (value,):
-            x = getattr(x, "jaxpr", x)
-            if hasattr(x, "eqns"):
-                yield x
 
 
 @pytest.mark.parametrize(("module", "settings"), [
