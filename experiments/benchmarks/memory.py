@@ -44,7 +44,7 @@ def jaxdl(capacity: int, prioritized: bool) -> dict:
 
     env = gymnasium.make("CartPole-v1")
     spec = EnvSpec("CartPole-v1", env.observation_space, env.action_space, 500)
-    store = storage.records(spec, num_envs=NUM_ENVS, buffer_size=capacity, n_steps=1, gamma=0.99)
+    store = storage.full_transitions(spec, num_envs=NUM_ENVS, buffer_size=capacity, n_steps=1, gamma=0.99)
     memory = (sampling.prioritized(store, BATCH, alpha=0.6, beta=lambda t: 0.4) if prioritized else
               sampling.uniform(store, BATCH))
 

@@ -1,7 +1,7 @@
-"""Returns of a policy in Gymnasium's own environment, whatever it was trained on; on the device where there is none.
+"""Evaluation: returns of a policy in Gymnasium's own environment, whatever it was trained on; else on the device.
 
-Every lane plays a fixed number of episodes: taking the first so many that end would favour short ones. In Atari an
-episode is a whole game, and its rewards are unclipped.
+Environments are played side by side, each a fixed number of episodes: the first so many episodes to end would be short ones.
+In Atari an episode is a whole game, and its rewards are unclipped.
 """
 
 import functools
@@ -20,10 +20,10 @@ from jaxdl.rl import envs
 from jaxdl.rl.episode_stats import renewed
 from jaxdl.rl.types import Actor
 
-_LANES = 10  # environments side by side, where each is a Python object or an emulator
-_MANY = 100  # where they are rows of arrays
-_ENDLESS = 100_000  # steps of one episode, after which it is taken to have no end
-_CHUNK = 128  # steps on the device between two looks at what has ended
+_NUM_ENVS = 10  # environments side by side, where each is a Python object or an emulator
+_NUM_VECTORIZED = 100  # where they are rows of arrays
+_MAX_STEPS = 100_000  # of one episode, which is then taken to have no end
+_CHUNK = 128  # steps on the device between two counts of ended episodes
 
 
 class Evaluation(NamedTuple):
@@ -34,7 +34,7 @@ class Evaluation(NamedTuple):
 
     @property
     def episodes(self) -> int:
-        """How many."""
+        """Number of episodes."""
         return len(self.returns)
 
     @property
@@ -67,102 +67,102 @@ def evaluate(actor: Actor, params: PyTree, env_id: str, *, episodes: int, seed: 
     return play(actor, params, env_id, episodes, seed, replace(settings, episodic_life=False))
 
 
-class _Score:
-    """What the lanes have played so far, and what is left to play."""
+class _Record:
+    """Episodes that N environments have played so far, and how many each has left to play."""
 
-    def __init__(self, episodes: int, lanes: int):
-        self.left = np.full(lanes, episodes // lanes)
-        self.left[: episodes % lanes] += 1
-        self.total, self.length = np.zeros(lanes), np.zeros(lanes, np.int64)
+    def __init__(self, episodes: int, num_envs: int):
+        self.left = np.full(num_envs, episodes // num_envs)
+        self.left[: episodes % num_envs] += 1
+        self.total, self.length = np.zeros(num_envs), np.zeros(num_envs, np.int64)
         self.returns: list[float] = []
         self.lengths: list[int] = []
 
     def add(self, reward: np.ndarray, ended: np.ndarray, counts: np.ndarray | bool = True) -> None:
-        """A step of all lanes, [lanes] each; `counts` is false where it was none of an episode."""
+        """Add a step, [N] each; `counts` is false where it only reset the environment."""
         self.total += np.where(counts, reward, 0)
         self.length += counts
-        if self.length[self.left > 0].max(initial=0) > _ENDLESS:
-            raise EnvError(f"an episode has not ended after {_ENDLESS:,} steps; give the environment a time_limit")
-        for lane in np.flatnonzero(ended):
-            if self.left[lane] > 0:
-                self.returns.append(self.total[lane])
-                self.lengths.append(self.length[lane])
-                self.left[lane] -= 1
-            self.total[lane] = self.length[lane] = 0
+        if self.length[self.left > 0].max(initial=0) > _MAX_STEPS:
+            raise EnvError(f"an episode has not ended after {_MAX_STEPS:,} steps; give the environment a time_limit")
+        for i in np.flatnonzero(ended):
+            if self.left[i] > 0:
+                self.returns.append(self.total[i])
+                self.lengths.append(self.length[i])
+                self.left[i] -= 1
+            self.total[i] = self.length[i] = 0
 
     def result(self) -> Evaluation:
+        """The episodes that counted."""
         return Evaluation(np.array(self.returns), np.array(self.lengths))
 
 
 def _on_host(actor: Actor, params: PyTree, env_id: str, episodes: int, seed: int, settings: envs.Config) -> Evaluation:
-    lanes = min(episodes, _MANY if envs.is_vectorized(env_id, settings) else _LANES)
-    score, t, ended = _Score(episodes, lanes), 0, np.zeros(lanes, bool)
+    num_envs = min(episodes, _NUM_VECTORIZED if envs.is_vectorized(env_id, settings) else _NUM_ENVS)
+    record, t, ended = _Record(episodes, num_envs), 0, np.zeros(num_envs, bool)
     act, key = program(actor), jax.random.key(seed)
-    venv = envs.make_host(env_id, lanes, settings=settings)
+    venv = envs.make_host(env_id, num_envs, settings=settings)
     try:
         obs = venv.reset(seed)
-        carry = jax.jit(actor.init, static_argnums=0)(lanes)
-        while score.left.any():
+        carry = jax.jit(actor.init, static_argnums=0)(num_envs)
+        while record.left.any():
             carry, action = act(params, carry, ended, obs, key, np.int32(t))
             obs, reward, terminated, truncated, _, reset = venv.step(np.asarray(action))
             t += 1
             ended = (terminated | truncated) & ~reset
-            score.add(reward, ended, ~reset)
+            record.add(reward, ended, ~reset)
     finally:
         venv.close()
-    return score.result()
+    return record.result()
 
 
 def _on_device(actor: Actor, params: PyTree, env_id: str, episodes: int, seed: int, settings: envs.Config) -> Evaluation:
-    lanes = min(episodes, _MANY)
-    score, t = _Score(episodes, lanes), 0
-    begin, play = _programs(actor, env_id, lanes, settings)
-    key = jax.random.key(seed)
-    key, k_begin = jax.random.split(key)
-    state = begin(k_begin)
-    while score.left.any():
+    num_envs = min(episodes, _NUM_VECTORIZED)
+    record, t = _Record(episodes, num_envs), 0
+    reset, play = _programs(actor, env_id, num_envs, settings)
+    key, k_reset = jax.random.split(jax.random.key(seed))
+    state = reset(k_reset)
+    while record.left.any():
         state, rewards, ends = play(params, state, key, np.int32(t))
         t += _CHUNK
         for reward, ended in zip(np.asarray(rewards), np.asarray(ends), strict=True):
-            score.add(reward, ended)
-    return score.result()
+            record.add(reward, ended)
+    return record.result()
 
 
 @functools.lru_cache(maxsize=16)
-def _programs(actor: Actor, env_id: str, lanes: int, settings: envs.Config) -> tuple[Callable, Callable]:
-    """`(key) -> state`, and `(params, state, key, t) -> (state, rewards [T, lanes], ends [T, lanes])`."""
+def _programs(actor: Actor, env_id: str, num_envs: int, settings: envs.Config) -> tuple[Callable, Callable]:
+    """`(key) -> state`, and `(params, state, key, t) -> (state, rewards [T, N], ends [T, N])`."""
     env = envs.make_device(env_id, settings)
 
-    def begin(key: Key) -> PyTree:
-        return *env.reset(key, lanes), actor.init(lanes)
+    def reset(key: Key) -> PyTree:
+        return *env.reset(key, num_envs), actor.init(num_envs)
 
     def play(params: PyTree, state: PyTree, key: Key, t: Array) -> tuple[PyTree, Array, Array]:
         def step(state, t):
             inner, obs, carry = state
             k_act, k_env = jax.random.split(jax.random.fold_in(key, t))
-            carry, action, _ = actor.act(params, carry, obs, actor.sample_noise(k_act, lanes), t)
-            inner, out = env.step(inner, action, env.sample_noise(jax.random.split(k_env, (env.keys, lanes))))
+            carry, action, _ = actor.act(params, carry, obs, actor.sample_noise(k_act, num_envs), t)
+            inner, out = env.step(inner, action, env.sample_noise(jax.random.split(k_env, (env.keys, num_envs))))
             ended = out.terminated | out.truncated
             return (inner, out.obs, renewed(actor, carry, ended)), (out.reward, ended)
 
         state, (rewards, ends) = jax.lax.scan(step, state, t + jnp.arange(_CHUNK, dtype=jnp.int32))
         return state, rewards, ends
 
-    return short_lived(begin), short_lived(play)
+    return quick_jit(reset), quick_jit(play)
 
 
-def short_lived(function: Callable) -> Callable:
-    """`function`, to be compiled quickly: MinAtar's games take eight seconds otherwise, which no evaluation gets back."""
+def quick_jit(function: Callable) -> Callable:
+    """`jax.jit` that compiles quickly: MinAtar's games take eight seconds otherwise, which no evaluation wins back."""
     return jax.jit(function, compiler_options=START_OPTIONS if jax.default_backend() == "cpu" else None)
 
 
 @functools.lru_cache(maxsize=16)
 def program(actor: Actor) -> Callable:
-    """The actor, compiled once for all evaluations; where an episode begins anew so does its carry."""
+    """The actor, compiled once for all evaluations; its carry is reset where `first` is true."""
 
-    def act(params: PyTree, carry: PyTree, begins: Array, obs: Array, key: Array, t: Array) -> tuple[PyTree, Array]:
+    def act(params: PyTree, carry: PyTree, first: Array, obs: Array, key: Array, t: Array) -> tuple[PyTree, Array]:
         noise = actor.sample_noise(jax.random.fold_in(key, t), len(obs))
         carry, action, _ = actor.act(params, carry, obs, noise, t)
-        return renewed(actor, carry, begins), action
+        return renewed(actor, carry, first), action
 
     return jax.jit(act)

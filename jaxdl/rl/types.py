@@ -84,14 +84,15 @@ class Env(NamedTuple):
 
 
 class Experience(NamedTuple):
-    """One step of one environment as a memory stores it (there with a leading axis)."""
+    """One step of one environment as a replay memory stores it. What is None is stored elsewhere or not at all."""
 
-    obs: Array
+    obs: Array | None
     action: Array
     reward: Array
-    next_obs: Array
+    next_obs: Array | None
     terminated: Array
     truncated: Array
+    reset: Array | None = None  # bool: the step only reset the environment
 
 
 class Transition(NamedTuple):

@@ -1,8 +1,8 @@
-"""A policy on film: one greedy episode, as an animated GIF.
+"""A video of a policy: one greedy episode, as an animated GIF.
 
-Gymnasium's environments draw themselves, and so does a `FuncEnv` that has `render_image`; how many steps make a second is
-its `metadata["render_fps"]`, else 30. Atari and MinAtar are filmed as the policy sees them: the newest frame, enlarged,
-MinAtar's kinds of things in colours.
+Gymnasium's environments render themselves, and so does a `FuncEnv` that has `render_image`; its steps in a second are
+`metadata["render_fps"]`, else 30. Other environments are shown as the policy sees them: the newest frame, enlarged, with a
+colour for each of MinAtar's kinds of objects.
 """
 
 import functools
@@ -47,7 +47,15 @@ def check_path(path: Path) -> None:
 
 def record(actor: Actor, params: PyTree, env_id: str, path: Path, *, seed: int,
            settings: envs.Config = envs.DEFAULTS) -> None:
-    """Film the first episode that `seed` gives, its first 20 seconds.
+    """Write a video of one episode, of its first 20 seconds.
+
+    Args:
+        actor: the policy.
+        params: its parameters.
+        env_id: of the environment.
+        path: of the GIF.
+        seed: of the environment and of the policy.
+        settings: of the environment; a lost life of Atari does not end the video.
 
     Raises:
         UserError: `path` is no .gif, or cannot be written.
@@ -61,13 +69,13 @@ def record(actor: Actor, params: PyTree, env_id: str, path: Path, *, seed: int,
     files.write_bytes(path, gif(frames, fps))
 
 
-# A film is a generator that is sent actions [1, ...] and yields what they lead to: the observation [1, ...], the picture
-# [H, W, 3] uint8 as a function, which is not called where it is not shown, and whether the episode is over.
+# A generator that is sent actions [1, ...] and yields what they lead to: the observation [1, ...], a function that renders the
+# picture uint8 [H, W, 3] (only some are shown), and whether the episode is over.
 Film = Iterator[tuple[Any, Any, bool]]
 
 
 def _play(actor: Actor, params: PyTree, env_id: str, film: Any, fps: float, seed: int) -> tuple[list[np.ndarray], float]:
-    """Pictures, and how many of them make a second."""
+    """Pictures, and how many of them are shown in a second."""
     act, key, carry = evaluate.program(actor), jax.random.key(seed), actor.init(1)
     every = max(1, round(fps / _FPS))
     frames: list[np.ndarray] = []
@@ -91,15 +99,15 @@ def _play(actor: Actor, params: PyTree, env_id: str, film: Any, fps: float, seed
 
 
 def _rendered(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]:
-    """Gymnasium's environment, which draws itself; and its steps in a second."""
+    """Steps in a second, and the film of an environment of Gymnasium's, which renders itself."""
     env = envs.make_env(env_id, settings, render_mode="rgb_array")
 
     def film() -> Film:
         try:
             (obs, _), over = env.reset(seed=int(seed) % 2**31), False
             while True:
-                action = yield np.asarray(obs)[None], lambda: _frame(env.render()), over
-                obs, _, terminated, truncated, _ = env.step(_taken(env.action_space, action)[0])
+                action = yield np.asarray(obs)[None], lambda: _checked(env.render()), over
+                obs, _, terminated, truncated, _ = env.step(_to_space(env.action_space, action)[0])
                 over = terminated or truncated
         finally:
             env.close()
@@ -107,13 +115,13 @@ def _rendered(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Fil
     return float(env.metadata.get("render_fps") or 30), film()
 
 
-def _taken(space: gymnasium.Space, action: np.ndarray) -> np.ndarray:
-    """Actions [1, ...] as the space has them: JAX's integers and float64 are narrower, and a bound may have been rounded."""
+def _to_space(space: gymnasium.Space, action: np.ndarray) -> np.ndarray:
+    """Actions [1, ...] in the dtype and bounds of a space: JAX's dtypes are narrower, and a bound may have been rounded."""
     action = action.astype(space.dtype)
     return np.clip(action, space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else action
 
 
-def _frame(picture: Any) -> np.ndarray:
+def _checked(picture: Any) -> np.ndarray:
     frame = np.asarray(picture)
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"its picture is {frame.dtype}{list(frame.shape)}, expected uint8[H, W, 3]")
@@ -121,14 +129,14 @@ def _frame(picture: Any) -> np.ndarray:
 
 
 def _emulated(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]:
-    """One game of an emulator, shown as the policy sees it; and its steps in a second."""
+    """Steps in a second, and the film of one game of an emulator, shown as the policy sees it."""
     spec, venv = envs.spec(env_id, settings), envs.make_host(env_id, 1, settings=settings)
 
     def film() -> Film:
         try:
             obs, over = venv.reset(seed), False
             while True:
-                action = yield obs, lambda obs=obs: _drawn(spec, obs[0]), over
+                action = yield obs, lambda obs=obs: _image(spec, obs[0]), over
                 obs, _, terminated, truncated, _ = venv.step(action)
                 over = bool(terminated[0] | truncated[0])
         finally:
@@ -138,25 +146,25 @@ def _emulated(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Fil
 
 
 def _device(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]:
-    """An environment on the device, which draws itself or is shown as it is seen; and its steps in a second."""
+    """Steps in a second, and the film of an environment on the device, which renders itself or is shown as it is seen."""
     env = envs.make_device(env_id, settings)
-    step = evaluate.short_lived(
+    step = evaluate.quick_jit(
         lambda state, action, key: env.step(state, action, env.sample_noise(jax.random.split(key, (env.keys, 1)))))
     k_begin, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2**31))  # the policy has the other keys
-    state, obs = evaluate.short_lived(lambda key: env.reset(key, 1))(k_begin)
+    state, obs = evaluate.quick_jit(lambda key: env.reset(key, 1))(k_begin)
     world = envs.family(env_id).load(env_id)
-    draws_itself = type(world).render_image is not FuncEnv.render_image
+    renders_itself = type(world).render_image is not FuncEnv.render_image
 
     def film() -> Film:
-        canvas = world.render_init(world.default_params) if draws_itself else None
+        canvas = world.render_init(world.default_params) if renders_itself else None
 
         def picture(state: PyTree, obs: Array) -> np.ndarray:
             nonlocal canvas
-            if not draws_itself:
-                return _drawn(env.spec, np.asarray(obs[0]))
+            if not renders_itself:
+                return _image(env.spec, np.asarray(obs[0]))
             inner = state.inner if settings.frame_stack == 1 else state.inner.inner
             canvas, frame = world.render_image(jax.tree.map(lambda x: x[0], inner), canvas, world.default_params)
-            return _frame(frame)
+            return _checked(frame)
 
         now, seen, over, t = state, obs, False, 0
         try:
@@ -166,15 +174,15 @@ def _device(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]
                 seen, over, t = out.next_obs, bool(out.terminated[0] | out.truncated[0]), t + 1
                 now = now if over else after  # at the end the state is of a new episode: the picture is of the last before
         finally:
-            if draws_itself:
+            if renders_itself:
                 world.render_close(canvas, world.default_params)
 
-    fps = getattr(world, "metadata", {}).get("render_fps") or 30 if draws_itself else _MINATAR_FPS
+    fps = getattr(world, "metadata", {}).get("render_fps") or 30 if renders_itself else _MINATAR_FPS
     return float(fps), film()
 
 
-def _drawn(spec: EnvSpec, obs: np.ndarray) -> np.ndarray:
-    """A picture of the newest frame: grey [H, W], colours [H, W, 3], or a colour for each of the channels [H, W, C] bool.
+def _image(spec: EnvSpec, obs: np.ndarray) -> np.ndarray:
+    """A picture of the newest frame: grey [H, W], colour [H, W, 3], or a colour for each channel of bool [H, W, C].
 
     Raises:
         EnvError: the observation is none of these.
@@ -197,7 +205,7 @@ def _drawn(spec: EnvSpec, obs: np.ndarray) -> np.ndarray:
 
 
 def gif(frames: list[np.ndarray], fps: float) -> bytes:
-    """A film of frames uint8 [H, W, 3] that runs for ever, scaled down to a moderate width."""
+    """An endless GIF of frames uint8 [H, W, 3], scaled down to a moderate width."""
     from PIL import Image
 
     height, width = frames[0].shape[:2]

@@ -20,8 +20,8 @@ from jaxdl.core.config import leaves_as_arrays
 from jaxdl.core.errors import UserError
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl.envs.functional import adapt
-from jaxdl.rl.replay import ring_buffer as memories
 from jaxdl.rl.replay import storage
+from jaxdl.rl.replay.ring_buffer import Layout
 from jaxdl.rl.types import EnvSpec, Transition
 from jaxdl.runtime.device_driver import make_device_driver
 
@@ -375,7 +375,7 @@ def test_rewards_are_stored_clipped_and_returns_reported_as_they_are():
         return jax.lax.scan(lambda s, _: run.step(s, None), run.init(key, None), length=3)
 
     state, metrics = steps(jax.random.key(0))
-    rows = memories.layout(storage.experience_of(spec)).unpack(state.source.memory.rows)
+    rows = Layout.of(storage.experience_of(spec)).unpack(state.source.memory.rows)
     size = int(state.source.memory.size[0])
     assert size == 8 // 2 + 3 * 2
     for e in range(2):

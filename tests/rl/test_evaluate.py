@@ -278,7 +278,7 @@ def test_episodes_on_the_device_may_be_longer_than_a_chunk_and_are_cut_by_the_ti
 
 
 def test_carry_key_and_time_are_on_the_device_what_they_are_on_the_host(walk, monkeypatch):
-    monkeypatch.setattr(evaluate, "_MANY", 10)  # three episodes a lane
+    monkeypatch.setattr(evaluate, "_NUM_VECTORIZED", 10)  # three episodes each
     counts = Actor(lambda n: jnp.full(n, 5), lambda params, carry, obs, key, t: (carry + 1, carry, None))
     result = evaluate.evaluate(counts, None, walk, episodes=30, seed=3)
     np.testing.assert_array_equal(result.returns, [5 * n + n * (n - 1) / 2 for n in result.lengths])

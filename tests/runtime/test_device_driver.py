@@ -89,7 +89,7 @@ def test_no_return_reaches_from_before_the_restart_into_the_new_episodes(driver)
     newest = np.array(state.source.memory.cursor) - 1 + np.arange(N) * SETTINGS.buffer_size // N
     last = np.array(state.source.obs)
     sizes = {name: getattr(SETTINGS, name) for name in ("num_envs", "buffer_size", "n_steps", "gamma")}
-    read = jax.jit(storage.records(SPEC, **sizes).read)
+    read = jax.jit(storage.full_transitions(SPEC, **sizes).read)
     before = jax.tree.map(np.array, read(state.source.memory, jnp.array(newest)))
     state = driver.restore(copied(driver.snapshot(state)))
     begun = np.array(state.source.obs)

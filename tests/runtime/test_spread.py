@@ -142,7 +142,7 @@ def prioritized_memory(shards):
     """One of as many shards' memory of 5 steps of each of 8 environments."""
     spec = EnvSpec("x", gymnasium.spaces.Box(-1, 1, (1,), np.float32), gymnasium.spaces.Discrete(2), None)
     envs = 8 // shards
-    store = storage.records(spec, num_envs=envs, buffer_size=5 * envs, n_steps=1, gamma=0.9)
+    store = storage.full_transitions(spec, num_envs=envs, buffer_size=5 * envs, n_steps=1, gamma=0.9)
     return sampling.prioritized(store, 40 // shards, alpha=1.0, beta=lambda t: 0.4)
 
 

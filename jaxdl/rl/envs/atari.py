@@ -1,13 +1,13 @@
-"""Atari games through ALE's vector environment: on the host a step at a time, or as a call within a compiled program.
+"""Atari games through ALE's vector environment, stepped from the host or from within a compiled program.
 
 Bellemare et al., "The Arcade Learning Environment" (2013), with the usual preprocessing (Mnih et al. 2015): a random
 number of actions that do nothing (`noop_max`), FIRE where a game begins with it, `frame_skip` frames an action with the
 maximum of the last two, 84 x 84 grey, `atari_stack` frames. Observations are uint8 [S, 84, 84], the oldest frame first,
 zeros before an episode's first. Rewards are the game's, unclipped.
 
-A lost life is `terminated`, if the settings say so, and the game goes on: the next step is a transition like any other.
-Only the step after a game's end resets it. The two are told apart by the frames of all earlier games, which change with a
-reset alone. Either way an action out of range would hang ALE for ever, so actions are clipped.
+With `episodic_life` a lost life is `terminated`, and the game goes on: the next step is a transition like any other. Only the
+step after a game's end resets it. A reset is recognized by the number of frames of all earlier games, which changes with a
+reset alone. An action out of range would hang ALE for ever, so actions are clipped.
 
 Shapes: `N` environments, `S` frames.
 """

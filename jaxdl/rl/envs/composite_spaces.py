@@ -1,8 +1,8 @@
-"""Observations of several parts, `Dict` or `Tuple`, as one vector: that of `gymnasium.spaces.flatten`.
+"""`Dict` and `Tuple` observations flattened into one vector, as by `gymnasium.spaces.flatten`.
 
-Parts follow each other in the order of their space (a `Dict`'s sorted by name, a space's within another's place): numbers as
-they are, `Discrete` and `MultiDiscrete` as one-hot vectors. All take the widest dtype among them. How this differs from
-Gymnasium: `Text` and `OneOf`, whose numbers would be names, are refused with `Graph` and `Sequence`, which have no fixed size.
+Parts are in the order of their space, a `Dict`'s sorted by name and nested spaces in place: numbers as they are, `Discrete`
+and `MultiDiscrete` as one-hot vectors, all in the widest dtype among them. How this differs from Gymnasium: `Text` and `OneOf`,
+whose numbers would be names, are refused, as are `Graph` and `Sequence`, which have no fixed size.
 
 Shapes: `D` numbers of all parts together.
 """
@@ -22,15 +22,15 @@ _SIMPLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary
 
 
 def has_parts(space: Space | None) -> bool:
-    """Whether observations of a space are a dict or a tuple."""
+    """Whether a space is a `Dict` or a `Tuple`."""
     return isinstance(space, spaces.Dict | spaces.Tuple)
 
 
 def flat_space(env_id: str, space: Space) -> Space:
-    """The `Box` [D] of a space of several parts; any other space as it is.
+    """The `Box` [D] of a `Dict` or `Tuple`; any other space as it is.
 
     Raises:
-        EnvError: a part cannot be flattened, or has none itself; names it and those that can.
+        EnvError: a part cannot be flattened or is empty; names it and the spaces that can be.
     """
     if not has_parts(space):
         return space
@@ -42,19 +42,25 @@ def flat_space(env_id: str, space: Space) -> Space:
 
 
 def flatten(space: Space, obs: PyTree) -> Array:
-    """One observation of several parts as a vector [D]: `gymnasium.spaces.flatten` of arrays that may be traced.
+    """One observation of a `Dict` or `Tuple` as a vector [D]: `gymnasium.spaces.flatten` of arrays that may be traced.
 
-    A number beyond its `Discrete` has a one-hot vector of zeros.
+    A number outside its `Discrete` becomes a vector of zeros.
     """
     dtype = jax.dtypes.canonicalize_dtype(spaces.flatten_space(space).dtype)
     return jnp.concatenate([vector.astype(dtype) for vector in _vectors(space, obs)])
 
 
 def check(env_id: str, space: Space, obs: Any, place: str = "") -> None:
-    """Refuse an observation that its space does not hold, traced or not, by its form.
+    """Refuse an observation whose shape or dtype is not its space's; traced arrays are allowed.
 
-    Numbers that fit the space's dtype without loss of kind (float64 for float32) are let through. Within `place`, a part, whole
-    numbers must be those of their `Discrete` or `MultiDiscrete`, where they are known: a one-hot vector would hide them.
+    Numbers of the same kind as the space's dtype (float64 for float32) pass. In a part, known integers must be elements of
+    their `Discrete` or `MultiDiscrete`, because a one-hot vector would hide that they are not.
+
+    Args:
+        env_id: the environment that an error names.
+        space: of the observation.
+        obs: the observation.
+        place: names of the part, separated by slashes.
 
     Raises:
         EnvError: says which part is wrong, what it is and what its space has.
@@ -86,7 +92,7 @@ def check(env_id: str, space: Space, obs: Any, place: str = "") -> None:
 
 
 def array(value: Any) -> np.ndarray:
-    """An array of what an environment gave; one of the object None where it is none."""
+    """A value as an array, or an array of the object None where that is impossible."""
     try:
         return np.asarray(value)
     except ValueError:  # rows of several lengths
@@ -94,7 +100,7 @@ def array(value: Any) -> np.ndarray:
 
 
 def brief(value: Any) -> str:
-    """What an environment gave, in a word or two."""
+    """A short description of a value: dtype and shape, a number, or a type."""
     if isinstance(value, np.ndarray | jax.Array):
         return f"{value.dtype}{list(value.shape)}"
     if isinstance(value, tuple):

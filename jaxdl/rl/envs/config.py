@@ -1,11 +1,11 @@
-"""How environments are made, whatever learns in them."""
+"""Settings of environments, the same for all algorithms."""
 
 from jaxdl.core.config import config, require, require_positive, require_unit
 
 
 @config
 class Config:
-    """Settings of the environments beside their id. Where one differs from Gymnasium's default, evaluation has it too."""
+    """Settings of an environment beside its id. They hold in evaluation too, except `episodic_life`."""
 
     frame_stack: int = 1
     """Observations in one: the last few, the oldest first, an episode's first repeated before it. Atari has its own."""

@@ -1,7 +1,7 @@
 """Environments on the device: N copies of a Gymnasium `FuncEnv` as one pair of pure functions.
 
-An episode that ends is reset within the same step. The observation before the reset, the true successor, is kept beside
-the one that the policy sees next, and a time limit truncates without terminating (`jaxdl.rl.types.TimeStep`).
+An episode that ends is reset within the same step. The step returns both the true successor and the first observation of the
+next episode, which the policy sees next. A time limit truncates without terminating (`jaxdl.rl.types.TimeStep`).
 
 Shapes: `N` environments, `S` frames of a stack.
 """
@@ -73,11 +73,12 @@ def family(load: Callable[[str], FuncEnv], contains: Callable[[str], bool], ids:
 def adapt(env: FuncEnv, spec: EnvSpec) -> Env:
     """N copies of `env`, whose episodes are truncated after `spec.max_episode_steps` (None: never).
 
-    Observations of several parts are vectors (`composite_spaces`). A key that the environment does not use costs nothing: the
-    compiler removes it.
+    `Dict` and `Tuple` observations are flattened (`composite_spaces`). A key that the environment does not use costs nothing,
+    because the compiler removes it. A new episode is drawn for every environment at every step, used or not: programs without
+    branches are what a device runs well, and a rollout draws the noise of all its steps at once.
 
     Raises:
-        EnvError: when traced: observations of several parts are not those of the environment's space.
+        EnvError: when traced: Dict or Tuple observations are not in the environment's space.
     """
     parameters, space = env.default_params, getattr(env, "observation_space", None)
 

@@ -1,4 +1,4 @@
-"""N environments on the host, and everything that they might do wrong.
+"""N environments on the host, whose every answer is checked.
 
 Shapes: `N` environments, `...` the shape of one observation or action.
 """
@@ -20,12 +20,18 @@ from jaxdl.rl.types import TimeStep
 class HostEnvs:
     """A Gymnasium vector environment whose every answer is checked, and waited for `timeout` seconds (0: for ever).
 
-    Whatever fails is an `EnvError` of one sentence with the environment's id, what it gave and what was expected.
+    Failures are `EnvError`s of one sentence with the environment's id, what it gave and what was expected.
     """
 
     def __init__(self, venv: VectorEnv, env_id: str, timeout: float, episodes: Callable[[dict], np.ndarray] | None = None):
-        """`episodes` gives a number [N] from the infos that changes where an environment was reset, and only there; None: an
-        environment is reset in every step after its `terminated` or `truncated`.
+        """Wrap `venv`.
+
+        Args:
+            venv: the environments.
+            env_id: their id, for errors.
+            timeout: seconds that each call may take.
+            episodes: infos -> numbers [N] that change exactly where an environment was reset; None: an environment is reset
+                in every step after its `terminated` or `truncated`.
 
         Raises:
             EnvError: `venv` resets otherwise than in the step after an episode's last (NEXT_STEP); it is closed.
@@ -41,25 +47,25 @@ class HostEnvs:
         self._watch = Watchdog(env_id, timeout)
 
     def reset(self, seed: int) -> np.ndarray:
-        """First observations [N, ...]; any integer is a seed.
+        """Reset all environments and return their observations [N, ...]; any integer is a seed.
 
         Raises:
-            EnvError: the environment failed, did not answer, or gave what its space does not hold.
+            EnvError: the environment failed, did not answer, or gave an observation outside its space.
         """
-        obs, info = self._asked(lambda: self.venv.reset(seed=int(seed) % (2**31 - self.num_envs)))
+        obs, info = self._call(lambda: self.venv.reset(seed=int(seed) % (2**31 - self.num_envs)))
         self._before = self._flags if self._episodes is None else self._episodes(info)
         return self._checked(obs)
 
     def step(self, action: np.ndarray) -> TimeStep:
-        """Step all of them.
+        """Step all environments.
 
         Args:
-            action: [N, ...] numbers that the action space holds, in its dtype or in another of their kind. Those of a `Box`
-                of float64 are clipped to its bounds, which a rounding to float32 may have moved outwards.
+            action: [N, ...] elements of the action space, in its dtype or another of the same kind. Those of a `Box` of
+                float64 are clipped to its bounds, because rounding to float32 may have moved them outside.
 
         Raises:
-            EnvError: the environment failed, did not answer, or gave what its space does not hold, a reward that is not
-                a finite number, or flags that are none.
+            EnvError: the environment failed, did not answer, or gave an observation outside its space, a reward that is
+                not a finite number, or flags that are not bool.
         """
         if action.dtype != self._actions.dtype:
             action = self._converted(action)
@@ -80,7 +86,7 @@ class HostEnvs:
         return TimeStep(obs, reward, terminated, truncated, reset=reset)
 
     def close(self) -> None:
-        """Let go of them; after one that did not answer, processes are killed: asked to close, they would be waited for."""
+        """Close the environments. After a timeout their processes are killed, because closing would wait for an answer."""
         processes = getattr(self.venv, "processes", ())
         if self._watch.late and processes:
             for process in processes:
@@ -98,10 +104,10 @@ class HostEnvs:
             return np.clip(action, space.low, space.high)
         return action if space.dtype is None else action.astype(space.dtype)
 
-    def _asked(self, ask: Callable[[], Any]) -> Any:
+    def _call(self, function: Callable[[], Any]) -> Any:
         try:
             with self._watch:
-                return ask()
+                return function()
         except Exception as e:
             raise self._failure(e) from e
 
@@ -126,16 +132,16 @@ class HostEnvs:
         return reward
 
     def _where(self, values: np.ndarray) -> str:
-        """': ... in environment i of N': the first of `values` [N, ...] that is not finite."""
+        """Description of the first of `values` [N, ...] that is not finite: ': ... in environment i of N'."""
         bad = ~np.isfinite(values.reshape(self.num_envs, -1))
         i = int(bad.any(1).argmax())
         return f": {values.reshape(self.num_envs, -1)[i][bad[i]][0]} in environment {i} of {self.num_envs}"
 
 
 class Checked(gymnasium.Wrapper):
-    """One environment whose answers are checked before Gymnasium puts several side by side, which would say less.
+    """One environment whose answers are checked before Gymnasium batches several, whose own errors would say less.
 
-    Numbers that fit the space's dtype without loss of kind (float64 for float32) are let through: Gymnasium converts them.
+    Numbers of the same kind as the space's dtype (float64 for float32) pass: Gymnasium converts them.
     """
 
     def __init__(self, env: gymnasium.Env, env_id: str):
@@ -144,7 +150,7 @@ class Checked(gymnasium.Wrapper):
         self._id, self._shape, self._dtype = env_id, space.shape, space.dtype
 
     def reset(self, **options: Any) -> tuple[Any, dict]:
-        """Gymnasium's, checked."""
+        """As in Gymnasium, checked."""
         answer = self.env.reset(**options)
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise EnvError(f"{self._id} gave {brief(answer)} from reset, expected an observation and a dict")
@@ -152,7 +158,7 @@ class Checked(gymnasium.Wrapper):
         return answer
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """Gymnasium's, checked."""
+        """As in Gymnasium, checked."""
         answer = self.env.step(action)
         if type(answer) is not tuple or len(answer) != 5:
             raise EnvError(f"{self._id} gave {brief(answer)} from step, expected observation, reward, terminated, "
@@ -173,17 +179,17 @@ class Checked(gymnasium.Wrapper):
 
 
 class CheckedVector(gymnasium.vector.VectorObservationWrapper):
-    """A vector environment whose observations of several parts are checked before they are flattened, which would say less."""
+    """Checks Dict and Tuple observations before flattening, because the error after flattening would not name the part."""
 
     def __init__(self, venv: VectorEnv, env_id: str):
         super().__init__(venv)
         self._id = env_id
 
     def observations(self, observations: Any) -> Any:
-        """They themselves.
+        """The same observations.
 
         Raises:
-            EnvError: they are not what their space holds.
+            EnvError: they are not in their space.
         """
         composite_spaces.check(self._id, self.env.observation_space, observations)
         return observations

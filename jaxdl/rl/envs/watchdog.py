@@ -1,12 +1,12 @@
-"""A watch over calls that might never come back.
+"""A watchdog for calls that may never return.
 
     watch = Watchdog("Pendulum-v1", seconds=120)
     with watch:          # 0.2 microseconds; in the main thread alone
         env.step(action)
 
-A thread looks at it a few times within `seconds`. Where the same call is still under way after them, the main thread is
-sent a signal whose handler raises; a call that is deep in C, or swallows the error, gets a few seconds more, and then the
-process ends. A call in C that does not let go of Python's lock stops this thread too: nothing in Python can help there.
+A thread checks a few times within `seconds` whether the same call is still running. After `seconds` the main thread is sent a
+signal whose handler raises. A call that is deep in C, or swallows the error, has a few seconds more, and then the process ends.
+A call in C that holds Python's lock stops the thread too: nothing in Python can help there.
 """
 
 import contextlib
@@ -20,28 +20,28 @@ from typing import Any
 from jaxdl.core.errors import EnvError
 
 _GRACE = 5.0  # seconds for the main thread to raise before the process is ended
-_LOOK = 1.0  # seconds between two looks, at most
-_SIGNAL = getattr(signal, "SIGURG", None)  # ignored by default, so a late one harms nobody; absent on Windows
+_TICK = 1.0  # seconds between two checks, at most
+_SIGNAL = getattr(signal, "SIGURG", None)  # ignored by default, so a late signal is harmless; absent on Windows
 
-_late: "tuple[Watchdog, int] | None" = None  # whose call is to be ended by the handler, and its number
+_late: "tuple[Watchdog, int] | None" = None  # the watchdog and the number of the call that the handler ends
 
 
 class Watchdog:
-    """Raises an `EnvError` in the main thread, naming `name`, where a call in `with watch:` lasts longer than `seconds`.
+    """Raises an `EnvError` in the main thread, naming `name`, where a call in `with watch:` takes longer than `seconds`.
 
-    `seconds` of 0, and one made outside of the main thread (which alone can be interrupted), watch nothing. `late` tells
-    whether a call was ever too long.
+    With `seconds` of 0, or made outside the main thread (the only one that can be interrupted), it watches nothing. `late` is
+    true after a call was too long.
     """
 
     def __init__(self, name: str, seconds: float):
         self.name, self.seconds, self.late = name, seconds, False
-        self._call = 0  # number of the call under way, negative between two
+        self._call = 0  # number of the running call, negative between calls
         self._closed = threading.Event()
         self._main = threading.main_thread().ident
         if seconds and threading.get_ident() == self._main:
             if _SIGNAL is not None:
                 signal.signal(_SIGNAL, _raise)
-            threading.Thread(target=self._watch, daemon=True, name=f"watch over {name}").start()
+            threading.Thread(target=self._watch, daemon=True, name=f"watchdog of {name}").start()
 
     def __enter__(self) -> None:
         if threading.get_ident() == self._main:
@@ -56,8 +56,8 @@ class Watchdog:
         self._closed.set()
 
     def _watch(self) -> None:
-        tick = min(_LOOK, self.seconds / 4)
-        seen, lasted = 0, 0.0  # counted in looks: the clock goes on while the whole process is stopped
+        tick = min(_TICK, self.seconds / 4)
+        seen, lasted = 0, 0.0  # counted in ticks: the clock goes on while the whole process is stopped
         while not self._closed.wait(tick):
             seen, lasted = (self._call, lasted + tick) if self._call == seen else (self._call, 0.0)
             if seen <= 0:
@@ -83,7 +83,7 @@ class Watchdog:
         os._exit(1)
 
     def sentence(self) -> str:
-        """What is wrong."""
+        """The error in words."""
         return f"{self.name} has not answered for {self.seconds:g} seconds (env_timeout)"
 
 
@@ -92,5 +92,5 @@ def _raise(signum: int, frame: Any) -> None:
     if _late is None:
         return
     (watch, call), _late = _late, None
-    if watch._call == call:  # it may have come back meanwhile
+    if watch._call == call:  # it may have returned meanwhile
         raise EnvError(watch.sentence())

@@ -6,8 +6,8 @@ from jaxdl.rl.replay.source import (
     Settings,
     check_sizes,
     host_replay,
-    memory_of,
+    make_memory,
     replay,
 )
 
-__all__ = ["HostReplayState", "ReplayState", "Settings", "check_sizes", "host_replay", "memory_of", "replay"]
+__all__ = ["HostReplayState", "ReplayState", "Settings", "check_sizes", "host_replay", "make_memory", "replay"]

@@ -1,11 +1,11 @@
-"""Rings of items, any pytree, written in place.
+"""Ring buffers of items, any pytree, written in place.
 
-Each of the E environments has a ring of its own, L = capacity / E items long; the rings lie one behind the other in **one**
-array, an item in one row of 32-bit words. So
+Each of the E environments has a ring of its own, L = capacity / E items long. The rings follow one another in **one** array,
+with an item in each row of 32-bit words. So
 - a step's items are written by one scatter and a batch is read by one gather, whatever the pytree (few operations, one
-  buffer to donate, and nothing for XLA to copy: `tests/sources/test_in_place.py` counts);
+  buffer to donate, and nothing for XLA to copy: `tests/rl/replay/test_in_place.py` counts);
 - the item that follows an item of the same environment is its neighbour: n steps can be read from any item on;
-- an item can be left out (`valid`): its environment's ring does not advance, and nothing that is no item is ever stored.
+- an item can be left out (`valid`): its environment's ring does not advance, and no invalid item is ever stored.
 
 Shapes: `E` environments, `K` items of each added at once, `B` batch, `n` steps, `W` words of 4 bytes.
 """
@@ -22,88 +22,116 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, Key, PyTree
 
 
-class MemoryState(NamedTuple):
-    """What the memory holds. Environment `e` has the rows from `e * L` on."""
+class RingState(NamedTuple):
+    """Contents of the buffer. Environment `e` has the rows from `e * L` on."""
 
     rows: Array  # [E * L, W] uint32
-    cursor: Array  # [E] int32 where in its ring the environment's next item goes
+    cursor: Array  # [E] int32 slot of the ring where the environment's next item goes
     size: Array  # [E] int32 items in the ring
 
 
-class Memory(NamedTuple):
-    """A replay memory as pure functions. An index is a row: `e * L + slot`."""
+class Ring(NamedTuple):
+    """Index arithmetic of E rings of `length` slots: the row of a slot is `e * length + slot`."""
 
-    init: Any  # () -> MemoryState
-    places: Any  # (state, K, valid [K, E] bool | None) -> index [K, E]: where `add` puts items, beyond the end if not valid
-    add: Any  # (state, items [K, E, ...], valid [K, E] bool | None) -> state
-    amend: Any  # (state, items [E, ...] -> items) -> state: changes the newest item of each environment
-    draw: Any  # (state, key, B) -> index [B], uniform over all items
-    age: Any  # (state, index [...]) -> int32 [...]: how many items of its environment are newer
-    read: Any  # (state, index [B], n=1) -> (items [n, B, ...], available [n, B] bool): the item and those that follow it
+    length: int
+    num_envs: int
+
+    def wrap(self, slot: Array) -> Array:
+        """Slots up to `2 * length - 1`, those beyond the end from the beginning on."""
+        return jnp.where(slot >= self.length, slot - self.length, slot)
+
+    def wrap_back(self, slot: Array) -> Array:
+        """Slots down to `-length`, those before the beginning from the end back."""
+        return jnp.where(slot < 0, slot + self.length, slot)
+
+    def rows_of(self, slot: Array) -> Array:
+        """Rows [..., E] of a slot of each environment."""
+        return slot + self.length * jnp.arange(self.num_envs, dtype=jnp.int32)
+
+    def ahead(self, row: Array, offset: Array) -> Array:
+        """Rows of the same environments, `offset` items later."""
+        first = row // self.length * self.length
+        return first + self.wrap(row - first + offset)
+
+    def behind(self, row: Array, offset: Array) -> Array:
+        """Rows of the same environments, `offset` items earlier."""
+        first = row // self.length * self.length
+        return first + self.wrap_back(row - first - offset)
 
 
-def make(example: PyTree, capacity: int, num_envs: int) -> Memory:
-    """A memory of `capacity` items, shared evenly by `num_envs` environments.
+class RingBuffer(NamedTuple):
+    """A ring buffer for each environment as pure functions. An index is a row."""
+
+    init: Callable[[], RingState]
+    write_indices: Callable[..., Array]  # (state, K, valid [K, E] | None) -> rows [K, E] that `add` writes, those of invalid
+    # items beyond the end
+    add: Callable[..., RingState]  # (state, items [K, E, ...], valid [K, E] bool | None) -> state
+    update_newest: Callable[..., RingState]  # (state, items [E, ...] -> items) -> state: changes each environment's newest item
+    sample_indices: Callable[[RingState, Key, int], Array]  # (state, key, B) -> rows [B], uniform over all items
+    age: Callable[[RingState, Array], Array]  # (state, index [...]) -> int32 [...]: how many items of its environment are newer
+    read: Callable[..., tuple[PyTree, Array]]  # (state, index [B], n=1) -> (items [n, B, ...], available [n, B] bool): the item
+    # and those that follow it
+
+
+def make(example: PyTree, capacity: int, num_envs: int) -> RingBuffer:
+    """A buffer of `capacity` items, shared evenly by `num_envs` environments.
 
     Args:
         example: one item, as arrays or `jax.ShapeDtypeStruct`s.
-        capacity: in items; each holds `width(example) * 4` bytes.
+        capacity: in items; each takes `Layout.of(example).width * 4` bytes.
+        num_envs: E.
 
     Raises:
         UserError: `capacity` is no positive multiple of `num_envs`, or has more rows than an int32 can count.
     """
     check_capacity(capacity, num_envs)
-    length = capacity // num_envs
-    words = layout(example)
+    ring = Ring(capacity // num_envs, num_envs)
+    layout = Layout.of(example)
 
-    def init() -> MemoryState:
+    def init() -> RingState:
         zeros = jnp.zeros(num_envs, jnp.int32)
-        return MemoryState(jnp.zeros((capacity, words.width), jnp.uint32), zeros, zeros)
+        return RingState(jnp.zeros((capacity, layout.width), jnp.uint32), zeros, zeros)
 
-    def places(state: MemoryState, k: int, valid: Array | None = None) -> Array:
-        before = jnp.ones((k, 1), bool) if valid is None else valid
-        ahead = jnp.cumsum(before, 0, dtype=jnp.int32) - before
-        index = _wrap(state.cursor + ahead, length) + length * jnp.arange(num_envs, dtype=jnp.int32)
+    def write_indices(state: RingState, k: int, valid: Array | None = None) -> Array:
+        written = jnp.ones((k, 1), bool) if valid is None else valid
+        earlier = jnp.cumsum(written, 0, dtype=jnp.int32) - written
+        index = ring.rows_of(ring.wrap(state.cursor + earlier))
         if valid is not None:  # rows of their own, beyond the end: the scatter drops them
             index = jnp.where(valid, index, capacity + jnp.arange(k * num_envs, dtype=jnp.int32).reshape(k, num_envs))
         return index
 
-    def add(state: MemoryState, items: PyTree, valid: Array | None = None) -> MemoryState:
-        rows = words.pack(items)  # [K, E, W]
+    def add(state: RingState, items: PyTree, valid: Array | None = None) -> RingState:
+        rows = layout.pack(items)  # [K, E, W]
         k = rows.shape[0]
-        index = places(state, k, valid)
-        step = jnp.full((), k, jnp.int32) if valid is None else valid.sum(0, dtype=jnp.int32)
-        return MemoryState(
-            write(state.rows, index.reshape(-1), rows.reshape(-1, words.width)),
-            _wrap(state.cursor + step, length),
-            jnp.minimum(state.size + step, length),
+        index = write_indices(state, k, valid)
+        count = jnp.full((), k, jnp.int32) if valid is None else valid.sum(0, dtype=jnp.int32)
+        return RingState(
+            write(state.rows, index.reshape(-1), rows.reshape(-1, layout.width)),
+            ring.wrap(state.cursor + count),
+            jnp.minimum(state.size + count, ring.length),
         )
 
-    def amend(state: MemoryState, change: Callable[[PyTree], PyTree]) -> MemoryState:
-        newest = jnp.where(state.cursor == 0, length, state.cursor) - 1
-        index = newest + length * jnp.arange(num_envs, dtype=jnp.int32)
-        rows = words.pack(change(words.unpack(state.rows[index])))
+    def update_newest(state: RingState, change: Callable[[PyTree], PyTree]) -> RingState:
+        index = ring.rows_of(ring.wrap_back(state.cursor - 1))
+        rows = layout.pack(change(layout.unpack(state.rows[index])))
         return state._replace(rows=state.rows.at[index].set(rows, mode="drop", unique_indices=True))
 
-    def draw(state: MemoryState, key: Key, batch_size: int) -> Array:
-        env, age = _draw(state.size, key, batch_size)
-        slot = state.cursor[env] - 1 - age
-        return env * length + jnp.where(slot < 0, slot + length, slot)
+    def sample_indices(state: RingState, key: Key, batch_size: int) -> Array:
+        env, age = _sample_ages(state.size, key, batch_size)
+        return env * ring.length + ring.wrap_back(state.cursor[env] - 1 - age)
 
-    def age(state: MemoryState, index: Array) -> Array:
-        env = index // length
-        behind = state.cursor.at[env].get(mode="clip") - 1 - (index - env * length)
-        return jnp.where(behind < 0, behind + length, behind)
+    def age(state: RingState, index: Array) -> Array:
+        env = index // ring.length
+        return ring.wrap_back(state.cursor.at[env].get(mode="clip") - 1 - (index - env * ring.length))
 
-    def read(state: MemoryState, index: Array, n: int = 1) -> tuple[PyTree, Array]:
-        ahead = jnp.arange(n, dtype=jnp.int32)[:, None]
-        available = ahead <= age(state, index)  # nothing follows the newest
-        first = index // length * length
-        rows = first + _wrap(index - first + jnp.where(available, ahead, 0), length)
+    def read(state: RingState, index: Array, n: int = 1) -> tuple[PyTree, Array]:
+        offset = jnp.arange(n, dtype=jnp.int32)[:, None]
+        available = offset <= age(state, index)  # nothing follows the newest
+        rows = ring.ahead(index, jnp.where(available, offset, 0))
         rows = state.rows.at[rows.reshape(-1)].get(mode="promise_in_bounds")
-        return words.unpack(rows.reshape(n, index.shape[0], words.width)), available
+        return layout.unpack(rows.reshape(n, index.shape[0], layout.width)), available
 
-    return Memory(init, places, add, amend, draw, age, read)
+    return RingBuffer(init, write_indices, add, update_newest, sample_indices, age, read)
 
 
 def check_capacity(capacity: int, num_envs: int) -> None:
@@ -121,10 +149,10 @@ def check_capacity(capacity: int, num_envs: int) -> None:
 
 
 def write(rows: Array, index: Array, new: Array) -> Array:
-    """`rows` with `new` [M, W] at `index` [M], each beyond the end or there once; a scatter, in place.
+    """Write `new` [M, W] to `rows` at `index` [M], each of which is beyond the end or given once, by a scatter in place.
 
-    Of a single row XLA would make a slice that it fuses into the reads that follow, and then copies all rows first: a second
-    one goes with it, which is dropped.
+    XLA would turn the scatter of a single row into a slice that it fuses into the reads that follow, and then copy all rows
+    first. So a second row is scattered with it, and dropped.
     """
     if len(index) == 1:
         beyond = jnp.full(1, len(rows) + 1, index.dtype)
@@ -132,18 +160,8 @@ def write(rows: Array, index: Array, new: Array) -> Array:
     return rows.at[index].set(new, mode="drop", unique_indices=True)
 
 
-def width(example: PyTree) -> int:
-    """32-bit words that one item takes."""
-    return layout(example).width
-
-
-def layout(example: PyTree) -> "_Layout":
-    """How items like this one lie in rows of 32-bit words: `pack` and `unpack`."""
-    return _Layout.of(example)
-
-
-def _draw(size: Array, key: Key, batch_size: int) -> tuple[Array, Array]:
-    """Uniform draws over all items: which environment [B], and how many items of it are newer [B].
+def _sample_ages(size: Array, key: Key, batch_size: int) -> tuple[Array, Array]:
+    """Uniform draws over all items: their environments [B], and how many items of the same environment are newer [B].
 
     The remainder of 32 random bits by the number of items is uniform to a relative 2**-32 times that number (2e-4 at a
     million items).
@@ -154,26 +172,24 @@ def _draw(size: Array, key: Key, batch_size: int) -> tuple[Array, Array]:
     return env, u - (end - size)[env]
 
 
-def _wrap(index: Array, length: int) -> Array:
-    return jnp.where(index >= length, index - length, index)
-
-
-class _Layout(NamedTuple):
-    """How a pytree lies in a row of 32-bit words: each leaf bit by bit, padded to whole words."""
+class Layout(NamedTuple):
+    """The layout of a pytree in a row of 32-bit words: each leaf bit by bit, padded to whole words."""
 
     treedef: Any
     leaves: tuple[jax.ShapeDtypeStruct, ...]
     words: tuple[int, ...]  # of each leaf
 
     @staticmethod
-    def of(example: PyTree) -> "_Layout":
+    def of(example: PyTree) -> "Layout":
+        """The layout of items like `example`: arrays or `jax.ShapeDtypeStruct`s."""
         leaves, treedef = jax.tree.flatten(example)
         leaves = tuple(jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype)) for x in leaves)
         words = tuple(math.ceil(math.prod(x.shape) * _itemsize(x.dtype) / 4) for x in leaves)
-        return _Layout(treedef, leaves, words)
+        return Layout(treedef, leaves, words)
 
     @property
     def width(self) -> int:
+        """W: words that one item takes."""
         return sum(self.words)
 
     def pack(self, items: PyTree) -> Array:

@@ -1,7 +1,7 @@
-"""The replay source: the policy acts and stores, the learner gets transitions drawn from all that is stored.
+"""The replay source: the policy acts, its steps are stored, and the learner gets transitions sampled from all of them.
 
 Lin, "Self-improving reactive agents" (1992); Mnih et al., "Human-level control through deep reinforcement learning" (2015).
-What is stored and how it is drawn is the memory's (`storage`, `drawing`); here it is filled, by environments on the device
+The memory (`sampling.Memory`) decides what is stored and how it is sampled. Here it is filled, by environments on the device
 (`replay`) or on the host (`host_replay`).
 
 Shapes: `E` environments, `k` vector steps, `B` batch, `n` steps of the return.
@@ -17,8 +17,9 @@ import numpy as np
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, Key, Mean, Metrics, PyTree, Source
 from jaxdl.rl.episode_stats import Episodes
-from jaxdl.rl.replay import ring_buffer as memories
-from jaxdl.rl.replay import sampling, storage
+from jaxdl.rl.replay import ring_buffer, sampling
+from jaxdl.rl.replay.frame_storage import deduplicated_frames
+from jaxdl.rl.replay.storage import full_transitions
 from jaxdl.rl.types import Actor, Env, EnvSpec, HostSource, TimeStep, Transition
 
 
@@ -35,7 +36,7 @@ class Settings(NamedTuple):
     gamma: Array  # discount per step, a number or a traced scalar
     clip_reward: bool = False  # store rewards clipped to [-1, 1]; returns of episodes are reported as they are
     priorities: tuple[Array, Callable[[Array], Array]] | None = None  # alpha, and steps -> beta; None: uniform draws
-    shards: int = 1  # devices that have as many environments, as large a memory and batch each
+    shards: int = 1  # devices, each with num_envs environments, a memory of buffer_size and a batch of batch_size
 
     @property
     def stride(self) -> int:
@@ -47,31 +48,37 @@ class Settings(NamedTuple):
         """Collects that store at least `learning_starts` steps."""
         return -(-self.learning_starts // self.stride)
 
+    @property
+    def first_step(self) -> int:
+        """Environment steps of the warm-up, before the first update."""
+        return self.stride * self.warmup_collects
 
-def memory_of(spec: EnvSpec, settings: Settings, resets: bool) -> sampling.Memory:
-    """The memory that fits an environment: images in stacks are stored a frame at a time.
+    def planned_updates(self, total_steps: int) -> int:
+        """Updates in a run of `total_steps` environment steps: the horizon of the learning rate's schedule."""
+        return max((total_steps - self.first_step) // self.stride, 1) * self.gradient_steps
+
+
+def make_memory(spec: EnvSpec, settings: Settings, resets: bool) -> sampling.Memory:
+    """The replay memory for an environment: images in stacks are stored a frame at a time, all else as it is.
 
     Args:
         spec: the environment.
         settings: of the source.
-        resets: the environment says which steps only reset it (`TimeStep.reset`).
+        resets: the environment resets in steps of its own, which it marks (`TimeStep.reset`).
 
     Raises:
         UserError: a size does not fit another one; it names both.
     """
     check_sizes(settings)
-    sizes = {name: getattr(settings, name) for name in ("num_envs", "buffer_size", "n_steps", "gamma")}
     space = spec.observation_space
-    if resets and spec.stack and len(space.shape) > 2 and space.dtype == np.uint8:
-        store = storage.frames(spec, **sizes)
-    else:
-        store = storage.records(spec, **sizes)
-    if settings.priorities:
-        alpha, beta = settings.priorities
-        return sampling.prioritized(store, settings.batch_size, alpha=alpha, beta=beta, updates=settings.gradient_steps)
-    if store.draw is None:
-        return sampling.prioritized(store, settings.batch_size, alpha=0.0, beta=lambda t: 0.0, learns=False)
-    return sampling.uniform(store, settings.batch_size)
+    stacks_of_images = spec.stack is not None and len(space.shape) > 2 and space.dtype == np.uint8
+    store = deduplicated_frames if resets and stacks_of_images else full_transitions
+    stored = store(spec, num_envs=settings.num_envs, buffer_size=settings.buffer_size, n_steps=settings.n_steps,
+                   gamma=settings.gamma)
+    if settings.priorities is None:
+        return sampling.uniform(stored, settings.batch_size)
+    alpha, beta = settings.priorities
+    return sampling.prioritized(stored, settings.batch_size, alpha=alpha, beta=beta, updates=settings.gradient_steps)
 
 
 class ReplayState(NamedTuple):
@@ -91,7 +98,7 @@ def replay(env: Env, actor: Actor, settings: Settings) -> Source:
         UserError: a size does not fit another one; it names both.
     """
     num_envs, train_freq, stride = settings.num_envs, settings.train_freq, settings.stride
-    memory = memory_of(env.spec, settings, resets=env.outside_jax)
+    memory = make_memory(env.spec, settings, resets=env.outside_jax)
     keys_a_step = 1 + env.keys * num_envs
 
     def init(key: Key) -> ReplayState:
@@ -100,7 +107,7 @@ def replay(env: Env, actor: Actor, settings: Settings) -> Source:
 
     def restart(state: ReplayState, key: Key) -> ReplayState:
         env_state, obs = env.reset(key, num_envs)
-        return ReplayState(env_state, obs, actor.init(num_envs), Episodes.init(num_envs), memory.begin(state.memory, obs))
+        return ReplayState(env_state, obs, actor.init(num_envs), Episodes.init(num_envs), memory.restart(state.memory, obs))
 
     def collect(state: ReplayState, params: PyTree, keys: Key, t: Array, data: PyTree = None):
         del data
@@ -145,8 +152,8 @@ def _learning(memory: sampling.Memory) -> tuple[Callable, Callable]:
 
     def sample(state: PyTree, key: Key, t: Array, data: PyTree = None) -> tuple[PyTree, Transition]:
         del data
-        drawn, batch = memory.sample(state.memory, key, t)
-        return state._replace(memory=drawn), batch
+        sampled, batch = memory.sample(state.memory, key, t)
+        return state._replace(memory=sampled), batch
 
     def feedback(state: PyTree, batch: Transition, error: Array) -> PyTree:
         return state._replace(memory=memory.feedback(state.memory, batch, error))
@@ -165,7 +172,7 @@ def check_sizes(settings: Settings) -> None:
         UserError: names the field, what was given and what would do.
     """
     buffer_size, batch_size = settings.buffer_size, settings.batch_size
-    memories.check_capacity(buffer_size, settings.num_envs)
+    ring_buffer.check_capacity(buffer_size, settings.num_envs)
     if buffer_size < batch_size:
         raise UserError(f"buffer_size={buffer_size} is smaller than batch_size={batch_size}: no batch could be drawn "
                         "from it; raise the one or lower the other")
@@ -181,34 +188,34 @@ def check_sizes(settings: Settings) -> None:
 
 
 class HostReplayState(NamedTuple):
-    """State of the replay source whose environments live on the host."""
+    """State of the replay source whose environments run on the host."""
 
-    obs: Array  # [E, ...] what the policy saw last
-    action: Array  # [E, ...] what it did
+    obs: Array  # [E, ...] the latest observations
+    action: Array  # [E, ...] the actions taken after them
     carry: PyTree
     episodes: Episodes
     memory: PyTree
 
 
 def host_replay(spec: EnvSpec, actor: Actor, settings: Settings) -> HostSource:
-    """Replay of environments on the host: the same memory and draws as `replay`, fed from outside a step at a time.
+    """Replay of environments on the host: the memory of `replay`, filled from outside a step at a time.
 
     Raises:
         UserError: as `replay`.
     """
     num_envs = settings.num_envs
-    memory = memory_of(spec, settings, resets=True)
+    memory = make_memory(spec, settings, resets=True)
     one = jax.ShapeDtypeStruct(spec.action_space.shape, jax.dtypes.canonicalize_dtype(spec.action_space.dtype))
 
-    def begun(obs: Array, stored: PyTree) -> HostReplayState:
+    def first_state(obs: Array, stored: PyTree) -> HostReplayState:
         action = jnp.zeros((num_envs, *one.shape), one.dtype)
         return HostReplayState(obs, action, actor.init(num_envs), Episodes.init(num_envs), stored)
 
     def init(obs: Array) -> HostReplayState:
-        return begun(obs, memory.init(obs))
+        return first_state(obs, memory.init(obs))
 
     def restart(state: HostReplayState, obs: Array) -> HostReplayState:
-        return begun(obs, memory.begin(state.memory, obs))
+        return first_state(obs, memory.restart(state.memory, obs))
 
     def observe(state: HostReplayState, step: TimeStep) -> tuple[HostReplayState, Metrics]:
         ts = step._replace(next_obs=step.obs)

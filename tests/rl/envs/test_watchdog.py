@@ -58,7 +58,7 @@ def test_a_reset_that_does_not_answer_is_named(register):
 
 def looked(monkeypatch, seconds):
     """A watch that looks every few milliseconds."""
-    monkeypatch.setattr(watchdog, "_LOOK", 0.005)
+    monkeypatch.setattr(watchdog, "_TICK", 0.005)
     return Watchdog("Toy-v0", seconds)
 
 
@@ -119,7 +119,7 @@ def test_nothing_is_watched_without_a_limit_or_outside_of_the_main_thread(monkey
 
 def test_the_thread_ends_with_its_environments(register):
     venv = envs.make_host(register("Toy-v1", Toy), 1, "sync", envs.Config(env_timeout=1))
-    (thread,) = [t for t in threading.enumerate() if t.name == "watch over Toy-v1"]
+    (thread,) = [t for t in threading.enumerate() if t.name == "watchdog of Toy-v1"]
     venv.close()
     thread.join(1)
     assert not thread.is_alive()

@@ -15,14 +15,14 @@ from jaxdl.core.config import leaves_as_arrays
 from jaxdl.rl import envs, host_driver
 from jaxdl.rl.envs.cartpole import CartPole
 from jaxdl.rl.envs.functional import adapt
-from jaxdl.rl.replay import ring_buffer as memories
 from jaxdl.rl.replay import storage
+from jaxdl.rl.replay.ring_buffer import Layout
 from jaxdl.rl.types import Env, EnvSpec, Stack, TimeStep
 from jaxdl.runtime import device_driver
 
 CAPACITIES = (4_096, 65_536)
 CARTPOLE = envs.spec("CartPole-v1")
-WIDTH = memories.width(storage.experience_of(CARTPOLE))
+WIDTH = Layout.of(storage.experience_of(CARTPOLE)).width
 
 
 def config_of(capacity):

@@ -11,14 +11,16 @@ import pytest
 from scipy import stats
 from tools import jit
 
-from jaxdl.rl.replay import sampling, storage
+from jaxdl.rl.replay import sampling
+from jaxdl.rl.replay.frame_storage import deduplicated_frames
+from jaxdl.rl.replay.storage import full_transitions
 from jaxdl.rl.types import EnvSpec, Stack, TimeStep, Transition
 
 P_VALUE = 1e-4  # seeds are fixed: the statistical tests hold or not, once and for all
 E, B, CAPACITY, ALPHA = 2, 8, 24, 0.7
 LENGTH = CAPACITY // E
 SPEC = EnvSpec("numbers", gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32), gymnasium.spaces.Discrete(9), None)
-STORE = storage.records(SPEC, num_envs=E, buffer_size=CAPACITY, n_steps=1, gamma=0.9)
+STORE = full_transitions(SPEC, num_envs=E, buffer_size=CAPACITY, n_steps=1, gamma=0.9)
 
 
 def beta(t):
@@ -30,7 +32,7 @@ def compiled(memory):
         """4000 batches in one: only the draws differ."""
         return jax.vmap(lambda k: memory.sample(state, k, t)[1])(jax.random.split(key, 4000))
 
-    return memory._replace(init=jit(memory.init), add=jit(memory.add), begin=jit(memory.begin), sample=jit(memory.sample),
+    return memory._replace(init=jit(memory.init), add=jit(memory.add), restart=jit(memory.restart), sample=jit(memory.sample),
                            feedback=jit(memory.feedback)), jit(many)
 
 
@@ -125,7 +127,7 @@ def test_weights_count_the_rows_in_use():
 
 def test_the_priorities_are_those_of_flashbax():
     """Its prioritized buffer has one environment here; its priorities are given without the 1e-6."""
-    store = storage.records(SPEC, num_envs=1, buffer_size=16, n_steps=1, gamma=0.9)
+    store = full_transitions(SPEC, num_envs=1, buffer_size=16, n_steps=1, gamma=0.9)
     memory = sampling.prioritized(store, 16, alpha=0.6, beta=beta)
     errors = np.random.default_rng(0).exponential(size=16).astype(np.float32)
     other = flashbax.make_prioritised_trajectory_buffer(
@@ -145,7 +147,7 @@ def test_the_priorities_are_those_of_flashbax():
                            TimeStep(zeros[..., None], zeros, no, no, zeros[..., None]))
         state = memory.add(state, item)
         nothing = Transition(*[jnp.zeros(16)] * 6, jnp.arange(16))
-        state = memory.begin(memory.feedback(state, nothing, errors), jnp.zeros((1, 1)))  # writes what waits, and no rows
+        state = memory.restart(memory.feedback(state, nothing, errors), jnp.zeros((1, 1)))  # writes what waits, and no rows
         return jax.vmap(lambda k: memory.sample(state, k, 0)[1])(jax.random.split(key, 40))
 
     batch = ours(errors, jax.random.key(1))
@@ -188,7 +190,7 @@ def test_what_is_said_of_a_row_that_the_next_steps_overwrite_is_dropped(k):
 def test_environments_that_begin_anew_write_what_waits():
     memory, _ = made()
     state = told(memory, begun(memory, LENGTH), ROWS, ERRORS)
-    state = memory.begin(state, np.zeros((E, 1), np.float32))
+    state = memory.restart(state, np.zeros((E, 1), np.float32))
     np.testing.assert_allclose(priorities(state)[ROWS], priority(ERRORS), rtol=1e-5)
 
 
@@ -243,8 +245,8 @@ FRAMES = EnvSpec("frames", gymnasium.spaces.Box(0, 255, (4, 1, 4), np.uint8), gy
 
 
 def test_without_priorities_frames_are_drawn_uniformly_where_they_are_transitions():
-    store = storage.frames(FRAMES, num_envs=E, buffer_size=CAPACITY, n_steps=1, gamma=0.9)
-    memory, many = compiled(sampling.prioritized(store, B, alpha=0.0, beta=lambda t: 0.0, learns=False))
+    store = deduplicated_frames(FRAMES, num_envs=E, buffer_size=CAPACITY, n_steps=1, gamma=0.9)
+    memory, many = compiled(sampling.uniform(store, B))
     state = memory.init(np.zeros((E, 4, 1, 4), np.uint8))
     for t in range(LENGTH + 5):
         obs = np.full((E, 4, 1, 4), t + 1, np.uint8)
@@ -264,7 +266,7 @@ def test_without_priorities_frames_are_drawn_uniformly_where_they_are_transition
 
 
 def test_a_priority_does_not_come_back_to_a_row_whose_frames_are_gone():
-    store = storage.frames(FRAMES, num_envs=E, buffer_size=CAPACITY, n_steps=1, gamma=0.9)
+    store = deduplicated_frames(FRAMES, num_envs=E, buffer_size=CAPACITY, n_steps=1, gamma=0.9)
     memory, _ = compiled(sampling.prioritized(store, B, alpha=ALPHA, beta=beta))
     state = memory.init(np.zeros((E, 4, 1, 4), np.uint8))
     obs, no = np.ones((E, 4, 1, 4), np.uint8), np.zeros(E, bool)

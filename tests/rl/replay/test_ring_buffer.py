@@ -1,4 +1,4 @@
-"""The replay memory: what goes in comes out, bit by bit, and every item is as likely as any other."""
+"""Ring buffers: what goes in comes out, bit by bit, and every item is as likely as any other."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from scipy import stats
 from tools import same_bits
 
 from jaxdl.core.errors import UserError
-from jaxdl.rl.replay import ring_buffer as memories
+from jaxdl.rl.replay import ring_buffer
 
 EXAMPLE = {
     "vector": jax.ShapeDtypeStruct((3,), jnp.float32),
@@ -36,11 +36,11 @@ def items(key, *lead):
 
 def sample(memory, state, key, size, n=1):
     """Uniform draws, read with those that follow them."""
-    return memory.read(state, memory.draw(state, key, size), n)
+    return memory.read(state, memory.sample_indices(state, key, size), n)
 
 
 def test_every_dtype_comes_out_with_the_bits_that_went_in():
-    memory = memories.make(EXAMPLE, capacity=4, num_envs=4)
+    memory = ring_buffer.make(EXAMPLE, capacity=4, num_envs=4)
     added = items(jax.random.key(0), 1, 4)
     state = memory.add(memory.init(), added)
     drawn, _ = sample(memory, state, jax.random.key(1), 64)
@@ -63,7 +63,7 @@ def contents(memory, state, draws=4000, seed=0):
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_the_oldest_items_make_room_for_the_newest(k):
-    memory = memories.make({"id": jax.ShapeDtypeStruct((), jnp.int32)}, capacity=10, num_envs=2)
+    memory = ring_buffer.make({"id": jax.ShapeDtypeStruct((), jnp.int32)}, capacity=10, num_envs=2)
     state, t = memory.init(), 0
     for _ in range(7):
         state = memory.add(state, numbered(k, 2, t))
@@ -73,7 +73,7 @@ def test_the_oldest_items_make_room_for_the_newest(k):
 
 
 def test_an_item_that_is_not_valid_leaves_no_trace():
-    memory = memories.make({"id": jax.ShapeDtypeStruct((), jnp.int32)}, capacity=6, num_envs=2)
+    memory = ring_buffer.make({"id": jax.ShapeDtypeStruct((), jnp.int32)}, capacity=6, num_envs=2)
     state, kept = memory.init(), ([], [])
     rng = np.random.default_rng(0)
     for t in range(12):
@@ -89,7 +89,7 @@ def test_an_item_that_is_not_valid_leaves_no_trace():
 
 
 def test_every_item_is_equally_likely_also_where_rings_differ_in_size():
-    memory = memories.make({"id": jax.ShapeDtypeStruct((), jnp.int32)}, capacity=24, num_envs=3)
+    memory = ring_buffer.make({"id": jax.ShapeDtypeStruct((), jnp.int32)}, capacity=24, num_envs=3)
     state = memory.init()
     for t in range(6):
         state = memory.add(state, numbered(1, 3, t), jnp.array([[True, t % 2 == 0, t < 1]]))
@@ -100,7 +100,7 @@ def test_every_item_is_equally_likely_also_where_rings_differ_in_size():
 
 
 def test_the_items_that_follow_are_those_of_the_same_environment_up_to_the_newest():
-    memory = memories.make({"id": jax.ShapeDtypeStruct((), jnp.int32)}, capacity=12, num_envs=3)
+    memory = ring_buffer.make({"id": jax.ShapeDtypeStruct((), jnp.int32)}, capacity=12, num_envs=3)
     state = memory.init()
     for t in range(9):  # rings of 4: times 5..8 remain, across the seam
         state = memory.add(state, numbered(1, 3, t))
@@ -116,7 +116,7 @@ def test_the_items_that_follow_are_those_of_the_same_environment_up_to_the_newes
 
 
 def test_draws_agree_under_jit_and_vmap():
-    memory = memories.make({"id": jax.ShapeDtypeStruct((), jnp.int32)}, capacity=12, num_envs=3)
+    memory = ring_buffer.make({"id": jax.ShapeDtypeStruct((), jnp.int32)}, capacity=12, num_envs=3)
     keys = jax.random.split(jax.random.key(5), 4)
     state = memory.add(memory.init(), numbered(2, 3, 0))
     one_by_one = [sample(memory, state, k, 16)[0]["id"] for k in keys]
@@ -127,4 +127,4 @@ def test_draws_agree_under_jit_and_vmap():
 @pytest.mark.parametrize(("capacity", "num_envs"), [(10, 3), (0, 2), (2, 4), (-4, 2)])
 def test_a_capacity_that_the_environments_do_not_divide_is_refused(capacity, num_envs):
     with pytest.raises(UserError, match="buffer_size must be a positive multiple of num_envs"):
-        memories.make(EXAMPLE, capacity, num_envs)
+        ring_buffer.make(EXAMPLE, capacity, num_envs)

@@ -11,7 +11,8 @@ import pytest
 from tools import jit
 
 from jaxdl.core.errors import UserError
-from jaxdl.rl.replay import sampling, storage
+from jaxdl.rl.replay import ring_buffer, sampling, storage
+from jaxdl.rl.replay.frame_storage import deduplicated_frames
 from jaxdl.rl.types import EnvSpec, Stack, TimeStep
 
 E, S, SHAPE, LENGTH, GAMMA = 3, 4, (3, 5), 13, 0.5  # 15 bytes a frame: words are padded
@@ -109,7 +110,7 @@ class Watched(NamedTuple):
 
     store: storage.Storage
     add: object
-    begin: object
+    restart: object
     read: object
     drawable: set
 
@@ -119,24 +120,24 @@ def watched(store):
     def add(state, obs, action, ts):
         return store.add(state, jax.vmap(store.item)(obs, action, ts))
 
-    return Watched(store, add, jit(store.begin), jit(store.read), set())
+    return Watched(store, add, jit(store.restart), jit(store.read), set())
 
 
 def stacked(steps):
     return jax.tree.map(lambda *x: np.stack(x), *steps)
 
 
-def all_begin_anew(t, fleet, state):
+def restart_all(t, fleet, state):
     for g in fleet:
         g.restart()
-    state, written = t.begin(state, np.stack([g.obs for g in fleet]))
+    state, written = t.restart(state, np.stack([g.obs for g in fleet]))
     note(t, written)
     return state
 
 
 def note(t, written):
-    """Keep what may be drawn as `drawing.prioritized` does."""
-    index, drawable = np.asarray(written.index), np.asarray(written.drawable)
+    """Keep what may be drawn as `sampling.prioritized` does."""
+    index, drawable = np.asarray(written.index), np.asarray(written.is_transition)
     kept = index < t.store.capacity
     index, drawable = index[kept].tolist(), drawable[kept].tolist()
     assert all(drawable[index.index(i)] == d for i, d in zip(index, drawable, strict=True)), "a row is written two ways at once"
@@ -157,7 +158,7 @@ def assert_read(t, state, expected):
 @pytest.mark.parametrize(("padding", "n", "k"), [
     ("zero", 1, 1), ("repeat", 3, 1), ("repeat", 1, 3), ("zero", 3, 3), ("zero", 1, 7), ("repeat", 3, 9)])
 def test_stacks_put_together_from_frames_are_those_that_were_seen(padding, n, k):
-    t = watched(storage.frames(spec_of(padding), num_envs=E, buffer_size=E * LENGTH, n_steps=n, gamma=GAMMA))
+    t = watched(deduplicated_frames(spec_of(padding), num_envs=E, buffer_size=E * LENGTH, n_steps=n, gamma=GAMMA))
     fleet, kinds = games(padding), set()
     state = jax.jit(t.store.init)(np.stack([g.obs for g in fleet]))
     for i in range(max(70 // k, 12)):
@@ -166,7 +167,7 @@ def test_stacks_put_together_from_frames_are_those_that_were_seen(padding, n, k)
         note(t, written)
         assert written.count == k
         if i % 9 == 8:  # all environments begin anew
-            state = all_begin_anew(t, fleet, state)
+            state = restart_all(t, fleet, state)
         expected = {}
         for e, g in enumerate(fleet):
             count = len(g.rows)
@@ -183,7 +184,7 @@ def test_stacks_put_together_from_frames_are_those_that_were_seen(padding, n, k)
 
 
 def test_as_many_steps_at_once_as_the_memory_holds_leave_no_row_drawable_whose_frames_are_gone():
-    t = watched(storage.frames(spec_of(), num_envs=E, buffer_size=E * LENGTH, n_steps=1, gamma=GAMMA))
+    t = watched(deduplicated_frames(spec_of(), num_envs=E, buffer_size=E * LENGTH, n_steps=1, gamma=GAMMA))
     fleet = games("zero")
     state = jax.jit(t.store.init)(np.stack([g.obs for g in fleet]))
     for _ in range(2):
@@ -195,21 +196,20 @@ def test_as_many_steps_at_once_as_the_memory_holds_leave_no_row_drawable_whose_f
         assert_read(t, state, expected)
 
 
-@pytest.mark.parametrize("kind", ["frames", "records"])
-def test_a_row_survives_where_the_last_steps_did_not_cost_it_or_its_frames(kind):
-    make = getattr(storage, kind)
+@pytest.mark.parametrize("make", [deduplicated_frames, storage.full_transitions])
+def test_a_row_is_still_valid_where_the_last_steps_did_not_cost_it_or_its_frames(make):
     t = watched(make(spec_of(), num_envs=E, buffer_size=E * LENGTH, n_steps=1, gamma=GAMMA))
     fleet = games("zero")
-    state, survives = jax.jit(t.store.init)(np.stack([g.obs for g in fleet])), jit(t.store.survives)
+    state, still_valid = jax.jit(t.store.init)(np.stack([g.obs for g in fleet])), jit(t.store.still_valid)
     for _ in range(25):
         steps = stacked([steps_of([g.step() for g in fleet]) for _ in range(2)])
         before = set(t.drawable)
         state, written = t.add(state, *steps)
-        new = set(np.asarray(written.index)[np.asarray(written.drawable)].tolist())
-        index, drawable = np.asarray(written.index), np.asarray(written.drawable)
+        new = set(np.asarray(written.index)[np.asarray(written.is_transition)].tolist())
+        index, drawable = np.asarray(written.index), np.asarray(written.is_transition)
         overwritten = set(index[: 2 * E].tolist())
         note(t, written)
-        alive = np.asarray(survives(state, np.arange(t.store.capacity, dtype=np.int32), written.count))
+        alive = np.asarray(still_valid(state, np.arange(t.store.capacity, dtype=np.int32), written.count))
         for row in before:  # only those are asked
             assert alive[row] == (row not in overwritten and row in t.drawable)
         assert not alive[sorted(new)].any()
@@ -217,17 +217,17 @@ def test_a_row_survives_where_the_last_steps_did_not_cost_it_or_its_frames(kind)
 
 
 def test_a_first_frame_is_no_transition_and_neither_is_an_empty_memory():
-    t = watched(storage.frames(spec_of(), num_envs=E, buffer_size=E * LENGTH, n_steps=1, gamma=GAMMA))
+    t = watched(deduplicated_frames(spec_of(), num_envs=E, buffer_size=E * LENGTH, n_steps=1, gamma=GAMMA))
     fleet = games("zero")
     state = jax.jit(t.store.init)(np.stack([g.obs for g in fleet]))
-    _, written = t.begin(state, np.stack([g.obs for g in fleet]))
-    assert not np.asarray(written.drawable).any()
+    _, written = t.restart(state, np.stack([g.obs for g in fleet]))
+    assert not np.asarray(written.is_transition).any()
 
 
 @pytest.mark.parametrize("num_envs", [1, 8, 64])
 def test_a_transition_of_atari_takes_about_one_frame(num_envs):
     spec, capacity = spec_of(shape=(84, 84)), 64 * 15_625
-    store = storage.frames(spec, num_envs=num_envs, buffer_size=capacity, n_steps=3, gamma=GAMMA)
+    store = deduplicated_frames(spec, num_envs=num_envs, buffer_size=capacity, n_steps=3, gamma=GAMMA)
     memory = sampling.prioritized(store, 32, alpha=0.5, beta=lambda t: 0.4)
     state = jax.eval_shape(memory.init, jax.ShapeDtypeStruct((num_envs, 4, 84, 84), jnp.uint8))
     taken = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
@@ -239,19 +239,19 @@ def test_an_environments_share_must_hold_stacks_and_returns(n):
     too_few = 2 * S + n - 1
     with pytest.raises(UserError, match=rf"buffer_size={E * too_few} leaves an environment {too_few} steps, too few for "
                                         rf"stacks of 4 .* {n} steps; raise it to {E * (too_few + 1)}"):
-        storage.frames(spec_of(), num_envs=E, buffer_size=E * too_few, n_steps=n, gamma=GAMMA)
-    storage.frames(spec_of(), num_envs=E, buffer_size=E * (too_few + 1), n_steps=n, gamma=GAMMA)
+        deduplicated_frames(spec_of(), num_envs=E, buffer_size=E * too_few, n_steps=n, gamma=GAMMA)
+    deduplicated_frames(spec_of(), num_envs=E, buffer_size=E * (too_few + 1), n_steps=n, gamma=GAMMA)
 
 
 # --- Whole steps.
 
 
 @pytest.mark.parametrize(("n", "k"), [(1, 3), (3, 3), (3, 1)])
-def test_records_leave_resets_out(n, k):
-    t = watched(storage.records(spec_of(), num_envs=E, buffer_size=E * LENGTH, n_steps=n, gamma=GAMMA))
+def test_full_transitions_leave_resets_out(n, k):
+    t = watched(storage.full_transitions(spec_of(), num_envs=E, buffer_size=E * LENGTH, n_steps=n, gamma=GAMMA))
     fleet = games("zero")
     state = jax.jit(t.store.init)(np.stack([g.obs for g in fleet]))
-    draw = jit(lambda s, key: t.store.draw(s, key, 1000))
+    draw = jit(lambda s, key: t.store.sample_indices(s, key, 1000))
     for i in range(60 // k):
         before = [sum(not r.reset for r in g.rows) for g in fleet]
         state, written = t.add(state, *stacked([steps_of([g.step() for g in fleet]) for _ in range(k)]))
@@ -259,7 +259,7 @@ def test_records_leave_resets_out(n, k):
         kept = [[r for r in g.rows if not r.reset] for g in fleet]
         assert written.count.tolist() == [len(r) - b for r, b in zip(kept, before, strict=True)]
         if i == 12:
-            state = all_begin_anew(t, fleet, state)
+            state = restart_all(t, fleet, state)
         expected = {}
         for e, g in enumerate(fleet):
             kept = [j for j, row in enumerate(g.rows) if not row.reset]
@@ -270,14 +270,14 @@ def test_records_leave_resets_out(n, k):
     assert min(sum(not r.reset for r in g.rows) for g in fleet) > 2 * LENGTH
 
 
-def test_the_places_of_a_memory_are_where_it_puts_its_items():
-    memory = storage.memories.make({"id": jax.ShapeDtypeStruct((), jnp.int32)}, 12, 3)
+def test_write_indices_are_the_rows_that_add_writes():
+    memory = ring_buffer.make({"id": jax.ShapeDtypeStruct((), jnp.int32)}, 12, 3)
     state, rng, t = memory.init(), np.random.default_rng(0), 0
-    add, places = jit(memory.add), jit(memory.places, static_argnums=1)
+    add, write_indices = jit(memory.add), jit(memory.write_indices, static_argnums=1)
     for _ in range(10):
         valid = rng.random((3, 3)) < 0.6
         items = {"id": np.int32(1 + t + np.arange(9).reshape(3, 3))}
-        where = np.asarray(places(state, 3, valid))
+        where = np.asarray(write_indices(state, 3, valid))
         after = add(state, items, valid)
         assert len(set(where.ravel())) == 9  # each a row of its own, also beyond the end
         np.testing.assert_array_equal(where < 12, valid)
