@@ -137,8 +137,8 @@ def _emulated(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Fil
             obs, over = venv.reset(seed), False
             while True:
                 action = yield obs, lambda obs=obs: _image(spec, obs[0]), over
-                obs, _, terminated, truncated, _ = venv.step(action)
-                over = bool(terminated[0] | truncated[0])
+                step = venv.step(action)
+                obs, over = step.obs, bool(step.terminated[0] | step.truncated[0])
         finally:
             venv.close()
 

@@ -137,7 +137,7 @@ def test_transitions_are_those_that_happened(n, train_freq):
         unchanged, batch = source.sample(state, jax.random.key(100 + i))
         count = (i + 1) * train_freq
         assert_drawn_from(batch, [count] * E, n)
-        ends |= {tuple(events(e, count)[-1][-2:]) for e in range(E)}
+        ends |= {(last.terminated, last.truncated) for last in (events(e, count)[-1] for e in range(E))}
         assert jax.tree.all(jax.tree.map(jnp.array_equal, unchanged, state))
     assert ends == {(False, False), (True, False), (False, True), (True, True)}
     assert [batch.reward.dtype, batch.discount.dtype, batch.obs.dtype] == [jnp.float32, jnp.float32, jnp.int32]
