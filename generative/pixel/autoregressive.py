@@ -193,7 +193,7 @@ def bound(network: Callable[[Any, DataSpec], tuple[Network, outputs.Output]]
         return make(config, spec, *network(config, spec), axis_name)
 
     def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
-        """A run on a dataset that lies on the device (`data`: `Examples`)."""
+        """A run on a dataset on the device."""
         learner = make_model(config, spec, axis_name).learner
         return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)
 

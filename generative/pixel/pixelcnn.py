@@ -1,7 +1,7 @@
-"""PixelCNN: images pixel by pixel through masked convolutions; plain, gated, or PixelCNN++.
+"""PixelCNN: images pixel by pixel by masked convolutions; plain, gated, or PixelCNN++.
 
-Each variant's network is in a module of its own, with its paper; what they share, training and drawing, is in `autoregressive`,
-and the distribution of a pixel in `outputs`.
+Each variant's network has its own module, with its paper. Training and drawing, which they share, are in `autoregressive`, and
+distributions of a pixel in `outputs`.
 """
 
 from typing import Literal
@@ -25,7 +25,7 @@ class Config(autoregressive.Config):
     num_scales: int = 3
     """Scales, each half of the one before (plusplus)."""
     dropout: float | None = None
-    """Share of numbers left out in each block while training (plusplus); the paper has 0.5."""
+    """Dropout rate in each block while training (plusplus); the paper has 0.5."""
 
 
 def validate(config: Config) -> None:
@@ -39,7 +39,7 @@ def validate(config: Config) -> None:
     if config.dropout is not None:
         require(config, "dropout", 0 <= config.dropout < 1, "at least 0 and below 1")
         if config.variant != "plusplus":
-            raise UserError(f"dropout={config.dropout} is for variant=plusplus, and this is {config.variant}")
+            raise UserError(f"dropout={config.dropout} needs variant=plusplus, got variant={config.variant}")
 
 
 total_steps = minibatches.total_steps

@@ -1,7 +1,7 @@
-"""PixelRNN: images pixel by pixel through LSTMs, along rows or along diagonals.
+"""PixelRNN: images pixel by pixel by LSTMs, along rows or along diagonals.
 
-Each variant's network is in a module of its own, with its paper; what they share, training and drawing, is in `autoregressive`,
-and the distribution of a pixel in `outputs`.
+Each variant's network has its own module, with its paper. Training and drawing, which they share, are in `autoregressive`, and
+distributions of a pixel in `outputs`.
 """
 
 from typing import Literal

@@ -2,8 +2,8 @@
 
     block(h) = up(relu(conv_B(relu(down(relu(h))))))
 
-Its windows, one upon the other, leave a blind spot: what lies above and further to the right is never seen (van den Oord et
-al., "Conditional image generation with PixelCNN decoders", 2016, figure 1).
+Its stacked windows leave a blind spot: pixels above and further to the right are never seen (van den Oord et al.,
+"Conditional image generation with PixelCNN decoders", 2016, figure 1).
 """
 
 from jaxdl.core.types import DataSpec

@@ -67,7 +67,7 @@ class _Block(linen.Module):
         return gated(x, c)
 
 
-class _Whole(linen.Module):
+class _PlusPlus(linen.Module):
     features: int
     num_blocks: int
     num_scales: int
@@ -80,7 +80,7 @@ class _Whole(linen.Module):
             return nn.Conv(self.features, window, (stride, stride), padding, kernel_init=nn.lecun_uniform, name=name)
 
         height, width = x.shape[1:3]
-        x = _filled(x, self.num_scales)
+        x = _padded(x, self.num_scales)
         u = conv("u_first", (2, 3), ((2, -1), (1, 1)))(x)
         v = conv("v_above", (1, 3), ((1, -1), (1, 1)))(x) + conv("v_left", (2, 1), ((1, 0), (1, -1)))(x)
         streams, cuts = (u, v), []
@@ -109,8 +109,8 @@ class _Whole(linen.Module):
         return blocks(self.features, self.dropout, name=name)
 
 
-def _filled(x: Array, num_scales: int) -> Array:
-    """[B, H, W, C] -> [B, H', W', C + 1]: sides that can be halved, and a channel that is 1 within the image."""
+def _padded(x: Array, num_scales: int) -> Array:
+    """Pad to sides that can be halved, and add a channel that is 1 within the image: [B, H, W, C] -> [B, H', W', C + 1]."""
     fill = [(0, -side % 2 ** (num_scales - 1)) for side in x.shape[1:3]]
     x = jnp.concatenate([x, jnp.ones((*x.shape[:-1], 1), x.dtype)], -1)
     return jnp.pad(x, ((0, 0), *fill, (0, 0)))
@@ -118,13 +118,13 @@ def _filled(x: Array, num_scales: int) -> Array:
 
 def make(config: Config, spec: DataSpec, output: outputs.Output) -> Network:
     """The network for images of a shape. It does not order channels, so the output distribution has to."""
-    whole = _Whole(config.width, config.num_blocks, config.num_scales, config.dropout, output.outputs)
+    module = _PlusPlus(config.width, config.num_blocks, config.num_scales, config.dropout, output.outputs)
     y = Classes.of(config.conditional, spec).example()
 
     def init(key: Key) -> PyTree:
-        return nn.init(whole, key, jnp.zeros((1, *spec.shape)), y)["params"]
+        return nn.init(module, key, jnp.zeros((1, *spec.shape)), y)["params"]
 
     def apply(params: PyTree, x: Array, y: Array | None, key: Key | None = None) -> Array:
-        return whole.apply({"params": params}, x, y, rngs=None if key is None else {"dropout": key})
+        return module.apply({"params": params}, x, y, rngs=None if key is None else {"dropout": key})
 
     return Network(init, apply, lambda params, y, n: plusplus_sampler.steps(params, y, n, config.num_scales, spec.shape))

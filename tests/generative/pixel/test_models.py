@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tools import jit
 
-from jaxdl.core.config import leaves_as_arrays
+from jaxdl.core.config import from_dict, leaves_as_arrays
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.generative.pixel import autoregressive, pixelcnn, pixelrnn
@@ -271,7 +271,13 @@ def test_an_update_learns(variant):
     assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, state.ema, state.params)))
 
 
-# --- Settings that make no sense.
+# --- Settings.
+
+
+@pytest.mark.parametrize("module", [pixelcnn, pixelrnn])
+def test_likelihood_and_width_are_read_under_their_old_names(module):
+    config = from_dict(module.Config, {"output": "categorical", "features": 6})
+    assert (config.likelihood, config.width) == ("categorical", 6)
 
 
 @pytest.mark.parametrize(("module", "settings", "message"), [

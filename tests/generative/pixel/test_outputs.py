@@ -1,4 +1,4 @@
-"""What is said of a pixel: probabilities that sum to one, exact at both ends, and draws that follow them."""
+"""Distributions of a pixel: probabilities that sum to one, exact at both ends, and draws that follow them."""
 
 import itertools
 
