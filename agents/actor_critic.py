@@ -20,44 +20,27 @@ Baselines); an episode that is cut by its time limit bootstraps from its last ob
 Shapes: `T` steps of a rollout, `B` environments.
 """
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal
 
 from jaxdl import optim
-from jaxdl.core import axis
 from jaxdl.core import config as configs
-from jaxdl.core.config import require, require_positive, require_unit
-from jaxdl.core.run import compose
-from jaxdl.core.types import Array, Key, Learner, PyTree, Run, UpdateResult
+from jaxdl.core.config import require_positive, require_unit
+from jaxdl.core.types import Key, PyTree, UpdateResult
 from jaxdl.ops import losses
-from jaxdl.ops.running_stats import Moments
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.rl import envs, policy, returns, rollout
-from jaxdl.rl.envs import config as env_settings
-from jaxdl.rl.host_run import compose_host
-from jaxdl.rl.policy import Config as PolicyConfig
-from jaxdl.rl.types import Agent, Env, EnvSpec, HostRun, Trajectory
+from jaxdl.rl import on_policy, policy, returns, rollout
+from jaxdl.rl.on_policy import Minibatch, State, planned_updates
+from jaxdl.rl.types import Agent, EnvSpec, Trajectory
 
 
 @configs.config
-class Config:
+class Config(on_policy.Config):
     """Settings of actor-critic. Names are those of Stable-Baselines3's A2C where it has them; "SB3" marks its default."""
 
-    shared_sizes: ClassVar[tuple[str, ...]] = ("num_envs",)  # devices share these: `axis.share`
-
-    env_id: str = "CartPole-v1"
-    """Gymnasium id of the environment."""
-    backend: Literal["auto", "device", "host"] = "auto"
-    """Where it runs: device (a twin in JAX), host (Gymnasium's own), auto (device where there is a twin)."""
-    vectorization: Literal["auto", "sync", "async", "native"] = "auto"
-    """Host only: how Gymnasium steps several environments; auto is native where the environment has it, else sync."""
-    num_envs: int = 8
-    """Environments stepped side by side."""
     total_steps: int = 300_000
     """Environment steps of the planned run, over all environments; schedules run over it."""
     rollout_steps: int = 8
     """Steps of each environment in one rollout, which makes one update (SB3 has 5; of 16, one CartPole seed in seven fails)."""
-    gamma: float = 0.99
-    """Discount per step (SB3)."""
     estimator: Literal["gae", "n_step"] = "gae"
     """What estimates Q(s, a): a weighted average over all n, or the return of n_steps."""
     gae_lambda: float = 0.95
@@ -66,41 +49,14 @@ class Config:
     """n_step only: steps of the return before it bootstraps (SB3); shorter at the end of a rollout."""
     normalize_advantage: bool = False
     """Standardize the advantages of each rollout."""
-    ent_coef: float = 0.01
-    """Weight of the entropy bonus (Mnih et al. 2016)."""
-    vf_coef: float = 0.5
-    """Weight of the value's loss (SB3)."""
-    clip_reward: bool = False
-    """Learn from rewards clipped to [-1, 1]."""
     normalize_reward: bool = True
     """Divide rewards by the standard deviation of their discounted sums, which is learned along the way: without it 1 to 3
     of 60 seeds forget CartPole at the end."""
-    policy: PolicyConfig = PolicyConfig()
-    """The policy and its value."""
     optim: OptimConfig = OptimConfig(learning_rate=3e-3, schedule="linear", eps=1e-5, max_grad_norm=0.5)
     """The optimizer: Adam in place of SB3's RMSProp, at a rate that falls (chosen on CartPole over 40 seeds)."""
-    env: env_settings.Config = env_settings.Config()
-    """How the environment is made."""
 
 
-class State(NamedTuple):
-    """State of the learner."""
-
-    params: PyTree
-    opt: PyTree
-    moments: Moments | None  # of the observations, where they are normalized
-
-
-class Part(NamedTuple):
-    """What the loss reads: sequences [B, T, ...]."""
-
-    obs: Array
-    first: Array
-    action: Array
-    advantage: Array
-    target: Array  # of the value
-    weight: Array
-    carry: PyTree  # [B, ...] before the first step
+METRICS = ("loss", "policy_loss", "value_loss", "entropy")
 
 
 def validate(config: Config) -> None:
@@ -109,12 +65,9 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    require_positive(config, "num_envs", "total_steps", "rollout_steps", "n_steps")
-    require_unit(config, "gamma", "gae_lambda")
-    for field in ("ent_coef", "vf_coef"):
-        require(config, field, 0 <= getattr(config, field) < float("inf"), "0 or above")
-    env_settings.validate(config.env)
-    policy.validate(config.policy)
+    on_policy.validate(config)
+    require_positive(config, "rollout_steps", "n_steps")
+    require_unit(config, "gae_lambda")
     rollout.check_sizes(config.total_steps, config.num_envs, config.rollout_steps)
     optim.validate(config.optim, config.num_envs)
 
@@ -132,59 +85,32 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         params = model.init(key)
         return State(params, optimizer.init(params), model.moments)
 
-    def loss_fn(params: PyTree, part: Part, key: Key):
+    def loss_fn(params: PyTree, part: Minibatch, key: Key):
         del key
-        obs, first = policy.sequences((part.obs, part.first))
-        out = model.unroll(params, part.carry, obs, first)
-        dist, value = policy.sequences((out.dist, out.value))
-        of_policy = -model.actions.log_prob(dist, part.action) * part.advantage
-        of_value, entropy = losses.squared(value - part.target), model.actions.entropy(dist)
-        loss = of_policy + config.vf_coef * of_value - config.ent_coef * entropy
-        return (part.weight * loss).mean(), policy.means([loss, of_policy, of_value, entropy], part.weight)
+        out = model.unroll(params, part.carry, part.obs, part.first)
+        actor = -model.actions.log_prob(out.dist, part.action) * part.advantage
+        critic, entropy = losses.squared(out.value - part.target), model.actions.entropy(out.dist)
+        loss = actor + config.vf_coef * critic - config.ent_coef * entropy
+        return (part.weight * loss).mean(), on_policy.masked_means([loss, actor, critic, entropy], part.weight)
 
     def update(state: State, trajectory: Trajectory, key: Key) -> tuple[State, UpdateResult]:
-        batch = policy.read(model, state.moments, trajectory, config.gamma, axis_name)
-        played = model.unroll(state.params, trajectory.carry, batch.obs, trajectory.first)
-        next_value = model.value_after(state.params, played.carries, batch.next_obs)
-        sequence = trajectory.reward, batch.discount, batch.continues
-        target = (returns.lambda_returns(*sequence, next_value, config.gae_lambda) if config.estimator == "gae" else
-                  returns.n_step_returns(*sequence, next_value, config.n_steps))
-        advantage = target - played.value
+        batch = on_policy.prepare_batch(state.moments, trajectory, config.gamma, axis_name)
+        value, next_value = on_policy.values(model, state.params, trajectory, batch)
+        steps = trajectory.reward, batch.discount, batch.continues
+        target = (returns.lambda_returns(*steps, next_value, config.gae_lambda) if config.estimator == "gae" else
+                  returns.n_step_returns(*steps, next_value, config.n_steps))
+        advantage = target - value
         if config.normalize_advantage:
-            advantage = policy.standardized(advantage, batch.weight, axis_name)
-        part = Part(batch.obs, trajectory.first, trajectory.choice.action, advantage, target, batch.weight, None)
-        part = policy.sequences(part)._replace(carry=trajectory.carry)
-        grads, said = optim.gradients(loss_fn, state.params, part, key, config.optim)
+            advantage = on_policy.standardized(advantage, batch.weight, axis_name)
+        whole = Minibatch(batch.obs, trajectory.first, trajectory.choice.action, advantage, target, batch.weight,
+                          trajectory.carry)
+        grads, metrics = optim.gradients(loss_fn, state.params, whole, key, config.optim, on_policy.BATCH_AXIS)
         params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
-        metrics = policy.named(("loss", "policy_loss", "value_loss", "entropy"), said)
-        metrics["explained_variance"] = policy.explained_variance(played.value, target, batch.weight, axis_name)
-        return State(params, opt, policy.observed(state.moments, trajectory, axis_name)), UpdateResult(metrics)
+        metrics = on_policy.named_metrics(METRICS, metrics)
+        metrics["explained_variance"] = on_policy.explained_variance(value, target, batch.weight, axis_name)
+        return State(params, opt, on_policy.update_stats(state.moments, trajectory, axis_name)), UpdateResult(metrics)
 
-    learner = Learner(init, update, lambda state: policy.Policy(state.params, state.moments))
-    return Agent(learner, model.explore, model.greedy)
-
-
-def planned_updates(config: Config) -> int:
-    """Updates in a run of `total_steps`: the horizon of the learning rate's schedule."""
-    return config.total_steps // (config.num_envs * config.rollout_steps)
+    return on_policy.make_agent(model, init, update)
 
 
-def make_run(config: Config, axis_name: str | None = None, env: Env | None = None, shards: int = 1) -> Run:
-    """Actor-critic on an environment that runs on the device; `env` is one that was made before."""
-    env = env or envs.make_device(config.env_id, config.env, config.num_envs)
-    agent, source = make(config, env.spec, axis_name), _source(config, axis_name, shards)
-    return compose(agent.learner, rollout.rollout(env, agent.explore, source), stride=source.stride, axis_name=axis_name)
-
-
-def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, shards: int = 1) -> HostRun:
-    """Actor-critic on Gymnasium environments."""
-    agent, source = make(config, spec, axis_name), _source(config, axis_name, shards)
-    host = rollout.host_rollout(spec, agent.learner, agent.explore, source)
-    return compose_host(agent.learner, host, num_envs=config.num_envs, train_freq=config.rollout_steps, updates=1,
-                        first_step=0, axis_name=axis_name)
-
-
-def _source(config: Config, axis_name: str | None, shards: int) -> rollout.Settings:
-    config = axis.share(config, shards)
-    return rollout.Settings(config.num_envs, config.rollout_steps, config.gamma, config.clip_reward, config.normalize_reward,
-                            axis_name=axis_name, shards=shards)
+make_run, make_host_run = on_policy.runs(make)

@@ -44,6 +44,7 @@ from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import envs, replay
 from jaxdl.rl.envs import config as env_settings
 from jaxdl.rl.host_run import compose_host
+from jaxdl.rl.policy import Policy, normalize, observation_stats
 from jaxdl.rl.types import Actor, Agent, Env, EnvSpec, HostRun, Transition
 
 
@@ -141,13 +142,6 @@ class State(NamedTuple):
     moments: Moments | None  # of the observations, where they are normalized
 
 
-class Policy(NamedTuple):
-    """What acts."""
-
-    network: PyTree
-    moments: Moments | None
-
-
 class QNetwork(linen.Module):
     """obs [B, ...] -> action values [B, A], or their distributions [B, A, Z]: `nn.encode`, an MLP, a head."""
 
@@ -242,9 +236,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     """
     envs.check_spaces(spec, "dqn", actions=(gymnasium.spaces.Discrete,),
                       observations=(gymnasium.spaces.Box, gymnasium.spaces.Discrete, gymnasium.spaces.MultiBinary))
-    if config.normalize_obs and spec.observation_space.dtype.kind != "f":
-        raise UserError(f"normalize_obs is for observations of floating-point numbers, and {spec.id} has "
-                        f"{spec.observation_space}")
+    initial_moments = observation_stats(config.normalize_obs, spec)
     num_actions, space = int(spec.action_space.n), spec.observation_space
     ends = support(config, spec.id) if config.distribution == "c51" else None
     network = QNetwork(num_actions, config.hidden_sizes, config.activation, config.dueling,
@@ -257,11 +249,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
     def init(key: Key) -> State:
         params = nn.init(network, key, jnp.zeros((1, *space.shape), jax.dtypes.canonicalize_dtype(space.dtype)))
-        moments = Moments.init(space.shape) if config.normalize_obs else None
-        return State(params, params, optimizer.init(params), jnp.zeros((), jnp.int32), moments)
-
-    def normalized(moments: Moments | None, obs: Array) -> Array:
-        return obs if moments is None else moments.normalize(obs)
+        return State(params, params, optimizer.init(params), jnp.zeros((), jnp.int32), initial_moments)
 
     def apply(params: PyTree, obs: Array, noise: PyTree | None = None) -> Array:
         return network.apply(params | ({"noise": noise} if noise else {}), obs)
@@ -311,7 +299,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
     def update(state: State, batch: Transition, key: Key) -> tuple[State, UpdateResult]:
         moments = None if state.moments is None else state.moments.add(batch.obs, axis_name)
-        batch = batch._replace(obs=normalized(moments, batch.obs), next_obs=normalized(moments, batch.next_obs))
+        batch = batch._replace(obs=normalize(moments, batch.obs), next_obs=normalize(moments, batch.next_obs))
         if batch.weight is not None:
             largest = batch.weight.max()
             batch = batch._replace(weight=batch.weight / (
@@ -328,7 +316,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         return State(params, target, opt, since % interval, moments), UpdateResult(metrics, feedback)
 
     def best(policy: Policy, obs: Array, noise: PyTree | None = None) -> Array:
-        values = mean(apply(policy.network, normalized(policy.moments, obs), noise))
+        values = mean(apply(policy.network, normalize(policy.moments, obs), noise))
         return values.argmax(-1).astype(jax.dtypes.canonicalize_dtype(spec.action_space.dtype))
 
     def greedy(policy: Policy, carry: None, obs: Array, key: Key, t: Array):

@@ -13,7 +13,7 @@ noisier, since what was paid before an action cannot depend on it. Baselines:
   baseline for free!");
 - `value`: a learned V(s_t), as it was before the rollout. Unbiased for any V (Sutton et al. 2000).
 
-What a gradient is made of (`episodes`): `complete` ones, those that began so early in the rollout that it holds them to
+What a gradient is made of (`learn_from`): `complete` ones, those that began so early in the rollout that it holds them to
 their end whatever they do: which are in is settled before they are played, so that long ones count as often as short ones.
 Their gradients are summed over steps and averaged over episodes. Or `fragments`: all steps, the returns bootstrapped at the
 rollout's end by the value that is then needed, and averaged over steps; what lies beyond the end is an estimate.
@@ -38,35 +38,24 @@ import jax.numpy as jnp
 from jaxdl import optim
 from jaxdl.core import axis
 from jaxdl.core import config as configs
-from jaxdl.core.config import require, require_positive, require_unit
+from jaxdl.core.config import require_positive, require_unit
 from jaxdl.core.errors import UserError
-from jaxdl.core.run import compose
-from jaxdl.core.types import Array, Key, Learner, Mean, PyTree, Run, UpdateResult
+from jaxdl.core.types import Array, Key, Mean, PyTree, UpdateResult
 from jaxdl.ops import losses
 from jaxdl.ops.running_stats import Moments
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.rl import envs, policy, rollout
+from jaxdl.rl import on_policy, policy, rollout
 from jaxdl.rl import returns as returns_of
-from jaxdl.rl.envs import config as env_settings
-from jaxdl.rl.host_run import compose_host
-from jaxdl.rl.policy import Config as PolicyConfig
-from jaxdl.rl.types import Agent, Env, EnvSpec, HostRun, Trajectory
+from jaxdl.rl.on_policy import Minibatch
+from jaxdl.rl.types import Agent, EnvSpec, Trajectory
 
 
 @configs.config
-class Config:
+class Config(on_policy.Config):
     """Settings of REINFORCE."""
 
-    shared_sizes: ClassVar[tuple[str, ...]] = ("num_envs",)  # devices share these: `axis.share`
+    renamed: ClassVar[dict[str, str]] = {"episodes": "learn_from"}
 
-    env_id: str = "CartPole-v1"
-    """Gymnasium id of the environment."""
-    backend: Literal["auto", "device", "host"] = "auto"
-    """Where it runs: device (a twin in JAX), host (Gymnasium's own), auto (device where there is a twin)."""
-    vectorization: Literal["auto", "sync", "async", "native"] = "auto"
-    """Host only: how Gymnasium steps several environments; auto is native where the environment has it, else sync."""
-    num_envs: int = 8
-    """Environments stepped side by side."""
     total_steps: int = 500_000
     """Environment steps of the planned run, over all environments; schedules run over it."""
     rollout_steps: int | None = None
@@ -76,30 +65,18 @@ class Config:
     """What is subtracted from returns."""
     returns: Literal["to_go", "episode"] = "to_go"
     """What an action is weighed by: the rewards after it, or all of its episode."""
-    episodes: Literal["auto", "complete", "fragments"] = "auto"
+    learn_from: Literal["auto", "complete", "fragments"] = "auto"
     """Learn from complete episodes alone, or from all steps; auto is fragments with the value baseline, else complete."""
-    gamma: float = 0.99
-    """Discount per step."""
     discount_states: bool = False
     """Keep the factor gamma^t of the t-th step of an episode, which makes the gradient that of the discounted return."""
     baseline_decay: float = 0.9
     """constant only: what a rollout leaves of the weight of earlier ones."""
     normalize_advantage: bool = False
     """Standardize what actions are weighed by, over the rollout."""
-    ent_coef: float = 0.01
-    """Weight of the entropy bonus (Mnih et al. 2016)."""
     vf_coef: float = 0.5
     """value only: weight of its loss."""
-    clip_reward: bool = False
-    """Learn from rewards clipped to [-1, 1]."""
-    normalize_reward: bool = False
-    """Divide rewards by the standard deviation of their discounted sums, which is learned along the way."""
-    policy: PolicyConfig = PolicyConfig()
-    """The policy and its value."""
     optim: OptimConfig = OptimConfig(learning_rate=4e-3, schedule="linear", eps=1e-5, max_grad_norm=0.5)
     """The optimizer; a high rate that falls (chosen on CartPole over 30 seeds)."""
-    env: env_settings.Config = env_settings.Config()
-    """How the environment is made."""
 
 
 class State(NamedTuple):
@@ -111,43 +88,28 @@ class State(NamedTuple):
     average: Mean | None  # of earlier returns, where it is the baseline
 
 
-class Part(NamedTuple):
-    """What the loss reads: sequences [B, T, ...]."""
-
-    obs: Array
-    first: Array
-    action: Array
-    advantage: Array  # returns less the baseline, weighed: its mean times the score is the gradient
-    target: Array  # of the value
-    weight: Array
-    carry: PyTree  # [B, ...] before the first step
-
-
 def validate(config: Config) -> None:
     """Refuse settings that make no sense, whatever the environment.
 
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    require_positive(config, "num_envs", "total_steps", "rollout_steps")
-    require_unit(config, "gamma", "baseline_decay")
-    for field in ("ent_coef", "vf_coef"):
-        require(config, field, 0 <= getattr(config, field) < float("inf"), "0 or above")
-    env_settings.validate(config.env)
-    policy.validate(config.policy)
+    on_policy.validate(config)
+    require_positive(config, "rollout_steps")
+    require_unit(config, "baseline_decay")
     if not complete(config):
         if config.baseline != "value":
-            raise UserError(f"episodes=fragments needs baseline=value: with baseline={config.baseline} nothing stands for what "
-                            "comes after a fragment; use episodes=complete")
+            raise UserError(f"learn_from=fragments needs baseline=value: baseline={config.baseline} does not estimate the "
+                            "rewards after a fragment; use learn_from=complete")
         for field, plain in (("returns", "to_go"), ("discount_states", False)):
             if getattr(config, field) != plain:
-                raise UserError(f"{field}={getattr(config, field)} needs whole episodes; add episodes=complete")
+                raise UserError(f"{field}={getattr(config, field)} needs complete episodes; add learn_from=complete")
     optim.validate(config.optim, config.num_envs)
 
 
 def complete(config: Config) -> bool:
     """Whether complete episodes alone are learned from."""
-    return config.episodes == "complete" or (config.episodes == "auto" and config.baseline != "value")
+    return config.learn_from == "complete" or (config.learn_from == "auto" and config.baseline != "value")
 
 
 def rollout_steps(config: Config, spec: EnvSpec, fresh: bool = True) -> int:
@@ -186,26 +148,26 @@ def episodic(trajectory: Trajectory, limit: int) -> Episodic:
     return Episodic(begin, row - begin, trajectory.valid & (begin >= 0) & (begin <= length - limit))
 
 
-def others_mean(value: Array, at: Episodic, first: Array, limit: int, *, leave_out: bool, by_age: bool,
-                axis_name: str | None = None) -> Array:
-    """The mean over the rollout's complete episodes, [T, B]; with `leave_out` over those but one's own.
+def totals_by_age(returns: Array, at: Episodic, limit: int, axis_name: str | None = None) -> tuple[Array, Array]:
+    """Sums over the rollout's complete episodes, on all shards.
 
     Args:
-        value: [T, B] returns.
-        at: where the rows stand.
-        first: [T, B] bool.
+        returns: [T, B].
+        at: where its rows stand.
         limit: H.
-        leave_out: an episode is not in its own mean; 0 where it is the only one.
-        by_age: of the returns at the same step of each episode, 0 once it is over; else of their first returns.
-        axis_name: the episodes are those of all its shards.
+
+    Returns:
+        The sum of the returns at each step of an episode, 0 of those that are over, [H]; the number of episodes, ().
     """
-    index = jnp.where(at.whole, at.age if by_age else 0, limit)  # beyond the last: dropped
-    counted = at.whole if by_age else at.whole & first
-    sums = jnp.zeros(limit).at[index.reshape(-1)].add(jnp.where(counted, value, 0).reshape(-1), mode="drop")
-    count = (at.whole & first).sum(dtype=jnp.float32)
-    sums, count = axis.sum_over((sums, count), axis_name)
-    total = sums.at[index].get(mode="fill", fill_value=0)
-    return (total - value) / jnp.maximum(count - 1, 1) * (count > 1) if leave_out else total / jnp.maximum(count, 1)
+    index = jnp.where(at.whole, at.age, limit).reshape(-1)  # beyond the last: dropped
+    totals = jnp.zeros(limit).at[index].add(jnp.where(at.whole, returns, 0).reshape(-1), mode="drop")
+    episodes = (at.whole & (at.age == 0)).sum(dtype=jnp.float32)
+    return axis.sum_over((totals, episodes), axis_name)
+
+
+def others_mean(total: Array, own: Array, episodes: Array) -> Array:
+    """The mean of all other episodes where they sum to `total` with one's `own`, [...]; 0 where there are none."""
+    return (total - own) / jnp.maximum(episodes - 1, 1) * (episodes > 1)
 
 
 def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
@@ -220,47 +182,44 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     model = policy.make(config.policy, spec, "reinforce")
     optimizer = optim.make(config.optim, horizon=planned_updates(config, spec))
     valued, limit = config.baseline == "value", spec.max_episode_steps
+    metric_names = ("policy_loss", "entropy", "value_loss") if valued else ("policy_loss", "entropy")
 
     def init(key: Key) -> State:
         params = model.init(key)
         average = Mean(jnp.zeros(()), jnp.zeros(())) if config.baseline == "constant" else None
         return State(params, optimizer.init(params), model.moments, average)
 
-    def loss_fn(params: PyTree, part: Part, key: Key):
+    def loss_fn(params: PyTree, part: Minibatch, key: Key):
         del key
-        obs, first = policy.sequences((part.obs, part.first))
-        out = model.unroll(params, part.carry, obs, first)
-        dist, value = policy.sequences((out.dist, out.value))
-        of_policy, entropy = -model.actions.log_prob(dist, part.action) * part.advantage, model.actions.entropy(dist)
-        of_value = losses.squared(value - part.target) if valued else jnp.zeros_like(value)
-        loss = of_policy + part.weight * (config.vf_coef * of_value - config.ent_coef * entropy)
-        said = [of_policy, entropy, of_value] if valued else [of_policy, entropy]
-        return loss.mean(), policy.means(said, part.weight)
+        out = model.unroll(params, part.carry, part.obs, part.first)
+        actor, entropy = -model.actions.log_prob(out.dist, part.action) * part.advantage, model.actions.entropy(out.dist)
+        critic = losses.squared(out.value - part.target) if valued else jnp.zeros_like(out.value)
+        loss = actor + part.weight * (config.vf_coef * critic - config.ent_coef * entropy)
+        return loss.mean(), on_policy.masked_means([actor, entropy, critic][: len(metric_names)], part.weight)
 
-    def baseline(state: State, returns: Array, value: Array, first: Array, at: Episodic | None) -> Array:
+    def baseline(state: State, returns: Array, value: Array, at: Episodic | None) -> Array:
         if config.baseline == "none":
             return jnp.zeros_like(returns)
         if config.baseline == "constant":
             return jnp.broadcast_to(state.average.total / jnp.maximum(state.average.count, 1e-8), returns.shape)
         if config.baseline == "value":
             return value if config.returns == "to_go" else jnp.take_along_axis(value, jnp.maximum(at.begin, 0), 0)
-        return others_mean(returns, at, first, limit, leave_out=config.baseline == "leave_one_out",
-                           by_age=config.returns == "to_go", axis_name=axis_name)
+        totals, episodes = totals_by_age(returns, at, limit, axis_name)
+        total = totals.at[at.age].get(mode="fill", fill_value=0) if config.returns == "to_go" else totals[0]
+        return total / jnp.maximum(episodes, 1) if config.baseline == "batch" else others_mean(total, returns, episodes)
 
     def update(state: State, trajectory: Trajectory, key: Key) -> tuple[State, UpdateResult]:
-        batch = policy.read(model, state.moments, trajectory, config.gamma, axis_name)
-        value, next_value = jnp.zeros_like(trajectory.reward), jnp.zeros_like(trajectory.reward)
-        if valued:
-            played = model.unroll(state.params, trajectory.carry, batch.obs, trajectory.first)
-            value, next_value = played.value, model.value_after(state.params, played.carries, batch.next_obs)
+        batch = on_policy.prepare_batch(state.moments, trajectory, config.gamma, axis_name)
+        value, next_value = (on_policy.values(model, state.params, trajectory, batch) if valued else
+                             (jnp.zeros_like(trajectory.reward),) * 2)
         to_go = returns_of.lambda_returns(trajectory.reward, batch.discount, batch.continues, next_value, 1.0)
         at = episodic(trajectory, limit) if complete(config) else None
         whole = trajectory.valid if at is None else at.whole
-        weight = policy.weights(whole, axis_name)
+        weight = on_policy.weights(whole, axis_name)
         returns = to_go if config.returns == "to_go" else jnp.take_along_axis(to_go, jnp.maximum(at.begin, 0), 0)
-        advantage = returns - baseline(state, returns, value, trajectory.first, at)
+        advantage = returns - baseline(state, returns, value, at)
         if config.normalize_advantage:
-            advantage = policy.standardized(advantage, weight, axis_name)
+            advantage = on_policy.standardized(advantage, weight, axis_name)
         if config.discount_states and config.returns == "to_go":
             advantage = advantage * config.gamma ** at.age.astype(jnp.float32)
         if at is None:
@@ -268,21 +227,19 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         else:  # a mean over episodes, not over steps
             episodes = axis.mean_over((whole & trajectory.first).mean(dtype=jnp.float32), axis_name)
             advantage = jnp.where(whole, advantage, 0) / jnp.maximum(episodes, 1e-8)
-        part = Part(batch.obs, trajectory.first, trajectory.choice.action, advantage, to_go, weight, None)
-        part = policy.sequences(part)._replace(carry=trajectory.carry)
-        grads, said = optim.gradients(loss_fn, state.params, part, key, config.optim)
+        part = Minibatch(batch.obs, trajectory.first, trajectory.choice.action, advantage, to_go, weight, trajectory.carry)
+        grads, metrics = optim.gradients(loss_fn, state.params, part, key, config.optim, on_policy.BATCH_AXIS)
         params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
         average = None
         if config.baseline == "constant":
             new = axis.sum_over(Mean.of(returns, whole), axis_name)
             average = jax.tree.map(lambda old, new: config.baseline_decay * old + new, state.average, new)
-        metrics = policy.named(("policy_loss", "entropy", "value_loss")[: 2 + valued], said)
+        metrics = on_policy.named_metrics(metric_names, metrics)
         if valued:
-            metrics["explained_variance"] = policy.explained_variance(value, to_go, weight, axis_name)
-        return State(params, opt, policy.observed(state.moments, trajectory, axis_name), average), UpdateResult(metrics)
+            metrics["explained_variance"] = on_policy.explained_variance(value, to_go, weight, axis_name)
+        return State(params, opt, on_policy.update_stats(state.moments, trajectory, axis_name), average), UpdateResult(metrics)
 
-    learner = Learner(init, update, lambda state: policy.Policy(state.params, state.moments))
-    return Agent(learner, model.explore, model.greedy)
+    return on_policy.make_agent(model, init, update)
 
 
 def planned_updates(config: Config, spec: EnvSpec) -> int:
@@ -290,22 +247,4 @@ def planned_updates(config: Config, spec: EnvSpec) -> int:
     return config.total_steps // (config.num_envs * rollout_steps(config, spec))
 
 
-def make_run(config: Config, axis_name: str | None = None, env: Env | None = None, shards: int = 1) -> Run:
-    """REINFORCE on an environment that runs on the device; `env` is one that was made before."""
-    env = env or envs.make_device(config.env_id, config.env, config.num_envs)
-    agent, source = make(config, env.spec, axis_name), _source(config, env.spec, axis_name, shards, fresh=not env.outside_jax)
-    return compose(agent.learner, rollout.rollout(env, agent.explore, source), stride=source.stride, axis_name=axis_name)
-
-
-def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, shards: int = 1) -> HostRun:
-    """REINFORCE on Gymnasium environments."""
-    agent, source = make(config, spec, axis_name), _source(config, spec, axis_name, shards, fresh=False)
-    host = rollout.host_rollout(spec, agent.learner, agent.explore, source)
-    return compose_host(agent.learner, host, num_envs=config.num_envs, train_freq=source.steps, updates=1, first_step=0,
-                        axis_name=axis_name)
-
-
-def _source(config: Config, spec: EnvSpec, axis_name: str | None, shards: int, fresh: bool) -> rollout.Settings:
-    config = axis.share(config, shards)
-    return rollout.Settings(config.num_envs, rollout_steps(config, spec, fresh), config.gamma, config.clip_reward,
-                            config.normalize_reward, fresh and complete(config), axis_name, shards)
+make_run, make_host_run = on_policy.runs(make, rollout_steps, fresh_episodes=complete)

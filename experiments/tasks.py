@@ -22,7 +22,7 @@ from jaxdl.core.types import Examples, Key, PyTree, Run, RunState
 from jaxdl.experiments.population import Member, alone, members
 from jaxdl.experiments.run_folder import Settings, open_run
 from jaxdl.rl import envs, evaluate
-from jaxdl.rl.episode_stats import renewed
+from jaxdl.rl.episode_stats import reset_carry
 from jaxdl.rl.host_driver import make_host_driver
 from jaxdl.rl.types import Actor, Env
 from jaxdl.runtime import checkpoint, device_driver
@@ -255,7 +255,7 @@ def _acting(actor: Actor, params: PyTree, folder: Path) -> tuple[Callable, Calla
 
     @jax.jit
     def step(params: PyTree, obs: jax.Array, carry: PyTree, first: jax.Array) -> tuple[jax.Array, PyTree]:
-        carry, action, _ = actor.act(params, renewed(actor, carry, first), obs, key, t)
+        carry, action, _ = actor.act(params, reset_carry(actor, carry, first), obs, key, t)
         return action, carry
 
     def play(obs: np.ndarray, carry: PyTree, first: np.ndarray | None = None) -> tuple[np.ndarray, PyTree]:

@@ -1,4 +1,4 @@
-"""Running mean and variance of what a learner sees, to normalize it.
+"""Running mean and variance, to normalize observations and rewards.
 
 Kept as (count, mean, sum of squared deviations) and merged: Chan, Golub & LeVeque, "Updating formulae and a pairwise
 algorithm for computing sample variances" (1979). Neither a mean of variances nor E[x^2] - E[x]^2, which cancels in float32.
@@ -23,11 +23,14 @@ class Moments(NamedTuple):
 
     @staticmethod
     def init(shape: tuple[int, ...]) -> "Moments":
-        """Of nothing."""
+        """Statistics of zero examples."""
         return Moments(jnp.zeros(()), jnp.zeros(shape), jnp.zeros(shape))
 
     def add(self, x: Array, axis_name: str | None = None, where: Array | None = None) -> "Moments":
-        """With a batch [B, ...] more, or those of it `where` bool [B] is true; under a mapped axis those of all its shards."""
+        """Statistics after adding a batch [B, ...], or only its rows where `where`, bool [B], is true.
+
+        Under a mapped axis the batches of all shards are added.
+        """
         x = x.astype(jnp.float32)
         counts = jnp.ones(x.shape[0]) if where is None else where.astype(jnp.float32)
         counts = counts.reshape(-1, *[1] * (x.ndim - 1))

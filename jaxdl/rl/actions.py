@@ -1,4 +1,4 @@
-"""What a policy's network says, as a distribution over the actions of a Gymnasium space.
+"""Distributions over the actions of a Gymnasium space, made of the outputs of a policy's network.
 
 | space                                | distribution             | size     | free | action, as kept by the learner          |
 |--------------------------------------|--------------------------|----------|------|-----------------------------------------|
@@ -41,7 +41,7 @@ class Actions(NamedTuple):
 
     size: int  # numbers that the network computes for each observation
     free: int  # numbers more that are parameters of their own, the same for every observation: log standard deviations
-    noise: Callable[[Key, tuple[int, ...]], Array]  # (key, leading shape) -> noise: what chance decides of actions
+    noise: Callable[[Key, tuple[int, ...]], Array]  # (key, leading shape) -> noise to sample with
     sample: Callable[[Array, Array], Array]  # (noise, params) -> action [..., *shape]: the policy's own, before bounds
     log_prob: Callable[[Array, Array], Array]  # (params, action) -> [...], in nats
     entropy: Callable[[Array], Array]  # (params) -> [...], in nats
@@ -49,17 +49,17 @@ class Actions(NamedTuple):
     to_env: Callable[[Array], Array]  # (action) -> what the environment takes, of the space's dtype and within its bounds
 
 
-def of(space: gymnasium.Space, *, squash: bool = False, env_id: str) -> Actions:
+def for_space(space: gymnasium.Space, *, squash: bool = False, env_id: str) -> Actions:
     """The distributions over the actions of a space.
 
     Args:
         space: of the actions.
-        squash: for Box alone: into the bounds by tanh, in place of clipping to them.
-        env_id: whose space it is, for the errors.
+        squash: squash a Box's actions into its bounds by tanh, in place of clipping them.
+        env_id: the environment's, for errors.
 
     Raises:
-        EnvError: a space of another kind, an empty one, or one with numbers that JAX does not hold.
-        UserError: squash for a space that is no Box, or for one without finite bounds.
+        EnvError: the space is of another kind, empty, or has numbers that JAX cannot hold.
+        UserError: `squash` is given for a space that is no Box, or for a Box without finite bounds.
     """
     discrete = isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete | gymnasium.spaces.MultiBinary)
     floats = isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.floating)
@@ -76,9 +76,9 @@ def of(space: gymnasium.Space, *, squash: bool = False, env_id: str) -> Actions:
 
 
 def _categoricals(space: gymnasium.Space, env_id: str) -> Actions:
-    """Parameters are logits, those of one component after those of the other; -inf rules a class out.
+    """Categoricals whose parameters are logits, component after component; -inf excludes a class.
 
-    An action out of range is not noticed: its component has a log-probability of 0.
+    An action out of range is not detected: its component has a log-probability of 0.
     """
     if isinstance(space, gymnasium.spaces.MultiBinary):
         sizes, start = np.full(space.shape, 2), np.zeros(space.shape, int)
@@ -101,7 +101,7 @@ def _categoricals(space: gymnasium.Space, env_id: str) -> Actions:
             return params.reshape(*params.shape[:-1], *real.shape)
         return jnp.where(real, params[..., index], -jnp.inf)
 
-    def together(action: Array) -> Array:
+    def shaped(action: Array) -> Array:
         """[..., M] -> [..., *shape]."""
         return action.astype(jnp.int32).reshape(*action.shape[:-1], *shape)
 
@@ -109,8 +109,8 @@ def _categoricals(space: gymnasium.Space, env_id: str) -> Actions:
         return jax.random.gumbel(key, (*leading, *real.shape))
 
     def sample(noise: Array, params: Array) -> Array:
-        """The largest of logits and Gumbel's noise (Maddison et al. 2014): one kernel, where noise is drawn ahead."""
-        return together((split(params) + noise).argmax(-1))
+        """The largest of logits plus Gumbel noise (Maddison et al. 2014): one kernel, as the noise is drawn ahead."""
+        return shaped((split(params) + noise).argmax(-1))
 
     def log_prob(params: Array, action: Array) -> Array:
         logits = split(params)
@@ -122,7 +122,7 @@ def _categoricals(space: gymnasium.Space, env_id: str) -> Actions:
         return distributions.categorical_entropy(split(params)).sum(-1)
 
     def mode(params: Array) -> Array:
-        return together(split(params).argmax(-1))
+        return shaped(split(params).argmax(-1))
 
     def to_env(action: Array) -> Array:
         return action.astype(dtype) + start
@@ -131,11 +131,11 @@ def _categoricals(space: gymnasium.Space, env_id: str) -> Actions:
 
 
 def _clipped(space: gymnasium.spaces.Box) -> Actions:
-    """Parameters are means, then log standard deviations: [..., 2 * D]."""
+    """A Gaussian whose parameters are means, then log standard deviations: [..., 2 * D]."""
     shape, size = space.shape, math.prod(space.shape)
     low, high = _bounds(space)
 
-    def together(action: Array) -> Array:
+    def shaped(action: Array) -> Array:
         """[..., D] -> [..., *shape]."""
         return action.reshape(*action.shape[:-1], *shape)
 
@@ -144,7 +144,7 @@ def _clipped(space: gymnasium.spaces.Box) -> Actions:
 
     def sample(noise: Array, params: Array) -> Array:
         mean, log_std = jnp.split(_wide(params), 2, -1)
-        return together(mean + jnp.exp(log_std) * noise)
+        return shaped(mean + jnp.exp(log_std) * noise)
 
     def log_prob(params: Array, action: Array) -> Array:
         mean, log_std = jnp.split(_wide(params), 2, -1)
@@ -155,7 +155,7 @@ def _clipped(space: gymnasium.spaces.Box) -> Actions:
         return distributions.gaussian_entropy(2 * _wide(params)[..., size:]).sum(-1)
 
     def mode(params: Array) -> Array:
-        return together(_wide(params)[..., :size])
+        return shaped(_wide(params)[..., :size])
 
     def to_env(action: Array) -> Array:
         return jnp.clip(action.astype(low.dtype), low, high)
@@ -164,7 +164,7 @@ def _clipped(space: gymnasium.spaces.Box) -> Actions:
 
 
 def _squashed(space: gymnasium.spaces.Box, env_id: str) -> Actions:
-    """The Gaussian's, but for the probabilities of what the environment gets, and for its bounds."""
+    """The same Gaussian through tanh: other probabilities and entropy, and actions scaled to the bounds."""
     if not (np.isfinite(space.low) & np.isfinite(space.high) & (space.low < space.high)).all():
         raise UserError(f"squash needs finite bounds, the low ones below the high ones, and {env_id} has {space}; "
                         "use squash=False")
@@ -177,10 +177,10 @@ def _squashed(space: gymnasium.spaces.Box, env_id: str) -> Actions:
         return gaussian.log_prob(params, action) - _log_slope(action).sum(axes) - log_half
 
     def entropy(params: Array) -> Array:
-        """That of the Gaussian and the mean of the logarithm of the map's slope, by quadrature.
+        """The Gaussian's entropy plus the mean of the logarithm of the map's slope, by quadrature.
 
-        It is off by 5e-6 nats a dimension for standard deviations up to 2, 3e-5 at 3, 1.2e-3 at 5, 9e-3 at 7.4, its
-        derivatives by the mean and the log standard deviation by 5e-6, 3e-4, 0.015 and 0.09.
+        The error in nats a dimension is 5e-6 for standard deviations up to 2, 3e-5 at 3, 1.2e-3 at 5, 9e-3 at 7.4, and 5e-6,
+        3e-4, 0.015 and 0.09 in the derivatives by the mean and the log standard deviation.
         """
         mean, log_std = jnp.split(_wide(params)[..., None], 2, -2)  # [..., D, 1]
         slope = _log_slope(mean + jnp.exp(log_std) * _NODES.astype(mean.dtype))

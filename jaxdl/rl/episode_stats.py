@@ -1,4 +1,4 @@
-"""What a source keeps of the episodes that are being played.
+"""Returns and lengths of the episodes that are being played.
 
 Shapes: `E` environments.
 """
@@ -19,34 +19,37 @@ class Episodes(NamedTuple):
 
     @staticmethod
     def init(num_envs: int) -> "Episodes":
-        """No episode has begun."""
+        """Statistics before the first step."""
         return Episodes(jnp.zeros((2, num_envs)))
 
     def step(self, ts: TimeStep) -> tuple["Episodes", Array, Array]:
-        """One step on: the episodes, their sums with it [2, E], and which are over with it, bool [E].
+        """Add a step.
 
-        Where resets are steps it is over with the reset, and the sums are those of the steps before: a lost life may terminate
-        what is learned, and the game goes on.
+        Where resets are steps of their own, an episode is over with the reset, and its sums are those of the steps before: a
+        lost life may terminate what is learned while the game goes on.
+
+        Returns:
+            The episodes, their sums [2, E] with this step, and bool [E]: which are over with it.
         """
         sums = self.sums + jnp.stack([ts.reward, jnp.ones_like(ts.reward)])
         if ts.reset is None:
-            over, whole = ts.terminated | ts.truncated, sums
+            over, finished = ts.terminated | ts.truncated, sums
         else:
-            over, whole = ts.reset, self.sums
-        return Episodes(jnp.where(over, 0, sums)), whole, over
+            over, finished = ts.reset, self.sums
+        return Episodes(jnp.where(over, 0, sums)), finished, over
 
     def add(self, ts: TimeStep) -> tuple["Episodes", Metrics]:
-        """One step on, and metrics of the episodes that are over."""
-        episodes, whole, over = self.step(ts)
-        return episodes, of_whole(whole[0], whole[1], over)
+        """Add a step; returns the episodes and the metrics of those that are over with it."""
+        episodes, sums, over = self.step(ts)
+        return episodes, finished_metrics(*sums, over)
 
 
-def of_whole(total: Array, length: Array, over: Array) -> Metrics:
-    """Metrics of the episodes that are `over`: three arrays of one shape, their returns, lengths and bool."""
+def finished_metrics(total: Array, length: Array, over: Array) -> Metrics:
+    """Metrics of the episodes that are `over`: their returns, their lengths and a mask, three arrays of one shape."""
     return {"episode_return": Mean.of(total, over), "episode_length": Mean.of(length, over)}
 
 
-def renewed(actor: Actor, carry: PyTree, begins: Array) -> PyTree:
-    """The recurrent state [E, ...], a new one where an episode begins (bool [E])."""
-    return jax.tree.map(lambda new, old: jnp.where(begins.reshape(-1, *[1] * (old.ndim - 1)), new, old),
-                        actor.init(len(begins)), carry)
+def reset_carry(actor: Actor, carry: PyTree, first: Array) -> PyTree:
+    """The recurrent state [E, ...], reset to the actor's initial one where an episode begins (`first`, bool [E])."""
+    return jax.tree.map(lambda new, old: jnp.where(first.reshape(-1, *[1] * (old.ndim - 1)), new, old),
+                        actor.init(len(first)), carry)

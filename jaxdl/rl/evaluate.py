@@ -17,7 +17,7 @@ from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import EnvError
 from jaxdl.core.types import Array, Key, PyTree
 from jaxdl.rl import envs
-from jaxdl.rl.episode_stats import renewed
+from jaxdl.rl.episode_stats import reset_carry
 from jaxdl.rl.types import Actor
 
 _NUM_ENVS = 10  # environments side by side, where each is a Python object or an emulator
@@ -143,7 +143,7 @@ def _programs(actor: Actor, env_id: str, num_envs: int, settings: envs.Config) -
             carry, action, _ = actor.act(params, carry, obs, actor.sample_noise(k_act, num_envs), t)
             inner, out = env.step(inner, action, env.sample_noise(jax.random.split(k_env, (env.keys, num_envs))))
             ended = out.terminated | out.truncated
-            return (inner, out.obs, renewed(actor, carry, ended)), (out.reward, ended)
+            return (inner, out.obs, reset_carry(actor, carry, ended)), (out.reward, ended)
 
         state, (rewards, ends) = jax.lax.scan(step, state, t + jnp.arange(_CHUNK, dtype=jnp.int32))
         return state, rewards, ends
@@ -163,6 +163,6 @@ def program(actor: Actor) -> Callable:
     def act(params: PyTree, carry: PyTree, first: Array, obs: Array, key: Array, t: Array) -> tuple[PyTree, Array]:
         noise = actor.sample_noise(jax.random.fold_in(key, t), len(obs))
         carry, action, _ = actor.act(params, carry, obs, noise, t)
-        return renewed(actor, carry, first), action
+        return reset_carry(actor, carry, first), action
 
     return jax.jit(act)

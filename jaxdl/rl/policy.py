@@ -1,4 +1,4 @@
-"""Stochastic policies with a value: the networks, the actors and the arithmetic that policy-gradient methods share.
+"""Stochastic policies with a value: the networks and the actors of policy-gradient methods.
 
 A network is a torso (`nn.encode` and an MLP), a recurrent cell if asked for, and two heads: numbers that make a
 distribution of actions (`jaxdl.actions`), and the value of the observation. Policy and value have torsos and cells of their
@@ -6,12 +6,12 @@ own or share them. Kernels begin with variance 2 / fan_in, those of the policy's
 first policy hardly prefers any action (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods?").
 
 Observations are normalized by running statistics that are the learner's: frozen while it plays and learns from what was
-played, and brought up to date once an update.
+played, and updated once an update.
 
 Shapes: `T` time, `B` sequences side by side, `P` parameters of the distribution of an action.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import gymnasium
@@ -23,10 +23,10 @@ from jaxdl import nn
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
-from jaxdl.core.types import Array, Key, Mean, Metrics, PyTree
+from jaxdl.core.types import Array, Key, PyTree
 from jaxdl.ops.running_stats import Moments
 from jaxdl.rl import actions, envs
-from jaxdl.rl.types import Actor, EnvSpec, Trajectory
+from jaxdl.rl.types import Actor, EnvSpec
 
 
 @settings
@@ -64,21 +64,21 @@ def validate(config: Config) -> None:
 
 
 class Policy(NamedTuple):
-    """What acts."""
+    """Parameters to act with."""
 
     network: PyTree
-    moments: Moments | None
+    moments: Moments | None  # of the observations, where they are normalized
 
 
-class Choice(NamedTuple):
-    """What a policy says of its action."""
+class ActionInfo(NamedTuple):
+    """An action, and the distribution it was drawn from."""
 
     action: Array  # [..., *shape] before it is clipped to bounds or squashed into them
-    dist: Array  # [..., P] parameters of the distribution it was drawn from
+    dist: Array  # [..., P] parameters of the distribution
 
 
 class Unrolled(NamedTuple):
-    """What a network says of `T` steps."""
+    """Outputs of a network for `T` steps."""
 
     dist: Array  # [T, B, P]
     value: Array  # [T, B]
@@ -91,10 +91,9 @@ class Model(NamedTuple):
     actions: actions.Actions
     init: Callable[[Key], PyTree]  # (key) -> parameters
     moments: Moments | None  # of no observations, where they are normalized
-    normalize: Callable[[Moments | None, Array], Array]  # (moments, obs [..., *shape]) -> obs
     unroll: Callable[..., Unrolled]  # (params, carry [B, ...], obs [T, B, ...], first [T, B]) -> Unrolled
     value_after: Callable[..., Array]  # (params, carries [T, B, ...], next_obs [T, B, ...]) -> [T, B]
-    explore: Actor  # draws; its extras are a Choice
+    explore: Actor  # draws; its extras are an ActionInfo
     greedy: Actor  # the most likely action
 
 
@@ -160,6 +159,25 @@ class Network(linen.Module):
         return carry, *self.heads(features)
 
 
+def observation_stats(normalize_obs: bool, spec: EnvSpec) -> Moments | None:
+    """Statistics of no observations, to normalize them by; None where they are not normalized.
+
+    Raises:
+        UserError: observations are not of floating-point numbers.
+    """
+    if not normalize_obs:
+        return None
+    space = spec.observation_space
+    if space.dtype.kind != "f":
+        raise UserError(f"normalize_obs is for observations of floating-point numbers, and {spec.id} has {space}")
+    return Moments.init(space.shape)
+
+
+def normalize(moments: Moments | None, obs: Array) -> Array:
+    """Observations [..., *shape] normalized by the statistics; as they are where there are none."""
+    return obs if moments is None else moments.normalize(obs)
+
+
 def make(config: Config, spec: EnvSpec, algorithm: str) -> Model:
     """The policy and value of an environment.
 
@@ -170,25 +188,21 @@ def make(config: Config, spec: EnvSpec, algorithm: str) -> Model:
     envs.check_spaces(spec, algorithm, actions=(
         gymnasium.spaces.Discrete, gymnasium.spaces.MultiDiscrete, gymnasium.spaces.MultiBinary, gymnasium.spaces.Box),
         observations=(gymnasium.spaces.Box, gymnasium.spaces.Discrete, gymnasium.spaces.MultiBinary), action_starts=True)
-    if config.normalize_obs and space.dtype.kind != "f":
-        raise UserError(f"normalize_obs is for observations of floating-point numbers, and {spec.id} has {space}")
-    of_actions = actions.of(spec.action_space, squash=config.squash, env_id=spec.id)
+    moments = observation_stats(config.normalize_obs, spec)
+    distribution = actions.for_space(spec.action_space, squash=config.squash, env_id=spec.id)
     torso = Torso(config.hidden_sizes, config.activation, spec.stack is not None,
                   int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else None)
-    network = Network(torso, config.shared, config.recurrent, config.recurrent_size, of_actions.size, of_actions.free,
+    network = Network(torso, config.shared, config.recurrent, config.recurrent_size, distribution.size, distribution.free,
                       config.log_std)
     recurrent = config.recurrent != "none"
 
-    def initial(n: int) -> list[PyTree] | None:
+    def initial_carry(n: int) -> list[PyTree] | None:
         if not recurrent:
             return None
         return [nn.zero_carry(config.recurrent, config.recurrent_size, n) for _ in range(1 if config.shared else 2)]
 
     def init(key: Key) -> PyTree:
-        return nn.init(network, key, initial(1), jnp.zeros((1, *space.shape), jax.dtypes.canonicalize_dtype(space.dtype)))
-
-    def normalize(moments: Moments | None, obs: Array) -> Array:
-        return obs if moments is None else moments.normalize(obs)
+        return nn.init(network, key, initial_carry(1), jnp.zeros((1, *space.shape), jax.dtypes.canonicalize_dtype(space.dtype)))
 
     def rows(x: Array) -> Array:
         """[T, B, ...] -> [T * B, ...]."""
@@ -212,98 +226,16 @@ def make(config: Config, spec: EnvSpec, algorithm: str) -> Model:
         carry, dist, _ = network.apply(policy.network, carry, normalize(policy.moments, obs))
         return carry, dist
 
-    def explore(policy: Policy, carry: PyTree, obs: Array, noise: Array, t: Array) -> tuple[PyTree, Array, Choice]:
+    def explore(policy: Policy, carry: PyTree, obs: Array, noise: Array, t: Array) -> tuple[PyTree, Array, ActionInfo]:
         del t
         carry, dist = act(policy, carry, obs)
-        action = of_actions.sample(noise, dist)
-        return carry, of_actions.to_env(action), Choice(action, dist)
+        action = distribution.sample(noise, dist)
+        return carry, distribution.to_env(action), ActionInfo(action, dist)
 
     def greedy(policy: Policy, carry: PyTree, obs: Array, key: Key, t: Array) -> tuple[PyTree, Array, dict]:
         del key, t
         carry, dist = act(policy, carry, obs)
-        return carry, of_actions.to_env(of_actions.mode(dist)), {}
+        return carry, distribution.to_env(distribution.mode(dist)), {}
 
-    return Model(of_actions, init, Moments.init(space.shape) if config.normalize_obs else None, normalize, unroll,
-                 value_after, Actor(initial, explore, lambda key, n: of_actions.noise(key, (n,))), Actor(initial, greedy))
-
-
-class Batch(NamedTuple):
-    """A trajectory as a learner reads it, [T, B, ...]: observations normalized, ends as numbers."""
-
-    obs: Array
-    next_obs: Array
-    discount: Array  # gamma, and 0 after a termination
-    continues: Array  # bool: the next row is of the same episode
-    weight: Array  # float32: 0 where nothing happened, else such that the mean over all shards is 1
-
-
-def read(model: Model, moments: Moments | None, trajectory: Trajectory, gamma: float | Array, axis_name: str | None
-         ) -> Batch:
-    """The trajectory, read with the statistics it was played with."""
-    return Batch(
-        model.normalize(moments, trajectory.obs), model.normalize(moments, trajectory.next_obs),
-        gamma * (1.0 - trajectory.terminated), ~(trajectory.terminated | trajectory.truncated),
-        weights(trajectory.valid, axis_name))
-
-
-def observed(moments: Moments | None, trajectory: Trajectory, axis_name: str | None) -> Moments | None:
-    """The statistics with the observations of a trajectory more."""
-    if moments is None:
-        return None
-    return moments.add(trajectory.obs.reshape(-1, *moments.mean.shape), axis_name, trajectory.valid.reshape(-1))
-
-
-def weights(valid: Array, axis_name: str | None) -> Array:
-    """float32, 0 where not `valid`, and of mean 1 over all shards: means of what it weighs are those of what is valid."""
-    share = valid.mean(dtype=jnp.float32)
-    if axis_name is not None:
-        share = jax.lax.pmean(share, axis_name)
-    return valid / jnp.maximum(share, 1e-8)
-
-
-def standardized(x: Array, weight: Array, axis_name: str | None) -> Array:
-    """`(x - mean) / (standard deviation + 1e-8)` of weighted numbers, over all shards."""
-    mean, variance = _moments(x, weight, axis_name)
-    return (x - mean) / (jnp.sqrt(variance) + 1e-8)
-
-
-def explained_variance(value: Array, target: Array, weight: Array, axis_name: str | None) -> Mean:
-    """How much of the targets' variance the values foretell: 1 is all, 0 no more than their mean would."""
-    left, whole = _moments(target - value, weight, axis_name)[1], _moments(target, weight, axis_name)[1]
-    return Mean.of(1.0 - left / jnp.maximum(whole, 1e-8))
-
-
-def _moments(x: Array, weight: Array, axis_name: str | None) -> tuple[Array, Array]:
-    """Mean and variance: the mean over all shards first, then that of the squared deviations."""
-    mean = (weight * x).mean()
-    if axis_name is not None:
-        mean = jax.lax.pmean(mean, axis_name)
-    variance = (weight * jnp.square(x - mean)).mean()
-    return mean, variance if axis_name is None else jax.lax.pmean(variance, axis_name)
-
-
-def means(values: list[Array], weight: Array) -> Mean:
-    """Of several arrays of the shape of `weight` the means where it is not 0, as one `Mean` of totals [k].
-
-    One sum of them together: in a loop each number that is kept costs kernels.
-    """
-    counts = weight > 0
-    stacked = jnp.stack([jnp.where(counts, x, 0.0).reshape(-1) for x in values])
-    return Mean(stacked.sum(1), counts.sum(dtype=jnp.float32))
-
-
-def named(names: Sequence[str], means: Mean) -> Metrics:
-    """The means of `means` by their names, or of a stack of them [n, k] all together."""
-    total, count = means.total.reshape(-1, len(names)).sum(0), means.count.sum()
-    return {name: Mean(total[i], count) for i, name in enumerate(names)}
-
-
-def sequences(tree: PyTree) -> PyTree:
-    """Arrays [T, B, ...] -> [B, T, ...] and back."""
-    return jax.tree.map(lambda x: x.swapaxes(0, 1), tree)
-
-
-def steps(tree: PyTree) -> PyTree:
-    """Arrays [T, B, ...] -> [T * B, 1, ...]: every step a sequence of its own."""
-    return jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[2:]), tree)
-
+    return Model(distribution, init, moments, unroll, value_after,
+                 Actor(initial_carry, explore, lambda key, n: distribution.noise(key, (n,))), Actor(initial_carry, greedy))

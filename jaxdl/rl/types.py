@@ -10,7 +10,7 @@ import gymnasium
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.core.types import Array, Key, Learner, Metrics, PyTree, RunState
+from jaxdl.core.types import Array, Key, Learner, Metrics, PyTree, RunState, no_feedback
 
 
 class Stack(NamedTuple):
@@ -146,7 +146,7 @@ class HostSource(NamedTuple):
     observe: Callable[[PyTree, TimeStep], tuple[PyTree, Metrics]]  # (source state, step) -> (source state, metrics)
     act: Callable[..., tuple[PyTree, Array, Metrics]]  # (source state, params, key, t) -> (state, action, metrics)
     sample: Callable[..., tuple[PyTree, PyTree]]  # as in Source
-    feedback: Callable[..., PyTree]  # as in Source
+    feedback: Callable[..., PyTree] = no_feedback  # as in Source
     env_axis: PyTree = None  # as in Source
     without_memory: Callable[[PyTree], PyTree] | None = None  # as in Source
     prepare: Callable[[PyTree, Key], PyTree] | None = None  # draws what acts need until the next sample; they get no key then

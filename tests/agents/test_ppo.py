@@ -19,7 +19,8 @@ from jaxdl.agents import actor_critic, ppo, reinforce
 from jaxdl.core.errors import UserError
 from jaxdl.ops.running_stats import Moments
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.rl import policy, returns
+from jaxdl.rl import on_policy, policy, returns
+from jaxdl.rl.on_policy import Minibatch
 from jaxdl.rl.policy import Config as PolicyConfig
 from jaxdl.rl.types import EnvSpec, Trajectory
 
@@ -60,9 +61,11 @@ def updating(algorithm):
     return jit(update)
 
 
+ALGORITHMS = {module.Config: module for module in (ppo, actor_critic, reinforce)}
+
+
 def update(config, state, batch, seed=0):
-    algorithm = {"Config": None, ppo.Config: ppo, actor_critic.Config: actor_critic, reinforce.Config: reinforce}[type(config)]
-    return updating(algorithm)(config, state, batch, jax.random.key(seed))
+    return updating(ALGORITHMS[type(config)])(config, state, batch, jax.random.key(seed))
 
 
 @functools.cache
@@ -101,7 +104,7 @@ def batch_of(kind="none", drift=0.0):
     model = policy.make(dataclasses.replace(SMALL, recurrent=kind), SPEC, "tester")
     carry = jax.tree.map(lambda h: np.float32(0.5 * rng.normal(size=h.shape)), model.explore.init(B))
     dist = np.asarray(jit(model.unroll)(params_of(kind), carry, obs, first).dist + drift * rng.normal(size=(T, B, A)))
-    choice = policy.Choice(np.int32(rng.integers(A, size=(T, B))), np.float32(dist))
+    choice = policy.ActionInfo(np.int32(rng.integers(A, size=(T, B))), np.float32(dist))
     reward = np.float32(np.where(valid, rng.normal(size=(T, B)), 0))
     return Trajectory(obs, choice, reward, next_obs, terminated, truncated, first, valid, carry)
 
@@ -164,6 +167,21 @@ def estimated(reward, terminated, truncated, value, next_value, gamma, lam=None,
             for t in range(len(reward))]
 
 
+def table_loss_by_hand(p, values, rollout, target, ent_coef, vf_coef):
+    """Metrics, and the gradients by the logits [states, actions] and by the values [states]."""
+    valid = rollout.valid
+    obs, action, target = rollout.obs[valid], rollout.choice.action[valid], target[valid]
+    error, entropy = target - values[obs], -(p * np.log(p)).sum(1)
+    of_logits, of_values = np.zeros((3, 2)), np.zeros(3)
+    for s, a, e in zip(obs, action, error, strict=True):
+        of_logits[s] += (-e * (np.eye(2)[a] - p[s]) + ent_coef * p[s] * (np.log(p[s]) + entropy[s])) / len(obs)
+        of_values[s] -= vf_coef * e / len(obs)
+    metrics = {"entropy": entropy[obs].mean(), "value_loss": (error**2 / 2).mean(),
+               "policy_loss": (-np.log(p)[obs, action] * error).mean(), "explained_variance": 1 - error.var() / target.var()}
+    loss = metrics["policy_loss"] + vf_coef * metrics["value_loss"] - ent_coef * metrics["entropy"]
+    return metrics | {"loss": loss}, of_logits, of_values
+
+
 @pytest.mark.parametrize("estimator", ["gae", "n_step"])
 def test_an_update_of_a_table_of_preferences_and_values_by_hand(estimator):
     rate, ent_coef, vf_coef, gamma = 0.3, 0.05, 0.7, 0.9
@@ -174,38 +192,24 @@ def test_an_update_of_a_table_of_preferences_and_values_by_hand(estimator):
     logits, values = rng.normal(size=(3, 2)), rng.normal(size=3)
     state.params["params"]["policy"]["kernel"] = np.float32(logits)
     state.params["params"]["value"]["kernel"] = np.float32(values[:, None])
-    obs, next_obs, action = rng.integers(3, size=(2, T, B)), rng.integers(3, size=(T, B)), rng.integers(2, size=(T, B))
-    obs, next_obs = obs[0], next_obs
+    (obs, next_obs), action = rng.integers(3, size=(2, T, B)), rng.integers(2, size=(T, B))
     terminated, truncated, first, valid = flags()
     reward = rng.normal(size=(T, B)) * valid
-    batch = Trajectory(jnp.int32(obs), policy.Choice(jnp.int32(action), jnp.zeros((T, B, 2))), jnp.float32(reward),
-                       jnp.int32(next_obs), terminated, truncated, first, valid, None)
+    batch = Trajectory(np.int32(obs), policy.ActionInfo(np.int32(action), np.zeros((T, B, 2), np.float32)), np.float32(reward),
+                       np.int32(next_obs), terminated, truncated, first, valid, None)
 
     target = np.stack([estimated(*(x[:, b] for x in (reward, terminated, truncated, values[obs], values[next_obs])), gamma,
                                  **({"lam": 0.8} if estimator == "gae" else {"n": 2})) for b in range(B)], 1)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    entropy = -(p * np.log(p)).sum(1)
-    of_logits, of_values, n = np.zeros((3, 2)), np.zeros(3), valid.sum()
-    for t, b in zip(*np.nonzero(valid), strict=True):
-        s, a, error = obs[t, b], action[t, b], target[t, b] - values[obs[t, b]]
-        of_logits[s] += (-error * (np.eye(2)[a] - p[s]) + ent_coef * p[s] * (np.log(p[s]) + entropy[s])) / n
-        of_values[s] -= vf_coef * error / n
+    metrics, of_logits, of_values = table_loss_by_hand(p, values, batch, target, ent_coef, vf_coef)
 
-    new, aux = jit(learner.update)(state, batch, jax.random.key(0))
-    got = new.params["params"]
-    np.testing.assert_allclose(got["policy"]["kernel"], logits - rate * of_logits, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(got["policy"]["bias"], -rate * of_logits.sum(0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(got["value"]["kernel"][:, 0], values - rate * of_values, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(got["value"]["bias"], [-rate * of_values.sum()], rtol=1e-5, atol=1e-6)
-    error = (target - values[obs])[valid]
-    told = {name: float(m.total / m.count) for name, m in aux.metrics.items()}
-    assert told == pytest.approx({
-        "entropy": entropy[obs][valid].mean(), "value_loss": (error**2 / 2).mean(),
-        "policy_loss": (-np.log(p)[obs, action][valid] * error).mean(),
-        "explained_variance": 1 - error.var() / target[valid].var(),
-        "loss": (-np.log(p)[obs, action][valid] * error + vf_coef * error**2 / 2).mean()
-                - ent_coef * entropy[obs][valid].mean()}, rel=1e-4)
-    assert aux.metrics["loss"].count == n
+    new, result = jit(learner.update)(state, batch, jax.random.key(0))
+    assert_close(new.params["params"], {
+        "policy": {"kernel": logits - rate * of_logits, "bias": -rate * of_logits.sum(0)},
+        "value": {"kernel": (values - rate * of_values)[:, None], "bias": np.array([-rate * of_values.sum()])}},
+        rtol=1e-5, atol=1e-6)
+    assert {name: float(m.total / m.count) for name, m in result.metrics.items()} == pytest.approx(metrics, rel=1e-4)
+    assert result.metrics["loss"].count == valid.sum()
 
 
 # --- PPO's update.
@@ -304,7 +308,7 @@ def test_rows_that_only_reset_change_nothing(name):
         return np.where(invalid.reshape(*invalid.shape, *[1] * (x.ndim - 2)), by, x).astype(x.dtype)
 
     garbage = batch._replace(obs=spoilt(batch.obs, 50), next_obs=spoilt(batch.next_obs, -30), reward=spoilt(batch.reward, 900),
-                             choice=policy.Choice(spoilt(batch.choice.action, 2), spoilt(batch.choice.dist, 5)))
+                             choice=policy.ActionInfo(spoilt(batch.choice.action, 2), spoilt(batch.choice.dist, 5)))
     (new, told), (other, said) = (update(config, state, x) for x in (batch, garbage))
     assert_close(new.params, other.params, rtol=1e-5, atol=1e-6)
     assert_close(told, said, rtol=1e-4, atol=1e-5)
@@ -328,48 +332,46 @@ def recorded(config, state, batch, seed, monkeypatch):
     return zip(*parts, strict=True)
 
 
+def all_sequences(config, state, batch):
+    """A rollout as one minibatch, before it is weighed."""
+    model = policy.make(config.policy, SPEC, "tester")
+
+    @jit
+    def estimates(params, batch):
+        out = model.unroll(params, batch.carry, batch.obs, batch.first)
+        next_value = model.value_after(params, out.carries, batch.next_obs)
+        goes_on = ~(batch.terminated | batch.truncated)
+        advantage = returns.gae(batch.reward, 0.9 * (1.0 - batch.terminated), goes_on, out.value, next_value, 0.8)
+        log_prob = jnp.take_along_axis(jax.nn.log_softmax(batch.choice.dist), batch.choice.action[..., None], 2)[..., 0]
+        return log_prob, out.value, advantage
+
+    log_prob, value, advantage = estimates(state.params, batch)
+    whole = Minibatch(batch.obs, batch.first, batch.choice.action, advantage, advantage + value, None, batch.carry, log_prob,
+                      value)
+    return whole if config.policy.recurrent != "none" else on_policy.flatten_time(whole)
+
+
 @pytest.mark.parametrize("kind", ["none", "gru"])
 def test_each_epoch_goes_once_through_all_rows_in_an_order_of_its_own(kind, monkeypatch):
     epochs, minibatches = 3, 2
     config = ppo_config(num_epochs=epochs, num_minibatches=minibatches, **recurrent(kind))
     state, batch = state_of(ppo, config), batch_of(kind)
     parts, _ = recorded(config, state, batch, 5, monkeypatch)
-    assert len(parts) == epochs * minibatches
-
-    @jit
-    def told(params, batch):
-        model = policy.make(config.policy, SPEC, "tester")
-        out = model.unroll(params, batch.carry, batch.obs, batch.first)
-        next_value = model.value_after(params, out.carries, batch.next_obs)
-        advantage = returns.gae(batch.reward, 0.9 * (1.0 - batch.terminated), ~(batch.terminated | batch.truncated), out.value,
-                                next_value, 0.8)
-        log_prob = jnp.take_along_axis(jax.nn.log_softmax(batch.choice.dist), batch.choice.action[..., None], 2)[..., 0]
-        return log_prob, out.value, advantage, advantage + out.value
-
-    whole = (batch.obs, batch.first, batch.choice.action, *told(state.params, batch))
-    orders = []
+    whole, orders = all_sequences(config, state, batch), []
+    length, size = (1, T * B) if kind == "none" else (T, B)
+    assert [part.obs.shape for part in parts] == [(length, size // minibatches, 2)] * epochs * minibatches
     for epoch in range(epochs):
-        together = jax.tree.map(lambda *x: np.concatenate(x), *parts[epoch * minibatches : (epoch + 1) * minibatches])
-        if kind == "none":
-            assert together.obs.shape == (T * B, 1, 2)
-            order = [int(np.flatnonzero((batch.obs.reshape(-1, 2) == x).all(1))[0]) for x in together.obs[:, 0]]
-            expected = [np.asarray(x).reshape(T * B, 1, *x.shape[2:])[order] for x in whole]
-            assert together.carry is None
-        else:
-            assert together.obs.shape == (B, T, 2)
-            order = [int(np.flatnonzero((batch.obs[0] == x).all(1))[0]) for x in together.obs[:, 0]]
-            expected = [np.asarray(x).swapaxes(0, 1)[order] for x in whole]
-            assert_close(together.carry, jax.tree.map(lambda h: h[np.array(order)], batch.carry))  # noqa: B023
-        assert sorted(order) == list(range(T * B if kind == "none" else B))
-        for x, y in zip(together, expected, strict=False):
-            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+        of_epoch = parts[epoch * minibatches : (epoch + 1) * minibatches]
+        joined = Minibatch(*(jax.tree.map(lambda *x, axis=axis: np.concatenate(x, axis), *fields)
+                             for axis, *fields in zip(on_policy.BATCH_AXIS, *of_epoch, strict=True)))
+        order = [int(np.flatnonzero((whole.obs[0] == x).all(1))[0]) for x in joined.obs[0]]
+        assert sorted(order) == list(range(size))
+        assert_close(joined._replace(weight=None), on_policy.select(whole, np.array(order)), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose([part.weight.mean() for part in of_epoch], 1, rtol=1e-5)
         orders.append(tuple(order))
-        for part in parts[epoch * minibatches : (epoch + 1) * minibatches]:
-            assert part.obs.shape[0] * minibatches == len(order)
-            np.testing.assert_allclose(part.weight.mean(), 1, rtol=1e-5)
     if kind == "none":
         assert len(set(orders)) == epochs
-        assert orders[0] != tuple(range(T * B))
+        assert orders[0] != tuple(range(size))
 
 
 def test_updates_end_where_the_policy_has_moved_too_far():

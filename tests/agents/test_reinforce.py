@@ -19,7 +19,7 @@ from jaxdl.experiments.studies import baselines
 from jaxdl.experiments.studies.baselines import BASE, END, FIRST, LIMIT, REWARDS, SPEC, SUCCESSORS
 from jaxdl.rl import policy
 from jaxdl.rl.envs.functional import adapt
-from jaxdl.rl.policy import Choice
+from jaxdl.rl.policy import ActionInfo
 from jaxdl.rl.types import EnvSpec, Trajectory
 
 P_VALUE = 1e-4  # seeds are fixed: the statistical tests hold or not, once and for all
@@ -217,7 +217,7 @@ def test_fragments_follow_the_exact_gradient_where_their_value_is_exact():
         return ((jnp.asarray(visits, jnp.float32)[:, None] * baselines.probabilities(params)) * q).sum()
 
     expected = np.asarray(baselines.policy_part(jit(jax.grad(objective))(params)), np.float64)
-    config = replace(BASE, baseline="value", episodes="fragments", gamma=gamma, rollout_steps=steps)
+    config = replace(BASE, baseline="value", learn_from="fragments", gamma=gamma, rollout_steps=steps)
     found, _ = baselines.estimates([(config, baselines.with_value(params, v)), (config, params)], EPISODES // 20, 5, steps)
     assert_mean(found[0], expected)
     assert min(deviations(found[1], expected)) < P_VALUE  # with another value it is not: it bootstraps
@@ -246,7 +246,7 @@ def flags(*rows):
 WHOLE = flags((2, 3, 5, 6, 7), (0, 1, 2, 4))
 OBS = np.arange(T * B, dtype=np.int32).reshape(T, B)
 NEXT = np.concatenate([OBS[1:], [[AFTER, AFTER + 1]]])
-PLAYED = Trajectory(OBS, Choice(np.zeros((T, B), np.int32), np.zeros((T, B), np.float32)), REWARD, NEXT,
+PLAYED = Trajectory(OBS, ActionInfo(np.zeros((T, B), np.int32), np.zeros((T, B), np.float32)), REWARD, NEXT,
                     terminated=flags((0, 3), (2, 4)), truncated=flags((7,), ()), first=flags((2, 5), (0, 4, 6)),
                     valid=~flags((1, 4), (3, 5)), carry=None)
 VALUE = np.arange(18, dtype=np.float32) ** 2 / 4  # of the states
@@ -280,7 +280,7 @@ HAND_CASES = {
     "leave_one_out_episode": {"baseline": "leave_one_out", "returns": "episode"},
     "constant": {"baseline": "constant"}, "constant_episode": {"baseline": "constant", "returns": "episode"},
     "value": {"baseline": "value", "vf_coef": 0.3}, "value_episode": {"baseline": "value", "returns": "episode"},
-    "fragments": {"baseline": "value", "vf_coef": 0.3, "episodes": "fragments"},
+    "fragments": {"baseline": "value", "vf_coef": 0.3, "learn_from": "fragments"},
     "entropy": {"ent_coef": 0.2}, "normalized": {"normalize_advantage": True},
     "parts": {"baseline": "leave_one_out", "optim": replace(BASE.optim, grad_accumulation=2)},
 }
@@ -331,23 +331,17 @@ def test_episodes_by_hand():
     np.testing.assert_array_equal(longer.whole, flags((2, 3), (0, 1, 2, 4)))
 
 
-def test_means_of_episodes_by_hand():
+def test_totals_of_episodes_by_hand():
     at = reinforce.episodic(PLAYED, 3)
+    noise = np.where(WHOLE, TO_GO, 1e6).astype(np.float32)  # what others return plays no part
+    totals, episodes = reinforce.totals_by_age(noise, at, 3)
+    np.testing.assert_allclose(totals, [2 + 12 + 96 + 256, 2 + 16 + 128, 16 + 128])
+    assert episodes == 4
 
-    def mean(leave_out, by_age, where=at):
-        noise = np.where(WHOLE, TO_GO if by_age else G0, 1e6).astype(np.float32)  # what others return plays no part
-        return reinforce.others_mean(noise, where, PLAYED.first, 3, leave_out=leave_out, by_age=by_age)[WHOLE]
 
-    by_age = np.array([366 / 4, 146 / 4, 144 / 4])[AGE[WHOLE].astype(int)]  # 2 + 12 + 96 + 256, 2 + 16 + 128, 16 + 128
-    np.testing.assert_allclose(mean(False, True), by_age)
-    np.testing.assert_allclose(mean(False, False), 366 / 4)
-    np.testing.assert_allclose(mean(True, True), (4 * by_age - TO_GO[WHOLE]) / 3, rtol=1e-6)
-    np.testing.assert_allclose(mean(True, False), (366 - G0[WHOLE]) / 3, rtol=1e-6)
-    one = at._replace(whole=at.whole & flags((5, 6, 7), ()))
-    value = np.where(one.whole, TO_GO, 1e6).astype(np.float32)
-    for by_age in (True, False):
-        alone = reinforce.others_mean(value, one, PLAYED.first, 3, leave_out=True, by_age=by_age)
-        np.testing.assert_array_equal(alone[one.whole], 0)  # there are no others
+def test_the_mean_of_others_leaves_out_ones_own_and_is_zero_where_there_are_none():
+    np.testing.assert_allclose(reinforce.others_mean(jnp.array([10.0, 8.0]), jnp.array([1.0, 2.0]), jnp.float32(4)), [3, 2])
+    np.testing.assert_array_equal(reinforce.others_mean(jnp.array([5.0, 0.0]), jnp.array([5.0, 9.0]), jnp.float32(1)), 0)
 
 
 def test_returns_by_hand():
@@ -454,17 +448,17 @@ def test_the_defaults_are_valid():
     reinforce.validate(reinforce.Config())
     assert not reinforce.complete(reinforce.Config())
     assert all(reinforce.complete(reinforce.Config(baseline=b)) for b in ("none", "constant", "batch", "leave_one_out"))
-    assert reinforce.complete(reinforce.Config(episodes="complete"))
+    assert reinforce.complete(reinforce.Config(learn_from="complete"))
 
 
 @pytest.mark.parametrize(("settings", "message"), [
     *[({field: 0}, f"{field} must be above 0, got 0") for field in ("num_envs", "total_steps", "rollout_steps")],
     *[({field: 1.5}, f"{field} must be between 0 and 1, got 1.5") for field in ("gamma", "baseline_decay")],
     *[({field: -0.1}, f"{field} must be 0 or above, got -0.1") for field in ("ent_coef", "vf_coef")],
-    *[({"episodes": "fragments", "baseline": b}, f"episodes=fragments needs baseline=value: with baseline={b} .*use "
-       "episodes=complete") for b in ("none", "constant", "batch", "leave_one_out")],
-    ({"returns": "episode"}, "returns=episode needs whole episodes; add episodes=complete"),
-    ({"discount_states": True}, "discount_states=True needs whole episodes; add episodes=complete"),
+    *[({"learn_from": "fragments", "baseline": b}, f"learn_from=fragments needs baseline=value.*={b}.*learn_from=complete")
+      for b in ("none", "constant", "batch", "leave_one_out")],
+    ({"returns": "episode"}, "returns=episode.*learn_from=complete"),
+    ({"discount_states": True}, "discount_states=True.*learn_from=complete"),
     ({"policy": policy.Config(hidden_sizes=(0,))}, r"hidden_sizes must be widths above 0, got \(0,\)"),
     ({"optim": replace(BASE.optim, grad_accumulation=3)}, "grad_accumulation=3 must divide the batch of 8"),
 ])
@@ -476,7 +470,7 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 @pytest.mark.parametrize("settings", [{"returns": "episode"}, {"discount_states": True}])
 def test_what_needs_whole_episodes_has_them_without_a_value(settings):
     reinforce.validate(reinforce.Config(baseline="none", **settings))
-    reinforce.validate(reinforce.Config(episodes="complete", **settings))
+    reinforce.validate(reinforce.Config(learn_from="complete", **settings))
 
 
 def test_a_rollout_holds_an_episode():

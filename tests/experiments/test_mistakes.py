@@ -266,13 +266,13 @@ POLICY_GRADIENTS = [
 ]
 
 REINFORCE = [
-    *((f"--baseline {name} --episodes fragments", "episodes=fragments needs baseline=value", f"baseline={name}")
+    *((f"--baseline {name} --learn-from fragments", "learn_from=fragments needs baseline=value", f"baseline={name}")
       for name in ("none", "constant", "batch", "leave_one_out")),
-    ("--returns episode", "returns=episode needs whole episodes", "episodes=complete"),
-    ("--discount-states", "discount_states=True needs whole episodes", "episodes=complete"),
+    ("--returns episode", "returns=episode needs complete episodes", "learn_from=complete"),
+    ("--discount-states", "discount_states=True needs complete episodes", "learn_from=complete"),
     ("--baseline none --rollout-steps 19", "rollout_steps=19", "whose time limit is 20", "20 do"),
     ("--baseline none --rollout-steps 39 --backend host", "rollout_steps=39", "whose time limit is 20", "40 do"),
-    ("--episodes complete --time-limit 2000", "4000 steps", "total_steps=4000"),  # twice the limit, of two environments
+    ("--learn-from complete --time-limit 2000", "4000 steps", "total_steps=4000"),  # twice the limit, of two environments
     ("--baseline constant --baseline-decay 1.5", "baseline_decay", "1.5"),
     ("--baseline-decay nan", "baseline_decay", "got nan"),
 ]
@@ -354,8 +354,8 @@ def test_a_mistake_is_one_sentence_and_leaves_no_trace(here, capsys, argv, words
 
 def test_complete_episodes_need_an_end(here, capsys):
     limitless = SMALL["reinforce"].replace(" --time-limit 20", "")
-    refused(capsys, f"{limitless} --env-id OddOpen-v0 --episodes complete", "complete episodes of OddOpen-v0 need a time limit",
-            "give time_limit")
+    refused(capsys, f"{limitless} --env-id OddOpen-v0 --learn-from complete",
+            "complete episodes of OddOpen-v0 need a time limit", "give time_limit")
 
 
 @pytest.mark.parametrize(("package", "algo", "flags", "words"), [

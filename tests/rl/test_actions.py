@@ -24,7 +24,7 @@ BOX = Box(LOW, HIGH)
 N = 20_000
 
 
-plain = functools.partial(actions.of, env_id="Some-v0")
+plain = functools.partial(actions.for_space, env_id="Some-v0")
 
 
 def of(space, squash=False):

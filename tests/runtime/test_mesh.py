@@ -152,7 +152,7 @@ def trajectory(carry=None):
         first[t] = done[t - 1]
     terminated = done & (rng.random((T, B)) < 0.7)
     valid = rng.random((T, B)) < np.linspace(1.2, 0.5, B)
-    choice = policy.Choice(np.int32(rng.integers(2, size=(T, B))), np.float32(0.2 * rng.normal(size=(T, B, 2))))
+    choice = policy.ActionInfo(np.int32(rng.integers(2, size=(T, B))), np.float32(0.2 * rng.normal(size=(T, B, 2))))
     return Trajectory(obs, choice, np.float32(3 * rng.normal(size=(T, B))), next_obs, terminated, done & ~terminated, first,
                       valid, carry)
 
@@ -176,7 +176,7 @@ CASES = {
                                         normalize_advantage=True),
                          trajectory(list(np.float32(np.random.default_rng(1).normal(size=(2, B, 4)))))),
     "reinforce": Case(policy_learner(reinforce), trajectory()),
-    "reinforce, left out": Case(policy_learner(reinforce, baseline="leave_one_out", episodes="complete"), trajectory()),
+    "reinforce, left out": Case(policy_learner(reinforce, baseline="leave_one_out", learn_from="complete"), trajectory()),
     "vae": Case(vae_learner(), images(3, 3, 1), "shards"),
     "vae, importance-weighted": Case(
         vae_learner(objective="iwae", num_samples=3, estimator="doubly_reparameterized", second_latent_size=2,
