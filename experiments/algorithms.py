@@ -52,7 +52,7 @@ ALGORITHMS = {
 }
 
 PRESETS = {
-    "cartpole": Preset("dqn", {}, {"eval_every": 10_000, "stop_at_return": 490.0},
+    "cartpole": Preset("dqn", {}, {"eval_every": 10_000, "stop_at": 490.0},
                        "dqn on CartPole-v1 until an evaluation reaches 490"),
     "double_dqn": Preset("dqn", {"double": True}, {}, "dqn with double Q-learning"),
     "rainbow": Preset("dqn", {"double": True, "dueling": True, "n_steps": 3, "prioritized": True, "noisy": True,
@@ -65,7 +65,7 @@ PRESETS = {
                     {"checkpoint_memory": False, "eval_episodes": 10},
                     "dqn on Atari games with the settings of CleanRL, an update for 4 steps; --env-id ALE/...-v5"),
     "ppo_cartpole": Preset("ppo", {"rollout_steps": 32, "total_steps": 100_000, "optim": {"learning_rate": 3e-3}},
-                           {"quick_compile": True, "eval_every": 8_192, "stop_at_return": 475.0},
+                           {"quick_compile": True, "eval_every": 8_192, "stop_at": 475.0},
                            "ppo on CartPole-v1 until an evaluation reaches 475"),
     "ppo_continuous": Preset("ppo", {"total_steps": 500_000, "rollout_steps": 256, "num_minibatches": 32, "num_epochs": 10,
                                      "ent_coef": 0.0, "normalize_reward": True, "policy": {"normalize_obs": True},

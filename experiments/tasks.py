@@ -18,6 +18,7 @@ from jaxdl.core import processes
 from jaxdl.core.axis import check_share
 from jaxdl.core.config import to_dict
 from jaxdl.core.errors import UserError
+from jaxdl.core.task import Score
 from jaxdl.core.types import Examples, Key, PyTree, Run, RunState
 from jaxdl.experiments.population import Member, alone, members
 from jaxdl.experiments.run_folder import Settings, open_run
@@ -39,7 +40,7 @@ class Job(NamedTuple):
     total_steps: int  # of the planned run
     driver: Callable[..., device_driver.Driver]  # (written_by=None): of how many devices the checkpoint is that will be read
     evaluate: Callable[..., dict[str, Any]]  # (params, **options) -> numbers
-    score: str  # the number of `evaluate` that is better when higher; with a minus in front, when lower
+    score: Score  # the number of `evaluate` that decides which parameters are the best
     model: Any  # the Agent, or the generative model
     make_run: Callable[..., Run] | None = None  # (config, axis_name=, shards=); None where environments live on the host
     train: datasets.Dataset | None = None  # the images
@@ -94,7 +95,8 @@ def _agent(settings: Settings) -> Job:
         result = evaluate.evaluate(agent.greedy, params, config.env_id, episodes=episodes, seed=seed, settings=config.env)
         return {"episodes": result.episodes, "return_mean": result.return_mean, "return_std": result.return_std}
 
-    return Job({"env_id": config.env_id}, config.total_steps, driver, evaluation, "return_mean", agent,
+    return Job({"env_id": config.env_id}, config.total_steps, driver, evaluation,
+               Score("return_mean", higher=True, label="mean return"), agent,
                make_run if backend == "device" else None,
                doubt=lambda values: module.doubt(config, values) if hasattr(module, "doubt") else None)
 
@@ -155,7 +157,8 @@ def _generative(settings: Settings) -> Job:
             found |= sample_judge.figures(sample_judge.as_bytes(images), train_data, test, judges)
         return found
 
-    return Job({"dataset": config.dataset}, module.total_steps(config, spec), driver, evaluation, model.score, model,
+    return Job({"dataset": config.dataset}, module.total_steps(config, spec), driver, evaluation,
+               Score(model.score.removeprefix("-"), higher=not model.score.startswith("-"), label=model.score), model,
                make_run, train_data, test)
 
 

@@ -35,7 +35,7 @@ def train(argv: Sequence[str]) -> dict[str, Any]:
     with contextlib.closing(job.driver()) as driver:
         folder = out
         if processes.is_first():
-            training.check_room(out or Path("runs", name), settings.train, driver)
+            training.check_disk_space(out or Path("runs", name), settings.train, driver)
             folder = run_folder.create(out, name, overwrite)
             try:
                 run_folder.write_config(folder, settings)
@@ -198,8 +198,9 @@ def _run(folder: Path, settings: run_folder.Settings, job: tasks.Job, driver: Dr
             (folder / "summary.json").unlink(missing_ok=True)  # was of the run up to here
 
     result = training.fit(
-        driver, settings.train, job.total_steps, folder=folder, evaluate=job.evaluate, score=job.score,
-        meta=tasks.meta(settings), resume=resume, ready=goes_on, doubt=job.doubt, show_progress=sys.stderr.isatty())
+        driver, settings.train, job.total_steps, folder=folder, meta=tasks.meta(settings), resume=resume,
+        evaluate=job.evaluate, score=job.score,
+        callbacks=training.Callbacks(ready=goes_on, warn=job.doubt, show_progress=sys.stderr.isatty()))
     summary = {
         "algo": settings.algo, kind: what, "seed": settings.train.seed, "steps": result.step, "updates": result.updates,
         "compile_s": round(result.compile_s, 3), "train_s": round(result.train_s, 3),

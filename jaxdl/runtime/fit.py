@@ -1,19 +1,18 @@
-"""The host loop: run a chunk, log it, and where they are due evaluate and write a checkpoint; repeat.
+"""The loop of training: run a chunk; log, evaluate and write a checkpoint where they are due; repeat.
 
-The host is asked rarely: a chunk is up to half a second of steps inside one program, and everything else happens
-between two. No result depends on where chunks end, so a run that was cut and resumed has the bits of one that was not.
+A chunk is up to half a second of steps inside one program, and everything else happens between two. No result depends on where
+chunks end, so a run that was cut and resumed has the bits of one that was not.
 """
 
 import math
 import operator
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -22,10 +21,11 @@ from jaxdl.core import processes
 from jaxdl.core.config import config, require, require_positive
 from jaxdl.core.errors import CheckpointError, EnvError, JaxdlError, UserError
 from jaxdl.core.run import Report
-from jaxdl.core.types import Metrics, PyTree
+from jaxdl.core.task import Score
+from jaxdl.core.types import PyTree
 from jaxdl.runtime import checkpoint
 from jaxdl.runtime.device_driver import Driver
-from jaxdl.runtime.run_log import open_log, progress
+from jaxdl.runtime.run_log import Log, Progress, Values, open_log, progress
 
 _CHUNK_S = 0.5  # a chunk is made to last about this long: what a signal or a progress bar waits for
 
@@ -33,6 +33,8 @@ _CHUNK_S = 0.5  # a chunk is made to last about this long: what a signal or a pr
 @config
 class Config:
     """How a run is driven, whatever it learns."""
+
+    renamed: ClassVar[dict[str, str]] = {"stop_at_return": "stop_at"}
 
     seed: int = 0
     """Seed of everything random in the run."""
@@ -52,8 +54,9 @@ class Config:
     """Steps between two evaluations; only at the end if not given."""
     eval_episodes: int = 100
     """Episodes of one evaluation (agents)."""
-    stop_at_return: float | None = None
-    """End as soon as an evaluation's mean return (agents) reaches this, over all members; needs eval_every."""
+    stop_at: float | None = None
+    """End as soon as an evaluation's score reaches this (or falls to it, where lower is better), the mean over all members;
+    needs eval_every."""
     checkpoint_every: int | None = None
     """Steps between two checkpoints; a tenth of the run if not given."""
     keep_checkpoints: int = 3
@@ -73,7 +76,7 @@ class Result(NamedTuple):
     train_s: float  # in chunks: compile, evaluation and checkpoints left out
     steps_per_s: float
     eval: list[dict[str, Any]] | None  # the last evaluation, of each member
-    ended: str  # "finished", "reached" (stop_at_return) or "interrupted"
+    ended: str  # "finished", "reached" (stop_at) or "interrupted"
 
 
 class TrainingError(JaxdlError):
@@ -89,26 +92,23 @@ def validate(config: Config) -> None:
     require_positive(config, "num_seeds", "devices", "stop_step", "log_every", "eval_every", "eval_episodes",
                      "checkpoint_every", "keep_checkpoints")
     require(config, "seed", 0 <= config.seed <= 2**32 - config.num_seeds, f"between 0 and 2**32 - {config.num_seeds}")
-    stop = config.stop_at_return
-    require(config, "stop_at_return", stop is None or math.isfinite(stop), "a finite number")
-    if config.stop_at_return is not None and config.eval_every is None:
-        raise UserError("stop_at_return needs eval_every: without it nothing is evaluated before the end")
+    require(config, "stop_at", config.stop_at is None or math.isfinite(config.stop_at), "a finite number")
+    if config.stop_at is not None and config.eval_every is None:
+        raise UserError(f"stop_at={config.stop_at} needs eval_every: without it nothing is evaluated before the end")
 
 
-def fit(
-    driver: Driver,
-    config: Config,
-    total_steps: int,
-    *,
-    folder: Path | None = None,
-    evaluate: Callable[[PyTree], dict[str, Any]] | None = None,
-    score: str = "return_mean",
-    meta: dict[str, Any] | None = None,
-    resume: bool = False,
-    ready: Callable[[], None] = lambda: None,
-    doubt: Callable[[dict[str, Any]], str | None] = lambda values: None,
-    show_progress: bool = False,
-) -> Result:
+class Callbacks(NamedTuple):
+    """What the caller of `fit` wants to be told as it goes on."""
+
+    ready: Callable[[], None] = lambda: None  # before the first chunk, when the checkpoint is read
+    warn: Callable[[dict[str, Any]], str | None] = lambda values: None  # (a row of metrics) -> a sentence for the user or None;
+    # the first one is printed on stderr
+    show_progress: bool = False  # as a bar on stderr
+
+
+def fit(driver: Driver, config: Config, total_steps: int, *, folder: Path | None = None, meta: dict[str, Any] | None = None,
+        resume: bool = False, evaluate: Callable[[PyTree], dict[str, Any]] | None = None, score: Score | None = None,
+        callbacks: Callbacks | None = None) -> Result:
     """Train until `total_steps` (or `config.stop_step`), or until told to stop.
 
     Args:
@@ -116,14 +116,11 @@ def fit(
         config: how to drive it.
         total_steps: the planned end; no step is taken past it.
         folder: of the run: `metrics.jsonl`, `tensorboard/`, `checkpoints/` and `best/` go there. None keeps nothing.
-        evaluate: `params -> numbers`, run every `eval_every` steps and at the end.
-        score: the number of `evaluate` that is better when higher, or with a minus in front when lower; the best one's
-            parameters are kept in `best/`.
         meta: written into checkpoints; one with other values is refused on resume.
         resume: continue from the newest checkpoint in `folder`.
-        ready: called before the first chunk, when the checkpoint is read and nothing stands in the way.
-        doubt: a row of metrics -> what the user should know of it, or None; said once on stderr.
-        show_progress: draw a progress bar on stderr.
+        evaluate: `params -> numbers`, run every `eval_every` steps and at the end.
+        score: the number of `evaluate` that decides which parameters `best/` keeps, and `config.stop_at`; None: none does.
+        callbacks: called as the run goes on.
 
     Raises:
         TrainingError: a metric or a parameter is not finite, or an environment failed; names the step and the last good
@@ -131,77 +128,167 @@ def fit(
         CheckpointError: a checkpoint cannot be written or read.
         UserError: checkpoints would not fit the disk.
     """
-    stop = config.stop_step or total_steps
-    last = driver.first_step + max(0, (stop - driver.first_step) // driver.stride) * driver.stride
-    every = {
-        "log": config.log_every or max(1, stop // 100),
-        "eval": config.eval_every,
-        "checkpoint": config.checkpoint_every or max(1, math.ceil(stop / 10)),
-    }
-    shelf = _Shelf(folder, config, meta or {}, driver)
+    if folder and processes.is_first():
+        check_disk_space(folder, config, driver)
+    callbacks, checkpoints = callbacks or Callbacks(), _Checkpoints(folder, config, meta or {}, driver)
+    step, state = checkpoints.read() if resume else (driver.first_step, driver.start())
+    callbacks.ready()
+    began, ended, due, pace, metrics = step, None, _Due(config, driver, total_steps), _Pace(driver.loop), _Metrics(step)
+    evaluator = _Evaluator(evaluate, score, config, driver, checkpoints)
+    with _open_output(folder, due.last, step, resume, callbacks) as output, processes.stop_signals() as stopped:
+        while step < due.last and not ended:
+            before, n = step, pace.steps(due.steps(step))
+            with checkpoints.named():
+                state, report = pace.timed(driver.chunk, state, n)
+            step += n * driver.stride
+            asked_to_stop = pace.agree(n, stopped())
+            _check_finite(report, driver.params(state), step, checkpoints)
+            metrics.add(report)
+            now = due.between(before, step)
+            values = metrics.row(step, pace.train_s) if "log" in now else {}
+            if "eval" in now:
+                values |= evaluator.run(step, state)
+            ended = "reached" if evaluator.reached else "interrupted" if asked_to_stop and step < due.last else None
+            output.write(step, values, metrics)
+            if "checkpoint" in now or ended:  # after the row, which a crash must not lose
+                checkpoints.write(step, state)
+    if evaluator.latest is None and ended != "interrupted":
+        evaluator.measure(state)
+    updates = (step - driver.first_step) // driver.stride * driver.updates
+    return Result(driver.params(state), driver.snapshot(state), step, updates, driver.compile_s, pace.train_s,
+                  (step - began) / pace.train_s if pace.train_s else 0.0, evaluator.latest, ended or "finished")
+
+
+class _Due:
+    """Where the run ends, and at which steps something is to be done: at each multiple of its period, and at the end."""
+
+    def __init__(self, config: Config, driver: Driver, total_steps: int):
+        stop = config.stop_step or total_steps
+        self.stride = driver.stride
+        self.last = driver.first_step + max(0, (stop - driver.first_step) // self.stride) * self.stride
+        self.every = {"log": config.log_every or max(1, stop // 100), "eval": config.eval_every or self.last,
+                      "checkpoint": config.checkpoint_every or max(1, math.ceil(stop / 10))}
+
+    def steps(self, step: int) -> int:
+        """Steps of the run to the next of them; none is taken past the end."""
+        target = min(self.last, *((step // every + 1) * every for every in self.every.values()))
+        return min(math.ceil((target - step) / self.stride), (self.last - step) // self.stride)
+
+    def between(self, before: int, step: int) -> set[str]:
+        """What is due at `step` and was not at `before`."""
+        return {name for name, every in self.every.items() if step == self.last or before // every < step // every}
+
+
+class _Pace:
+    """Chunks of about half a second: the next is as long as the last one's speed allows, and at most four times as long."""
+
+    def __init__(self, loop: int):
+        self.loop, self.length, self.train_s, self.spent = loop, 1, 0.0, 0.0
+
+    def steps(self, most: int) -> int:
+        """Steps of the next chunk: whole loops, so that which steps are in one does not depend on the pace."""
+        return most if self.length >= most else min(most, max(1, self.length // self.loop) * self.loop)
+
+    def timed(self, chunk: Callable, state: PyTree, n: int) -> tuple[PyTree, Report]:
+        """Run a chunk."""
+        start = time.perf_counter()
+        state, report = chunk(state, n)
+        self.spent = time.perf_counter() - start
+        self.train_s += self.spent
+        return state, report
+
+    def agree(self, n: int, stop: bool) -> bool:
+        """After a chunk of `n` steps: whether to stop, because any process was asked to.
+
+        All processes take the first one's length. Their clocks differ, and one that entered a collective alone would hang.
+        """
+        told = processes.agree(max(1, min(4 * self.length, int(n * _CHUNK_S / max(self.spent, 1e-9)))), stop)
+        self.length = int(told[0, 0])
+        return bool(told[:, 1].any())
+
+
+class _Metrics:
+    """Metrics of the steps since the last row."""
+
+    def __init__(self, step: int):
+        self.totals, self.step, self.train_s = None, step, 0.0
+
+    def add(self, report: Report) -> None:
+        """Add a chunk's."""
+        new = report.metrics
+        self.totals = new if self.totals is None else jax.tree.map(np.add, self.totals, new)
+
+    def means(self) -> dict[str, float | np.ndarray]:
+        """The mean of each metric; one that counted nothing (no episode ended) is left out, or NaN where other members' did."""
+        counted = {name: m for name, m in (self.totals or {}).items() if np.any(m.count > 0)}
+        means = {name: np.where(m.count > 0, m.total / np.maximum(m.count, 1), np.nan) for name, m in counted.items()}
+        return {name: float(v) if np.ndim(v) == 0 else v for name, v in means.items()}
+
+    def row(self, step: int, train_s: float) -> dict[str, float | np.ndarray]:
+        """The row of metrics at `step`; the next one begins with nothing."""
+        values = self.means() | {"steps_per_s": (step - self.step) / max(train_s - self.train_s, 1e-9)}
+        self.totals, self.step, self.train_s = None, step, train_s
+        return values
+
+
+class _Evaluator:
+    """Evaluates parameters, keeps the best, and says whether the score that was asked for is reached."""
+
+    def __init__(self, evaluate: Callable | None, score: Score | None, config: Config, driver: Driver,
+                 checkpoints: "_Checkpoints"):
+        self.evaluate, self.score, self.config, self.driver, self.checkpoints = evaluate, score, config, driver, checkpoints
+        self.latest: list[dict[str, Any]] | None = None  # of each member
+        self.reached = False
+
+    def measure(self, state: PyTree) -> None:
+        """Evaluate each member."""
+        if self.evaluate:
+            self.latest = [self.evaluate(p) for p in members_of(self.driver.params(state), self.driver.members)]
+
+    def run(self, step: int, state: PyTree) -> dict[str, float | np.ndarray]:
+        """Evaluate: the values for the row of metrics."""
+        with self.checkpoints.named(lambda: self.checkpoints.write(step, state)):
+            self.measure(state)
+        if self.latest is None:
+            return {}
+        if self.score and self.config.eval_every:
+            sign, stop = self.score.sign, self.config.stop_at
+            mean = sign * float(np.mean(_column(self.latest, self.score.name)))
+            self.checkpoints.keep_best(step, state, mean)
+            self.reached = stop is not None and mean >= sign * stop
+        return {f"eval/{name}": _column(self.latest, name) for name, value in self.latest[0].items()
+                if not isinstance(value, str)}
+
+
+class _Output:
+    """The log of the run, its progress, and the one warning."""
+
+    def __init__(self, log: Log | None, bar: Progress, warn: Callable[[dict[str, Any]], str | None]):
+        self.log, self.bar, self.warn, self.warned = log, bar, warn, None
+
+    def write(self, step: int, values: Values, metrics: _Metrics) -> None:
+        """Write a row, if there is one; else the progress shows the metrics so far."""
+        if values and self.log:
+            self.log.row(step, values)
+        if values and not self.warned and (sentence := self.warn(values)):
+            self.warned = sentence
+            print(f"jaxdl: {sentence}", file=sys.stderr)
+        self.bar.update(step, values or metrics.means())
+
+
+@contextmanager
+def _open_output(folder: Path | None, last: int, step: int, resume: bool, callbacks: Callbacks) -> Iterator[_Output]:
+    """The output of a run that goes from `step` to `last`; only the first process writes any."""
     first = processes.is_first()
-    if folder and first:
-        check_room(folder, config, driver)
-    if resume:
-        step, state = shelf.read(driver)
-    else:
-        step, state = driver.first_step, driver.start()
-    ready()
-    log = open_log(folder, resume_step=step if resume else None) if folder and first else None
-    pace, train_s, began, evaluation, ended = 1, 0.0, step, None, "finished"
-    totals, logged_at, logged_s, doubted = None, step, 0.0, None
-
-    with (closing(log) if log else nullcontext(), _signals() as stopped,
-          progress(last, step, enabled=show_progress if first else None) as bar):
-        while step < last and ended == "finished":
-            target = min([last, *(_next_multiple(step, e) for e in every.values() if e)])
-            n = min(math.ceil((target - step) / driver.stride), (last - step) // driver.stride)
-            if pace < n:  # whole loops, so that which steps are in one does not depend on the pace
-                n = min(n, max(1, pace // driver.loop) * driver.loop)
-            start = time.perf_counter()
-            with shelf.named():
-                state, news = driver.chunk(state, n)
-            spent = time.perf_counter() - start
-            train_s += spent
-            told = processes.agree(max(1, min(4 * pace, int(n * _CHUNK_S / max(spent, 1e-9)))), stopped())
-            pace, asked_to_stop = int(told[0, 0]), told[:, 1].any()
-            before, step = step, step + n * driver.stride
-            _check_finite(news, driver.params(state), step, shelf)
-            totals = news.metrics if totals is None else jax.tree.map(np.add, totals, news.metrics)
-            due = {name for name, e in every.items() if e and before // e < step // e}
-
-            values = {}
-            if "log" in due or step == last:
-                values = _means(totals) | {"steps_per_s": (step - logged_at) / max(train_s - logged_s, 1e-9)}
-                totals, logged_at, logged_s = None, step, train_s
-            if evaluate and ("eval" in due or step == last):
-                with shelf.named(lambda: shelf.write(step, driver.snapshot(state))):  # noqa: B023
-                    evaluation = [evaluate(p) for p in members_of(driver.params(state), driver.members)]
-                values |= {f"eval/{name}": _column(evaluation, name) for name, value in evaluation[0].items()
-                           if not isinstance(value, str)}
-                sign, name = (-1, score[1:]) if score.startswith("-") else (1, score)
-                mean = sign * float(np.mean(_column(evaluation, name)))
-                if config.eval_every:
-                    shelf.keep_best(step, driver.params(state), mean)
-                if config.stop_at_return is not None and mean >= config.stop_at_return:
-                    ended = "reached"
-            if values and log:
-                log.row(step, values)
-            if values and not doubted and (doubted := doubt(values)):
-                print(f"jaxdl: {doubted}", file=sys.stderr)
-            bar.update(step, values or _means(totals))
-            if asked_to_stop and step < last and ended == "finished":
-                ended = "interrupted"
-            if "checkpoint" in due or step == last or ended != "finished":  # after the row, which a crash must not lose
-                shelf.write(step, driver.snapshot(state))
-    if evaluate and evaluation is None and ended != "interrupted":
-        evaluation = [evaluate(p) for p in members_of(driver.params(state), driver.members)]
-    done = (step - driver.first_step) // driver.stride * driver.updates
-    return Result(driver.params(state), driver.snapshot(state), step, done, driver.compile_s, train_s,
-                  (step - began) / train_s if train_s else 0.0, evaluation, ended)
+    with ExitStack() as stack:
+        log = None
+        if folder and first:
+            log = stack.enter_context(closing(open_log(folder, resume_step=step if resume else None)))
+        bar = stack.enter_context(progress(last, step, enabled=callbacks.show_progress if first else None))
+        yield _Output(log, bar, callbacks.warn)
 
 
-def check_room(folder: Path, config: Config, driver: Driver) -> None:
+def check_disk_space(folder: Path, config: Config, driver: Driver) -> None:
     """Refuse a run in `folder`, which may not be there yet, whose checkpoints would fill the disk.
 
     Raises:
@@ -225,7 +312,7 @@ def _kept(state: PyTree, config: Config, driver: Driver) -> PyTree:
 
 
 def members_of(params: PyTree, count: int) -> list[PyTree]:
-    """The parameters of each of `count` members, whose leaves have a leading axis of members unless there is one."""
+    """The parameters of each of `count` members; more than one have a leading axis of members on every leaf."""
     return [params] if count == 1 else [jax.tree.map(operator.itemgetter(k), params) for k in range(count)]
 
 
@@ -233,28 +320,28 @@ def _column(rows: list[dict[str, Any]], name: str) -> float | np.ndarray:
     return rows[0][name] if len(rows) == 1 else np.array([row[name] for row in rows])
 
 
-class _Shelf:
+class _Checkpoints:
     """The run's checkpoints and its best parameters; does nothing without a folder."""
 
     def __init__(self, folder: Path | None, config: Config, meta: dict[str, Any], driver: Driver):
-        self.checkpoints = folder / "checkpoints" if folder else None
+        self.folder = folder / "checkpoints" if folder else None
         self.best = folder / "best" if folder else None
-        self.config, self.meta, self.newest = config, meta, None
-        self.driver = driver
-        self.devices = {"devices": driver.devices}  # says how to read the source; a checkpoint is of the run on any number
-        self.best_score = -math.inf
+        self.config, self.driver, self.meta, self.newest = config, driver, meta, None
+        self.best_score = -math.inf  # higher is better, whatever the score
         if self.best and checkpoint.steps(self.best):
             self.best_score = checkpoint.read_meta(self.best, checkpoint.steps(self.best)[-1])["score"]
 
     def write(self, step: int, state: PyTree) -> None:
-        if self.checkpoints:
-            kept = _kept(state, self.config, self.driver)
-            checkpoint.save(self.checkpoints, step, kept, meta=self.meta | self.devices, keep=self.config.keep_checkpoints)
+        if self.folder:
+            kept = _kept(self.driver.snapshot(state), self.config, self.driver)
+            # `resume` reads from the number of devices how the source lies, and may go on with another
+            meta = self.meta | {"devices": self.driver.devices}
+            checkpoint.save(self.folder, step, kept, meta=meta, keep=self.config.keep_checkpoints)
             self.newest = step
 
     @contextmanager
     def named(self, save: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """An environment that fails within is an error of the training, which says what is left of it after `save`."""
+        """An environment that fails within is an error of the training, which names the last checkpoint after `save`."""
         try:
             yield
         except EnvError as e:
@@ -264,32 +351,25 @@ class _Shelf:
     def newest_in_words(self) -> str:
         if self.newest is None:
             return "no checkpoint was written before it"
-        return f"the last good checkpoint is step {self.newest} in {self.checkpoints}"
+        return f"the last good checkpoint is step {self.newest} in {self.folder}"
 
-    def keep_best(self, step: int, params: PyTree, score: float) -> None:
+    def keep_best(self, step: int, state: PyTree, score: float) -> None:
         if self.best and score > self.best_score and processes.is_first():
-            checkpoint.save(self.best, step, params, meta=self.meta | {"score": score}, keep=1)
+            checkpoint.save(self.best, step, self.driver.params(state), meta=self.meta | {"score": score}, keep=1)
             self.best_score = score
 
-    def read(self, driver: Driver) -> tuple[int, PyTree]:
-        if self.checkpoints is None:
+    def read(self) -> tuple[int, PyTree]:
+        """The step and the state of the newest; without a replay memory it goes on with the source of a new run."""
+        if self.folder is None:
             raise CheckpointError("a run without a folder has no checkpoint to resume from")
-        like = _kept(driver.like, self.config, driver)
-        step, state = checkpoint.restore(self.checkpoints, like, meta=self.meta)
-        self.newest = step
-        if like is not driver.like:  # begins again with what a new run has in it
-            state = state._replace(source=driver.snapshot(driver.start()).source)  # and its environments
-        return step, driver.restore(state)
+        driver, like = self.driver, _kept(self.driver.like, self.config, self.driver)
+        self.newest, state = checkpoint.restore(self.folder, like, meta=self.meta)
+        if like is not driver.like:
+            state = state._replace(source=driver.snapshot(driver.start()).source)
+        return self.newest, driver.restore(state)
 
 
-def _means(totals: Metrics) -> dict[str, float | np.ndarray]:
-    """The mean of each metric; one that counted nothing (no episode ended) is left out, or NaN where other members' did."""
-    means = {name: np.where(m.count > 0, m.total / np.maximum(m.count, 1), np.nan) for name, m in totals.items()
-             if np.any(m.count > 0)}
-    return {name: float(v) if np.ndim(v) == 0 else v for name, v in means.items()}
-
-
-def _check_finite(report: Report, params: PyTree, step: int, shelf: _Shelf) -> None:
+def _check_finite(report: Report, params: PyTree, step: int, checkpoints: _Checkpoints) -> None:
     bad_step = np.max(report.bad_step)
     wrong = [name for name, m in report.metrics.items() if not np.all(np.isfinite(m.total))]
     if not wrong:
@@ -297,31 +377,5 @@ def _check_finite(report: Report, params: PyTree, step: int, shelf: _Shelf) -> N
         wrong = [f"parameter {jax.tree_util.keystr(path)}" for path, x in leaves if not np.all(np.isfinite(x))]
         bad_step = step
     if wrong:
-        raise TrainingError(f"{wrong[0]} is no longer finite at step {bad_step}; {shelf.newest_in_words()}; "
+        raise TrainingError(f"{wrong[0]} is no longer finite at step {bad_step}; {checkpoints.newest_in_words()}; "
                             "a lower learning_rate or a max_grad_norm may keep it finite")
-
-
-def _next_multiple(step: int, every: int) -> int:
-    return (step // every + 1) * every
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """The first SIGINT or SIGTERM asks to stop at the end of the chunk; a second SIGINT stops at once."""
-    caught = []
-
-    def handle(number, frame):
-        del frame
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    try:
-        old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals are somebody else's
-        old = {}
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for s, h in old.items():
-            signal.signal(s, h)

@@ -37,7 +37,7 @@ class Outer:
 
 
 ALL = [Outer(), Outer(limit=1.5, limits=2, widths=(), inner=Inner(0.1, 7)), dqn.Config(), vae.Config(epochs=3),
-       optim.Config(l2=0.1), fit.Config(stop_at_return=3.0)]
+       optim.Config(l2=0.1), fit.Config(stop_at=3.0)]
 
 
 def leaves(value):
@@ -47,7 +47,7 @@ def leaves(value):
 def test_floats_and_configs_within_are_leaves_and_all_else_is_static():
     assert leaves(Outer()) == {".scale": 2.0, ".inner.rate": 0.5}
     assert leaves(Outer(limit=9.0)) == {".scale": 2.0, ".limit": 9.0, ".inner.rate": 0.5}
-    assert set(leaves(fit.Config(stop_at_return=1.0))) == {".stop_at_return"}
+    assert set(leaves(fit.Config(stop_at=1.0))) == {".stop_at"}
     assert {name for name in leaves(dqn.Config()) if "optim" not in name} == {
         ".gamma", ".tau", ".exploration_initial_eps", ".exploration_final_eps", ".exploration_fraction", ".priority_exponent",
         ".importance_exponent", ".noisy_sigma", ".env.sticky_actions"}

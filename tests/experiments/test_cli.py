@@ -191,9 +191,9 @@ def test_a_preset_replaces_defaults_and_flags_replace_it(name, monkeypatch, here
         raise UserError("enough")
 
     monkeypatch.setattr("jaxdl.experiments.tasks.open_job", refuse)
-    stops = "stop_at_return" in preset.train
+    stops = "stop_at" in preset.train
     assert cli.main(["train", name]) == 2
-    assert cli.main(["train", name, "--gamma", "0.5", *(["--stop-at-return", "9"] if stops else [])]) == 2
+    assert cli.main(["train", name, "--gamma", "0.5", *(["--stop-at", "9"] if stops else [])]) == 2
     plain, changed = seen
     within = {field: value for field, value in preset.config.items() if isinstance(value, dict)}
     assert plain.algo == preset.algo
@@ -202,7 +202,7 @@ def test_a_preset_replaces_defaults_and_flags_replace_it(name, monkeypatch, here
         field: dataclasses.replace(getattr(default, field), **values) for field, values in within.items()})
     assert plain.train == fit.Config(**preset.train)
     assert changed.config == dataclasses.replace(plain.config, gamma=0.5)
-    assert changed.train.stop_at_return == (9.0 if stops else None)
+    assert changed.train.stop_at == (9.0 if stops else None)
 
 
 def test_a_run_that_reaches_its_return_ends_there(call):

@@ -15,7 +15,7 @@ from jaxdl.runtime import fit
 SETTINGS = [
     run_folder.Settings("dqn", dqn.Config(env_id="Acrobot-v1", gamma=0.123456789, hidden_sizes=(3, 5), double=True,
                                     optim=optim.Config(optimizer="adamw", weight_decay=0.1)),
-                  fit.Config(seed=7, eval_every=500, stop_at_return=12.5)),
+                  fit.Config(seed=7, eval_every=500, stop_at=12.5)),
     run_folder.Settings("vae", vae.Config(dataset="mnist", data_dir="somewhere", epochs=2, hidden_sizes=()), fit.Config()),
 ]
 
@@ -37,8 +37,8 @@ def test_what_was_written_is_read(here, settings):
 
 
 def test_settings_that_make_no_sense_are_refused_on_reading_too(here):
-    run_folder.write_config(here, SETTINGS[0]._replace(train=fit.Config(stop_at_return=1.0)))
-    with pytest.raises(UserError, match="stop_at_return needs eval_every"):
+    run_folder.write_config(here, SETTINGS[0]._replace(train=fit.Config(stop_at=1.0)))
+    with pytest.raises(UserError, match=r"stop_at=1\.0.*eval_every"):
         run_folder.open_run(here)
 
 

@@ -15,6 +15,7 @@ from jaxdl.agents import dqn
 from jaxdl.core.errors import EnvError, UserError
 from jaxdl.core.packing import Packing
 from jaxdl.core.run import advance
+from jaxdl.core.task import Score
 from jaxdl.core.types import Mean
 from jaxdl.generative import vae
 from jaxdl.optim import Config as OptimConfig
@@ -185,10 +186,19 @@ def test_a_signal_ends_the_run_at_a_chunk_with_a_checkpoint(drivers, number, tmp
 
 def test_an_evaluation_that_reaches_the_goal_ends_the_run(drivers, tmp_path):
     scores = iter([1.0, 7.0, 3.0, 9.0])
-    config = fit.Config(eval_every=200, stop_at_return=8.0)
-    result = fit.fit(drivers["dqn"], config, 1_000, folder=tmp_path, evaluate=lambda params: {"return_mean": next(scores)})
+    config = fit.Config(eval_every=200, stop_at=8.0)
+    result = fit.fit(drivers["dqn"], config, 1_000, folder=tmp_path, score=Score("return_mean", higher=True, label=""),
+                     evaluate=lambda params: {"return_mean": next(scores)})
     assert (result.ended, result.step, result.eval) == ("reached", 800, [{"return_mean": 9.0}])
     assert checkpoint.read_meta(tmp_path / "best", 800)["score"] == 9.0
+
+
+def test_a_score_of_which_less_is_better_ends_the_run_when_it_falls_so_far(drivers, tmp_path):
+    scores = iter([9.0, 4.0, 7.0, 2.0])
+    result = fit.fit(drivers["vae"], fit.Config(eval_every=10, stop_at=3.0), 60, folder=tmp_path,
+                     score=Score("nll", higher=False, label=""), evaluate=lambda params: {"nll": next(scores)})
+    assert (result.ended, result.step) == ("reached", 40)
+    assert checkpoint.steps(tmp_path / "best") == [40]
 
 
 @pytest.mark.parametrize("make", [agent, model])
@@ -243,17 +253,17 @@ def test_a_packed_tree_comes_back_bit_by_bit():
     same_bits(packing.unpack([np.asarray(b) for b in buffers]), tree)
 
 
-def test_a_doubt_is_said_once_on_stderr(drivers, capsys):
+def test_a_warning_is_printed_once_on_stderr(drivers, capsys):
     asked = []
 
-    def doubt(values):
+    def warn(values):
         asked.append(values)
         return "that looks odd" if len(asked) > 1 else None
 
-    fit.fit(drivers["vae"], fit.Config(log_every=10), 60, doubt=doubt)
+    fit.fit(drivers["vae"], fit.Config(log_every=10), 60, callbacks=fit.Callbacks(warn=warn))
     said = capsys.readouterr()
     assert [line for line in said.err.splitlines() if line.startswith("jaxdl: ")] == ["jaxdl: that looks odd"]
-    assert len(asked) == 2  # a row without a doubt, and the one with it: no other is asked about
+    assert len(asked) == 2  # a row without a warning, and the one with it: no other is asked about
     assert all("loss" in values for values in asked)
     assert "odd" not in said.out
 
@@ -290,7 +300,9 @@ def test_an_environment_that_fails_in_an_evaluation_loses_nothing_of_the_trainin
 def test_a_metric_that_only_some_members_counted_is_told_of_those():
     some = Mean(np.array([6.0, 0.0]), np.array([3.0, 0.0]))
     nothing = Mean(np.zeros(2), np.zeros(2))
-    means = fit._means({"episode_return": some, "loss": Mean(np.ones(2), np.ones(2)), "none": nothing})
+    metrics = fit._Metrics(0)
+    metrics.totals = {"episode_return": some, "loss": Mean(np.ones(2), np.ones(2)), "none": nothing}
+    means = metrics.means()
     np.testing.assert_array_equal(means["episode_return"], [2.0, np.nan])
     np.testing.assert_array_equal(means["loss"], [1.0, 1.0])
     assert "none" not in means
