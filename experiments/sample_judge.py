@@ -21,7 +21,6 @@ import numpy as np
 import platformdirs
 
 from jaxdl import data
-from jaxdl.core.config import to_dict
 from jaxdl.core.errors import CheckpointError, UserError
 from jaxdl.metrics import sample_quality
 from jaxdl.runtime import checkpoint, fit
@@ -58,7 +57,7 @@ def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path 
     if spec.num_classes is None:
         raise UserError(f"features come from a classifier, and the dataset {spec.name} has no labels to train one")
     model = classifier.make(config, spec)
-    meta = {"judge": name, "config": to_dict(config), "seed": seed, "data": train_data.fingerprint()}
+    meta = {"judge": name, "config": config, "seed": seed, "data": train_data.fingerprint()}
     folder = (folder or platformdirs.user_cache_path("jaxdl")) / "judges" / f"{name}-{_sha256(json.dumps(meta).encode())[:16]}"
     params = _cached(folder, meta, jax.eval_shape(lambda: model.learner.params(model.learner.init(jax.random.key(0)))))
     if params is None:

@@ -16,7 +16,6 @@ import numpy as np
 from jaxdl import data as datasets
 from jaxdl.core import processes
 from jaxdl.core.axis import check_share
-from jaxdl.core.config import to_dict
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Score
 from jaxdl.core.types import Examples, Key, PyTree, Run, RunState
@@ -172,7 +171,7 @@ def meta(settings: Settings) -> dict[str, Any]:
     """What a checkpoint must agree with to be continued: the settings that shape the state or steer the run."""
     swept = {"sweep": list(settings.train.sweep)} if settings.train.sweep else {}
     return {"algo": settings.algo, "seed": settings.train.seed, "num_seeds": settings.train.num_seeds,
-            "config": to_dict(settings.config)} | swept
+            "config": settings.config} | swept
 
 
 class Loaded(NamedTuple):

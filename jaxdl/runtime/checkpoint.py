@@ -16,6 +16,7 @@ A step that is saved again goes to `<step>.1`, and only then is `<step>` removed
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -31,7 +32,8 @@ import msgspec
 import numpy as np
 
 from jaxdl.core import processes
-from jaxdl.core.errors import CheckpointError
+from jaxdl.core.config import from_dict, to_dict
+from jaxdl.core.errors import CheckpointError, UserError
 from jaxdl.core.types import PyTree
 from jaxdl.runtime.checkpoint_format import Damage, read_arrays, read_part, reason, write, write_rows
 
@@ -91,7 +93,7 @@ def save(folder: Path, step: int, state: PyTree, *, meta: dict[str, Any], keep: 
         folder: where the checkpoints of one run lie; made if missing.
         step: names the checkpoint; one of the same step is replaced, without a moment in which neither is whole.
         state: pytree of JAX or NumPy arrays, numbers and typed random keys.
-        meta: what JSON can hold; `restore` compares it, `read_meta` returns it.
+        meta: configs and what JSON can hold; `restore` compares it, `read_meta` returns it.
         keep: how many checkpoints stay, at least 1.
 
     Returns:
@@ -176,7 +178,8 @@ def restore(
         folder: where `save` wrote it.
         like: pytree of arrays or `jax.ShapeDtypeStruct`s: the structure, shapes and dtypes that must be found.
         step: which one; the newest if not given.
-        meta: each of these entries must have been saved with the same value; others are not looked at.
+        meta: each of these entries must have been saved with the same value; others are not looked at. A config may have
+            been saved by an earlier version, whose fields had other names or were not there: these had today's default.
         partial: leaves on disk that `like` does not have are left there (a memory, where only parameters are wanted).
 
     Returns:
@@ -364,8 +367,8 @@ def _read_manifest(path: Path, step: int) -> _Manifest:
 
 
 def _plain(values: Any) -> Any:
-    """As JSON gives it back: tuples are lists, keys are strings."""
-    return json.loads(json.dumps(values))
+    """As JSON gives it back: configs are dicts, tuples are lists, keys are strings."""
+    return json.loads(json.dumps(values, default=to_dict))
 
 
 def _sha256_of_json(values: Any) -> str:
@@ -373,10 +376,18 @@ def _sha256_of_json(values: Any) -> str:
 
 
 def _check_meta(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    expected = _plain(expected)
-    wrong = [d for key in expected for d in _differences(key, found.get(key, "absent"), expected[key])]
+    wrong = [d for key, value in expected.items()
+             for d in _differences(key, _read_as(value, found.get(key, "absent")), _plain(value))]
     if wrong:
         raise CheckpointError(f"checkpoint {path} is of another run: {_some(wrong)}")
+
+
+def _read_as(expected: Any, found: Any) -> Any:
+    """What was found, as `_plain(expected)` would be: a config with the names that its fields have now."""
+    if dataclasses.is_dataclass(expected):
+        with contextlib.suppress(UserError):  # else the differences say what is wrong with it
+            return _plain(from_dict(type(expected), found))
+    return found
 
 
 def _differences(name: str, found: Any, expected: Any) -> list[str]:

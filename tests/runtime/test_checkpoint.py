@@ -10,13 +10,14 @@ import resource
 import subprocess
 import sys
 import time
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdl.core.config import config
 from jaxdl.core.errors import CheckpointError
 from jaxdl.runtime import checkpoint
 
@@ -285,6 +286,23 @@ def test_other_settings_are_named_with_both_values(tmp_path):
     with pytest.raises(CheckpointError, match=r"config.gamma is 0.99 there, absent here"):
         checkpoint.restore(tmp_path, small(0), meta={"config": {"sizes": [64, 64]}})
     assert checkpoint.read_meta(tmp_path, 1) == META
+
+
+@config
+class Settings:
+    renamed: ClassVar[dict[str, str]] = {"rate": "learning_rate"}
+
+    learning_rate: float = 0.5
+    added: int = 3
+
+
+def test_settings_of_an_earlier_version_are_those_of_the_fields_they_became(tmp_path):
+    checkpoint.save(tmp_path, 1, small(1), meta={"config": {"rate": 0.25}}, keep=1)
+    checkpoint.restore(tmp_path, small(0), meta={"config": Settings(learning_rate=0.25)})
+    with pytest.raises(CheckpointError, match=r"config.added is 3 there, 4 here; config.learning_rate is 0.25 there, 0.5 here"):
+        checkpoint.restore(tmp_path, small(0), meta={"config": Settings(added=4)})
+    checkpoint.save(tmp_path, 2, small(2), meta={"config": Settings()}, keep=1)
+    assert checkpoint.read_meta(tmp_path, 2) == {"config": {"learning_rate": 0.5, "added": 3}}
 
 
 def flip(file, at):
