@@ -52,7 +52,8 @@ def leaves_as_arrays(config: T) -> T:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain numbers, strings, lists and dicts, ready for JSON."""
-    return msgspec.to_builtins(config)
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}  # msgspec leaves out defaults
+    return msgspec.to_builtins({name: to_dict(v) if dataclasses.is_dataclass(v) else v for name, v in values.items()})
 
 
 def from_dict(cls: type[T], values: Any, where: str = "config") -> T:

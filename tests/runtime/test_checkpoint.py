@@ -540,8 +540,8 @@ def test_killed_at_any_moment_a_whole_checkpoint_is_there(tmp_path):
 def test_nothing_is_printed_and_orbax_is_imported_only_when_it_is_needed(tmp_path):
     program = """
 import resource, sys
-from jaxdl import checkpoint
-from jaxdl.errors import CheckpointError
+from jaxdl.runtime import checkpoint
+from jaxdl.core.errors import CheckpointError
 assert not any(name.startswith(("orbax", "tensorstore")) for name in sys.modules)
 assert checkpoint.steps(sys.argv[1]) == []
 import numpy as np
