@@ -170,7 +170,8 @@ def check_agreement(made, shape, params, n, known=0, temperature=1.0, labels=Non
 GREY = (5, 7, 1)
 
 
-@each_model
+@pytest.mark.parametrize("variant", [name if name not in ("gated", "plusplus") else pytest.param(name, marks=pytest.mark.slow)
+                                     for name in MODELS])  # these two are seen below
 def test_the_samplers_agree_on_grey_images(variant):
     made = samplers(variant, GREY, False)
     params = random_params(made[0])
@@ -181,7 +182,8 @@ def test_the_samplers_agree_on_grey_images(variant):
     check_agreement(made, GREY, trained(variant)[0].params, 3, known=35, temperature=2.0)
 
 
-@each_model
+@pytest.mark.parametrize("variant", [name if name != "plain" else pytest.param(name, marks=pytest.mark.slow)
+                                     for name in MODELS])
 def test_the_samplers_agree_on_colours_of_a_class(variant):
     shape = (5, 3, 3) if variant == "plusplus" else (3, 4, 3)
     output = {"likelihood": "categorical", "levels": 5} if variant != "plusplus" else {"likelihood": "mixture", "levels": 16}
