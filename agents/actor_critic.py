@@ -30,6 +30,7 @@ from jaxdl.ops import losses
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import on_policy, policy, returns, rollout
 from jaxdl.rl.on_policy import Minibatch, State, planned_updates
+from jaxdl.rl.task import agent_algorithm
 from jaxdl.rl.types import Agent, EnvSpec, Trajectory
 
 
@@ -114,3 +115,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
 
 make_run, make_host_run = on_policy.runs(make)
+
+
+ALGORITHM = agent_algorithm("actor_critic", "advantage actor-critic, n-step or GAE", Config, validate, make, make_run,
+                            make_host_run)

@@ -45,6 +45,7 @@ from jaxdl.rl import envs, replay
 from jaxdl.rl.envs import config as env_settings
 from jaxdl.rl.host_run import compose_host
 from jaxdl.rl.policy import Policy, normalize, observation_stats
+from jaxdl.rl.task import agent_algorithm
 from jaxdl.rl.types import Actor, Agent, Env, EnvSpec, HostRun, Transition
 
 
@@ -394,3 +395,8 @@ def _source(config: Config, shards: int = 1) -> replay.Settings:
              "clip_reward")
     priorities = (config.priority_exponent, lambda t: beta(config, t)) if config.prioritized else None
     return replay.Settings(**{name: getattr(config, name) for name in names}, priorities=priorities, shards=shards)
+
+
+ALGORITHM = agent_algorithm(
+    "dqn", "deep Q-learning with replay, and the parts of Rainbow as options", Config, validate, make,
+    make_run, make_host_run, doubt)

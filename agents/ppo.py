@@ -33,6 +33,7 @@ from jaxdl.ops import losses
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import on_policy, policy, returns, rollout
 from jaxdl.rl.on_policy import Minibatch, State, planned_updates
+from jaxdl.rl.task import agent_algorithm
 from jaxdl.rl.types import Agent, EnvSpec, Trajectory
 
 
@@ -176,3 +177,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
 
 make_run, make_host_run = on_policy.runs(make)
+
+
+ALGORITHM = agent_algorithm("ppo", "proximal policy optimization", Config, validate, make, make_run,
+                            make_host_run)

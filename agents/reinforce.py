@@ -47,6 +47,7 @@ from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import on_policy, policy, rollout
 from jaxdl.rl import returns as returns_of
 from jaxdl.rl.on_policy import Minibatch
+from jaxdl.rl.task import agent_algorithm
 from jaxdl.rl.types import Agent, EnvSpec, Trajectory
 
 
@@ -248,3 +249,8 @@ def planned_updates(config: Config, spec: EnvSpec) -> int:
 
 
 make_run, make_host_run = on_policy.runs(make, rollout_steps, fresh_episodes=complete)
+
+
+ALGORITHM = agent_algorithm(
+    "reinforce", "the score-function estimator with a choice of baselines", Config, validate, make,
+    make_run, make_host_run)

@@ -1,23 +1,25 @@
-"""What `jaxdl train` can train: algorithms by name, and presets of them. Modules are imported when they are asked for."""
+"""What `jaxdl train` can train: algorithms by name, and presets of them. A module is imported when it is asked for."""
 
 import dataclasses
-import importlib
-from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from jaxdl.core.config import suggest
 from jaxdl.core.errors import UserError
+from jaxdl.core.imports import is_name, load_object
+from jaxdl.core.task import Algorithm
 
-
-class Algorithm(NamedTuple):
-    """An algorithm's module (`Config`, `validate`, `make`, `make_run` ...) and which half it is of."""
-
-    module: str
-    kind: Literal["agent", "generative"]
-    summary: str
-
-    def load(self) -> ModuleType:
-        """The module, imported."""
-        return importlib.import_module(self.module)
+ALGORITHMS = {
+    "dqn": "jaxdl.agents.dqn:ALGORITHM",
+    "reinforce": "jaxdl.agents.reinforce:ALGORITHM",
+    "actor_critic": "jaxdl.agents.actor_critic:ALGORITHM",
+    "ppo": "jaxdl.agents.ppo:ALGORITHM",
+    "vae": "jaxdl.generative.vae:ALGORITHM",
+    "vqvae": "jaxdl.generative.vqvae:ALGORITHM",
+    "autoencoder": "jaxdl.generative.autoencoder:ALGORITHM",
+    "pixelcnn": "jaxdl.generative.pixel.pixelcnn:ALGORITHM",
+    "pixelrnn": "jaxdl.generative.pixel.pixelrnn:ALGORITHM",
+    "gan": "jaxdl.generative.gan:ALGORITHM",
+}
 
 
 class Preset(NamedTuple):
@@ -28,28 +30,6 @@ class Preset(NamedTuple):
     train: dict[str, Any]
     summary: str
 
-
-def replaced(config: Any, values: dict[str, Any]) -> Any:
-    """A config with other values of some of its fields."""
-    return dataclasses.replace(config, **{
-        name: replaced(getattr(config, name), value) if isinstance(value, dict) else value for name, value in values.items()})
-
-
-ALGORITHMS = {
-    "dqn": Algorithm("jaxdl.agents.dqn", "agent", "deep Q-learning with replay, and the parts of Rainbow as options"),
-    "reinforce": Algorithm("jaxdl.agents.reinforce", "agent", "the score-function estimator with a choice of baselines"),
-    "actor_critic": Algorithm("jaxdl.agents.actor_critic", "agent", "advantage actor-critic, n-step or GAE"),
-    "ppo": Algorithm("jaxdl.agents.ppo", "agent", "proximal policy optimization"),
-    "vae": Algorithm("jaxdl.generative.vae", "generative",
-                     "variational autoencoder; importance-weighted, two layers, conditional"),
-    "vqvae": Algorithm("jaxdl.generative.vqvae", "generative", "images as maps of codes out of a codebook"),
-    "autoencoder": Algorithm("jaxdl.generative.autoencoder", "generative", "autoencoder, plain or denoising"),
-    "pixelcnn": Algorithm("jaxdl.generative.pixel.pixelcnn", "generative",
-                          "images pixel by pixel: plain, gated, or PixelCNN++"),
-    "pixelrnn": Algorithm("jaxdl.generative.pixel.pixelrnn", "generative",
-                          "images pixel by pixel: Row LSTM, or Diagonal BiLSTM"),
-    "gan": Algorithm("jaxdl.generative.gan", "generative", "generative adversarial network, five objectives"),
-}
 
 PRESETS = {
     "cartpole": Preset("dqn", {}, {"eval_every": 10_000, "stop_at": 490.0},
@@ -82,17 +62,36 @@ PRESETS = {
 }
 
 
-def find(name: str) -> tuple[str, Algorithm, Preset | None]:
-    """The algorithm called `name`, or the preset's.
+def load(name: str) -> Algorithm:
+    """The algorithm called `name`, or the one that `package.module:NAME` names.
 
     Raises:
-        UserError: unknown; names the closest known one.
+        UserError: there is none; names the closest one.
+    """
+    if name in ALGORITHMS:
+        return load_object(ALGORITHMS[name], "algorithm")
+    if not is_name(name):
+        raise UserError(f"there is no algorithm '{name}'{suggest(name, ALGORITHMS)}")
+    found = load_object(name, "algorithm")
+    if not isinstance(found, Algorithm):
+        raise UserError(f"the algorithm '{name}' must be a jaxdl.core.task.Algorithm, got {type(found).__name__}")
+    return found
+
+
+def find(name: str) -> tuple[str, Preset | None]:
+    """The name of an algorithm, and the preset of it, where `name` is a preset's.
+
+    Raises:
+        UserError: it is neither; names the closest one.
     """
     if name in PRESETS:
-        preset = PRESETS[name]
-        return preset.algo, ALGORITHMS[preset.algo], preset
-    if name in ALGORITHMS:
-        return name, ALGORITHMS[name], None
-    from jaxdl.core.config import suggest
-
+        return PRESETS[name].algo, PRESETS[name]
+    if name in ALGORITHMS or is_name(name):
+        return name, None
     raise UserError(f"there is no algorithm or preset '{name}'{suggest(name, [*ALGORITHMS, *PRESETS])}")
+
+
+def replaced(config: Any, values: dict[str, Any]) -> Any:
+    """A config with other values of some of its fields."""
+    return dataclasses.replace(config, **{
+        name: replaced(getattr(config, name), value) if isinstance(value, dict) else value for name, value in values.items()})

@@ -1,42 +1,214 @@
-"""Command lines from typed classes (tyro), with errors of one sentence."""
+"""Command lines from typed classes (tyro), with errors of one sentence.
+
+A field of a class within a class is a flag of its own name, `--learning-rate`; where two classes of one kind are within, as two
+optimizers are, their fields keep the path, `--actor-optim.learning-rate` (`core.config.names`).
+"""
 
 import contextlib
+import dataclasses
 import io
 import re
-from collections.abc import Sequence
-from typing import TypeVar
+import sys
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from jaxdl.core.config import field_types, names, renamed, repeated, suggest
 from jaxdl.core.errors import UserError
 
 T = TypeVar("T")
 
 
-def parse(cls: type[T], argv: Sequence[str], prog: str, description: str, default: T | None = None) -> T:
-    """An instance of `cls` from `argv`; fields of nested classes are flags of their own names.
+def parse(cls: type[T], argv: Sequence[str], prog: str, description: str) -> T:
+    """An instance of `cls` from `argv`.
 
     Raises:
         UserError: what was wrong with the command line, in one sentence.
         SystemExit: after --help.
     """
-    errors = io.StringIO()
-    extra = {} if default is None else {"default": default}
+    argv = _with_new_names(cls, list(argv))
+    named = argv[0] if argv and not argv[0].startswith("-") else ""
+    asks = f"(see '{' '.join([prog, named]).strip()} --help')"
+    helps = "--help" in argv or "-h" in argv
+    if not helps:
+        _refuse_unknown(cls, argv, prog, asks)
+    how = {"args": argv, "prog": prog, "description": description}
     try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(cls, args=list(argv), prog=prog, description=description,
-                            config=(tyro.conf.OmitArgPrefixes,), **extra)
+        with contextlib.redirect_stderr(io.StringIO()):
+            if repeated(cls):
+                return _built(cls, tyro.cli(_with_paths(cls), **how))
+            return tyro.cli(cls, config=(tyro.conf.OmitArgPrefixes,), **how)
     except SystemExit as e:
         if e.code in (0, None):
             raise
-        raise UserError(f"{_sentence(errors.getvalue())} (see '{prog} --help')") from None
+        raise UserError(f"{_what_is_wrong(cls, argv)} {asks}") from None
 
 
-def _sentence(box: str) -> str:
-    """The first paragraph of tyro's box, and the flag that it suggests. Where it cannot draw a box, a title comes first."""
-    drawn = "╭" in box
-    lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines() if line[:1] not in "╭╰"]
-    paragraphs = [" ".join(p.split()) for p in re.split(r"\n[─-]{9,}\n", "\n".join(lines))]
-    suggested = re.search(r"Perhaps you meant:\s*(--[\w-]+)", "\n".join(lines))
-    sentence = paragraphs[0 if drawn or len(paragraphs) == 1 else 1].rstrip(".")
-    return f"{sentence}; did you mean {suggested[1]}?" if suggested else sentence
+def flag(name: str) -> str:
+    """The flag of a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _flags(cls: type) -> dict[str, Any]:
+    """All flags of a class -> their types."""
+    found = {}
+    for name, path in names(cls).items():
+        hint: Any = cls
+        for part in path:
+            hint = field_types(hint)[part]
+        found[flag(name)] = hint
+    return {name: hint for name, hint in found.items() if name not in map(flag, _positionals(cls))}
+
+
+def _positionals(cls: type) -> set[str]:
+    """The fields that are words without a flag."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    mark = tyro.conf.Positional[int].__metadata__[0]
+    return {field.name for field in dataclasses.fields(cls) if mark in getattr(hints[field.name], "__metadata__", ())}
+
+
+def _classes(cls: type) -> Iterator[type]:
+    yield cls
+    for hint in field_types(cls).values():
+        if dataclasses.is_dataclass(hint):
+            yield from _classes(hint)
+
+
+def _with_new_names(cls: type, argv: list[str]) -> list[str]:
+    """The command line with flags of an earlier version under their new names; each is said on stderr."""
+    known = {flag(old): new for within in _classes(cls) for old, new in renamed(within).items()}
+    out: list[str] = []
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        new = known.get(name)
+        if new is None:
+            out.append(word)
+        elif isinstance(new, str):
+            print(f"jaxdl: {name} is called {flag(new)} now; the old name goes with the next version", file=sys.stderr)
+            out.append(flag(new) + equals + value)
+        else:
+            out += _new_words(name, new, word, words, value if equals else None)
+    return out
+
+
+def _new_words(name: str, new: Any, word: str, words: Iterator[str], value: str | None) -> list[str]:
+    """A flag whose values were others, by the function that reads old config files."""
+    follows = next(words, None) if value is None else value
+    if follows is None or follows.startswith("--"):  # as it is written today: a switch
+        return [word] if follows is None else [word, follows]
+    try:
+        fields = new(follows)
+    except KeyError:  # no value that it ever had
+        return [word, follows]
+    as_flags = [flag(n) if v is True else flag(f"no_{n}") if v is False else f"{flag(n)}={v}" for n, v in fields.items()]
+    print(f"jaxdl: {name} {follows} is written {' '.join(as_flags)} now; the old way goes with the next version",
+          file=sys.stderr)
+    return as_flags
+
+
+def _refuse_unknown(cls: type, argv: Sequence[str], prog: str, asks: str) -> None:
+    known = _flags(cls)
+    switches = {f"--no-{name[2:]}" for name, hint in known.items() if hint is bool}
+    for word in argv:
+        name = word.partition("=")[0].replace("_", "-")
+        if word.startswith("--") and name not in known and name not in switches:
+            near = suggest(name, known)
+            near = near.replace("'", "") if "did you mean" in near else ""
+            raise UserError(f"{name} is no flag of '{prog}'{near} {asks}")
+
+
+def _with_paths(cls: type) -> type:
+    """`cls` for tyro, with a class within whose kind is there once without its path."""
+    changed: dict[str, Any] = {}
+    for name, hint in field_types(cls).items():
+        if not dataclasses.is_dataclass(hint):
+            continue
+        inner = _with_paths(hint)
+        if repeated(hint):
+            changed[name] = Annotated[inner, tyro.conf.arg(name="")]
+        elif hint not in repeated(cls):
+            changed[name] = Annotated[inner, tyro.conf.OmitArgPrefixes]
+    if not changed:
+        return cls
+    made = type(cls.__name__, (cls,), {"__annotations__": changed, "__doc__": cls.__doc__, "__module__": cls.__module__}
+                | {name: _default_of(cls, name) for name in changed})
+    return dataclasses.dataclass(frozen=True)(made)
+
+
+def _default_of(cls: type, name: str) -> Any:
+    return next(f.default for f in dataclasses.fields(cls) if f.name == name)
+
+
+def _built(cls: type[T], value: Any) -> T:
+    """An instance of `cls` from one of a class of `_with_paths`."""
+    return cls(**{name: _built(hint, getattr(value, name)) if dataclasses.is_dataclass(hint) else getattr(value, name)
+                  for name, hint in field_types(cls).items()})
+
+
+def _what_is_wrong(cls: type, argv: Sequence[str]) -> str:
+    """Which flag tyro did not take, found by giving it each alone."""
+    given = _given(argv)
+    known = _flags(cls)
+    for name, values in given:
+        hint = known.get(name)
+        if hint is None:
+            continue
+        if not values and hint is not bool and not _takes_none(hint):
+            return f"{name} needs a value: {_expected(hint)}"
+        if not _takes(hint, values):
+            return f"{name} takes {_expected(hint)}, got {' '.join(values)!r}"
+    for name in (f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING
+                 and f.default_factory is dataclasses.MISSING):
+        if name in _positionals(cls):
+            if not argv or argv[0].startswith("-"):
+                return f"{name.upper()} is missing"
+        elif flag(name) not in [n for n, _ in given]:
+            return f"{flag(name)} is missing"
+    return f"'{' '.join(argv)}' cannot be read"
+
+
+def _given(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Flags and the words after each; words before the first flag are left out."""
+    found: list[tuple[str, list[str]]] = []
+    for word in argv:
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            found.append((name.replace("_", "-"), [value] if equals else []))
+        elif found:
+            found[-1][1].append(word)
+    return found
+
+
+def _takes(hint: Any, words: Sequence[str]) -> bool:
+    if hint is bool:
+        return True
+    many = typing.get_origin(hint) is tuple or any(typing.get_origin(h) is tuple for h in typing.get_args(hint))
+    words = list(words) if many else list(words[:1])  # what follows may be a positional
+    box = dataclasses.make_dataclass("Box", [("value", hint)])
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            tyro.cli(box, args=["--value", *words])
+    except SystemExit:
+        return False
+    return True
+
+
+def _takes_none(hint: Any) -> bool:
+    return typing.get_origin(hint) is tuple
+
+
+def _expected(hint: Any) -> str:
+    """A type in words."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if isinstance(hint, types.UnionType) or origin is typing.Union:
+        return " or ".join(_expected(h) for h in inner)
+    if origin is tuple:
+        return f"several of: {_expected(inner[0])}"
+    return {int: "a whole number", float: "a number", str: "a word", type(None): "None"}.get(
+        hint, re.sub(r"^Path$", "a path", getattr(hint, "__name__", str(hint))))

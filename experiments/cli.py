@@ -1,63 +1,41 @@
 """The command line: `jaxdl COMMAND ...`.
 
-Every command takes --json: the last line on stdout is then one JSON object, and everything else goes to stderr. What the
-user got wrong is one sentence on stderr and exit status 2; what went wrong in training is status 1; an interrupted run 130.
-Heavy modules are imported by the commands that need them, so that `jaxdl --help` answers at once.
+A command is a module of `experiments/commands`, or `package.module` of anyone's own: see there. Every command takes --json: the
+last line on stdout is then one JSON object, and everything else goes to stderr. What the user got wrong is one sentence on
+stderr and exit status 2; what went wrong in training is status 1; an interrupted run 130. Heavy modules are imported by the
+commands that need them, so that `jaxdl --help` answers at once.
 """
 
-import importlib
+import ast
+import difflib
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-HELP = """\
+_FOLDER = Path(__file__).parent / "commands"
+_USAGE = """\
 usage: jaxdl COMMAND ...
 
-Deep reinforcement learning and generative models in JAX, as pure functions.
+Deep reinforcement learning and generative models in JAX, as pure functions. Begin with: jaxdl train cartpole
 
 commands:
-  train ALGO         train an algorithm or a preset (see 'jaxdl list'); 'jaxdl train ALGO --help' shows its fields
-  resume RUN         continue a run from its newest checkpoint
-  evaluate RUN       returns of greedy episodes (agents), bounds on held-out data (generative models)
-  sample RUN         draw images from a generative model into a picture
-  complete RUN       the rest of images of which the first rows are given (models that go pixel by pixel)
-  encode RUN         the codes of a VQ-VAE as a dataset, for a prior over them
-  interpolate RUN    pictures between images, through a generative model's latents
-  traverse RUN       one latent number at a time, from low to high
-  arithmetic RUN     differences of mean latents (ink, slant, class) added to latents
-  transfer RUN       an autoencoder's encoder under a classifier that has few labels
-  plot RUN...        learning curves of one or several runs in one picture
-  export RUN         one member of a population as a run of its own
-  scale ALGO         one learner on 1, 2, 4 ... devices, and where the time of a step goes
-  list               algorithms, presets, environments and datasets that can be used here
+{}
 
 Every command takes --help, --json (one JSON object as the last line on stdout) and --debug (tracebacks).
 """
-COMMANDS = {
-    "train": "jaxdl.experiments.commands.train",
-    "resume": "jaxdl.experiments.commands.train",
-    "evaluate": "jaxdl.experiments.commands.looking",
-    "sample": "jaxdl.experiments.commands.sample",
-    "complete": "jaxdl.experiments.commands.sample",
-    "encode": "jaxdl.experiments.commands.encode",
-    "interpolate": "jaxdl.experiments.commands.latents",
-    "traverse": "jaxdl.experiments.commands.latents",
-    "arithmetic": "jaxdl.experiments.commands.latents",
-    "transfer": "jaxdl.experiments.commands.transfer",
-    "plot": "jaxdl.experiments.commands.looking",
-    "export": "jaxdl.experiments.commands.export",
-    "scale": "jaxdl.experiments.commands.scale",
-    "list": "jaxdl.experiments.commands.looking",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
-        print(HELP, end="")
+        print(_usage(), end="")
         return 0 if argv else 2
     if argv[0] == "--version":
         from importlib.metadata import version
@@ -67,11 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, rest = argv[0], argv[1:]
     as_json, debug = "--json" in rest, "--debug" in rest
     rest = [word for word in rest if word not in ("--json", "--debug")]
-    if command not in COMMANDS:
-        import difflib
-
-        close = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else f"; commands are: {', '.join(COMMANDS)}"
+    if command not in commands() and "." not in command:
+        close = difflib.get_close_matches(command, commands(), n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else f"; commands are: {', '.join(commands())}"
         return _fail(f"there is no command '{command}'{hint}", 2)
 
     _set_up_jax()
@@ -86,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if as_json:
         sys.stdout = sys.stderr
     try:
-        result = getattr(importlib.import_module(COMMANDS[command]), command)(rest)
+        result = _run(command, rest)
         if as_json:
             print(json.dumps(result, allow_nan=False), file=out, flush=True)
         return 130 if isinstance(result, dict) and result.get("ended") == "interrupted" else 0
@@ -105,6 +81,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{type(e).__name__}: {e} (an error in jaxdl itself; --debug shows where)", 1)
     finally:
         sys.stdout = out
+
+
+def commands() -> dict[str, tuple[str, str]]:
+    """The commands by name: what follows the name on the command line, and what the command does."""
+    found = {}
+    for path in sorted(_FOLDER.glob("*.py")):
+        if line := re.fullmatch(rf"{path.stem}([^:]*): (.+)", _first_line(path)):
+            found[path.stem] = line[1].strip(), line[2]
+    return found
+
+
+def _first_line(path: Path) -> str:
+    """The first line of a module's docstring, read without importing the module."""
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+
+
+def _usage() -> str:
+    lines = [f"  {f'{name} {words}':<18} {summary}" for name, (words, summary) in commands().items()]
+    return _USAGE.format("\n".join(lines))
+
+
+def _run(command: str, argv: Sequence[str]) -> Any:
+    """Run the command of a module."""
+    from jaxdl.experiments import arguments
+
+    module = _module(command)
+    flags = module.Args if isinstance(module.Args, type) else module.Args(argv)
+    summary = (module.__doc__ or "").partition("\n")[0]
+    about = getattr(flags, "about", None) or summary.partition(": ")[2] or summary
+    return module.run(arguments.parse(flags, argv, f"jaxdl {command}", about))
+
+
+def _module(command: str) -> ModuleType:
+    from jaxdl.core.errors import UserError
+    from jaxdl.core.imports import import_module
+
+    try:
+        module = import_module(command if "." in command else f"jaxdl.experiments.commands.{command}")
+    except ModuleNotFoundError as e:
+        if "." not in command or not e.name or not command.startswith(e.name):
+            raise
+        raise UserError(f"there is no command '{command}': no module '{e.name}' here or in the Python path") from e
+    if not (hasattr(module, "Args") and hasattr(module, "run")):
+        raise UserError(f"the module {command} is no command: it needs Args, a dataclass of its flags, and run(args)")
+    return module
 
 
 def _fail(sentence: str, status: int) -> int:

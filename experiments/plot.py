@@ -2,7 +2,8 @@
 
 Seeds of one setting (the members of a population, and runs whose settings differ only in the seed) are drawn together:
 one as a line; up to five as their mean, each a thin line beside it; more as their interquartile mean with its 95 %
-bootstrap interval (`jaxdl.statistics`), over the steps that all of them have. Each task has axes of its own.
+bootstrap interval (`jaxdl.metrics.seeds`), over the steps that all of them have. Each environment or dataset has axes of its
+own.
 """
 
 import io
@@ -16,9 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdl.core import files
+from jaxdl.core.config import names, with_new_names
 from jaxdl.core.errors import UserError
+from jaxdl.core.task import Curve, names_of
+from jaxdl.experiments import algorithms
 from jaxdl.experiments.algorithms import PRESETS
-from jaxdl.experiments.sweep import parse
+from jaxdl.experiments.population import parse
 from jaxdl.metrics.seeds import bootstrap_interval, iqm
 from jaxdl.runtime.run_log import read_metrics
 
@@ -27,39 +31,12 @@ _MAX_CONFIG_BYTES = 1 << 20
 _FEW = 5  # seeds: up to so many each is drawn
 _SEVERAL = 4  # settings: of more, nothing is drawn beside
 _MOST_POINTS = 400  # of an interquartile mean
+_ABSENT = object()
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",  # Okabe and Ito 2008
            "#999999", "#882255", "#44AA99")
 
 
-class Measure(NamedTuple):
-    """What can be drawn."""
-
-    name: str  # of the metric
-    beside: str | None  # a metric that is drawn dashed beside it
-    label: str  # of the axis
-    skip: float  # part of the steps, from the first on, that does not count for the limits of the axis
-
-    @property
-    def higher(self) -> bool:
-        """Whether more of it is better."""
-        return "return" in self.name or "elbo" in self.name
-
-
-MEASURES = (  # drawn is the first that has a curve
-    Measure("eval/return_mean", None, "mean return of evaluation episodes (reward)", 0.0),
-    Measure("episode_return", "eval/return_mean", "mean return of training episodes (reward)", 0.0),
-    Measure("elbo", "eval/elbo", "ELBO (nats per example)", 0.05),
-    Measure("eval/elbo", None, "ELBO of held-out data (nats per example)", 0.05),
-    Measure("nll", "eval/nll", "-log p(x) (nats per image)", 0.05),
-    Measure("eval/nll", None, "-log p(x) of held-out data (nats per image)", 0.05),
-    Measure("eval/fid", None, "Frechet distance of in-domain features", 0.05),
-    Measure("mse", "eval/mse", "mean squared error a pixel", 0.05),
-    Measure("eval/mse", None, "mean squared error of held-out data", 0.05),
-    Measure("loss", "eval/loss", "loss", 0.05),
-)
-
-
-class Curve(NamedTuple):
+class Line(NamedTuple):
     """One metric of one seed."""
 
     step: np.ndarray  # [T] increasing
@@ -70,17 +47,18 @@ class Setting(NamedTuple):
     """The runs that differ only in their seeds."""
 
     algo: str
-    task: str
+    known: tuple[Curve, ...]  # what its algorithm has drawn
+    subject: str  # the environment or the dataset
     unit: str  # of a step
     config: dict[str, Any]
-    curves: dict[str, list[Curve]]  # by metric, of each seed that has it
+    curves: dict[str, list[Line]]  # by metric, of each seed that has it
 
 
 def plot_runs(runs: Sequence[str | Path], out: str | Path) -> None:
-    """Draw the learning curves of runs, 800 pixels wide (1600 with more than three tasks).
+    """Draw the learning curves of runs, 800 pixels wide (1600 with more than three environments or datasets).
 
-    Agents: the return of evaluations; where there were fewer than two, that of training episodes. Generative models:
-    the ELBO, in training and held-out. Others: the loss. The first steps of an ELBO or a loss may lie outside the axes.
+    What is drawn is the first of an algorithm's curves (`core.task.Algorithm.curves`) that the runs have. The first steps of a
+    bound or a loss may lie outside the axes.
 
     Args:
         runs: run folders.
@@ -117,29 +95,37 @@ def _settings(runs: list[Path]) -> list[Setting]:
             raise UserError(f"{run} is not a run folder: it has no config.json")
         values = files.read_json(config_file, _MAX_CONFIG_BYTES)
         algo, config = values.get("algo"), values.get("config")
-        what = next((w for w in ("env_id", "dataset") if isinstance(config, dict) and w in config), None)
-        if not isinstance(algo, str) or what is None:
-            raise UserError(f"{config_file} is not of a run: it has no 'algo', or no 'env_id' or 'dataset' in 'config'")
+        if not isinstance(algo, str) or not isinstance(config, dict):
+            raise UserError(f"{config_file} is not of a run: it has no 'algo', or no 'config'")
+        algorithm = algorithms.load(algo)
+        if algorithm.subject not in config:
+            raise UserError(f"{config_file} is not of a run of {algo}: it has no '{algorithm.subject}' in 'config'")
         metrics = run / "metrics.jsonl"
         curves = _curves(read_metrics(metrics) if metrics.exists() else [])
-        if not any(measure.name in curves for measure in MEASURES):
-            raise UserError(f"{run} has nothing to draw yet: its metrics hold no finite "
-                            f"{', '.join(m.name for m in MEASURES[:-1])} or {MEASURES[-1].name}")
-        config = {n: v for n, v in _flat(config).items() if n != "data_dir"}  # where data lies changes nothing
-        unit = "environment steps" if what == "env_id" else "updates"
+        if not any(curve.name in curves for curve in algorithm.curves):
+            raise UserError(f"{run} has nothing to draw yet: its metrics hold no finite {names_of(algorithm.curves)}")
+        config = _flat(algorithm.Config, with_new_names(algorithm.Config, config))
+        config.pop("data_dir", None)  # where data lies changes nothing
         for swept, members in _swept(values):
             one = config | swept
             key = json.dumps([algo, one], sort_keys=True)
-            setting = found.setdefault(key, Setting(algo, str(config[what]), unit, one, {}))
+            fresh = Setting(algo, algorithm.curves, str(config[algorithm.subject]), algorithm.unit, one, {})
+            setting = found.setdefault(key, fresh)
             for name, of_member in curves.items():
                 setting.curves.setdefault(name, []).extend(c for m, c in of_member.items() if members is None or m in members)
     return list(found.values())
 
 
-def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    """Settings with those within settings beside them: as flags they have names of their own too."""
-    within = [v for v in config.values() if isinstance(v, dict)]
-    return {name: v for part in [config, *within] for name, v in part.items() if not isinstance(v, dict)}
+def _flat(cls: type, config: dict[str, Any]) -> dict[str, Any]:
+    """Settings, and those within settings, by the names that they have as flags."""
+    found = {}
+    for name, path in names(cls).items():
+        value: Any = config
+        for part in path:
+            value = value.get(part, _ABSENT) if isinstance(value, dict) else _ABSENT
+        if value is not _ABSENT:
+            found[name] = value
+    return found
 
 
 def _swept(values: dict[str, Any]) -> Iterator[tuple[dict[str, float], range | None]]:
@@ -153,7 +139,7 @@ def _swept(values: dict[str, Any]) -> Iterator[tuple[dict[str, float], range | N
         yield dict(zip(sweeps, combination, strict=True)), range(i * seeds, (i + 1) * seeds)
 
 
-def _curves(rows: list[dict[str, Any]]) -> dict[str, dict[int, Curve]]:
+def _curves(rows: list[dict[str, Any]]) -> dict[str, dict[int, Line]]:
     """Each metric's curves, by member; numbers that are not finite are left out."""
     points: dict[str, dict[int, dict[int, float]]] = {}  # metric -> member -> step -> value
     for row in sorted(rows, key=lambda row: row["step"]):
@@ -161,7 +147,7 @@ def _curves(rows: list[dict[str, Any]]) -> dict[str, dict[int, Curve]]:
             for member, v in enumerate(value if isinstance(value, list) else [value]):
                 if math.isfinite(v):
                     points.setdefault(name, {}).setdefault(member, {})[row["step"]] = v
-    return {name: {m: Curve(np.array(list(p), float), np.array(list(p.values()), float)) for m, p in members.items()}
+    return {name: {m: Line(np.array(list(p), float), np.array(list(p.values()), float)) for m, p in members.items()}
             for name, members in points.items()}
 
 
@@ -190,15 +176,17 @@ def plot_sweep(run: str | Path, out: str | Path) -> None:
     found = (summary.get("eval") or {}).get("members")
     if not swept[0][0] or not isinstance(found, list):
         raise UserError(f"{run} is no run of a sweep that was evaluated")
-    score = next(name for name in ("return_mean", "elbo", "nll", "fid", "mse") if name in found[0])
+    algorithm = algorithms.load(values["algo"])
+    score = algorithm.score
+    if score.name not in found[0]:
+        raise UserError(f"{run} has no {score.name} in its evaluations, by which members are compared")
     field, *others = swept[0][0]
     lines: dict[str, list[tuple[float, np.ndarray]]] = {}
     for combination, members in swept:
         label = ", ".join(f"{name}={combination[name]:g}" for name in others)
-        lines.setdefault(label, []).append((combination[field], np.array([found[m][score] for m in members], float)))
-    sign = 1 if score in ("return_mean", "elbo") else -1
-    centres = [sign * float(iqm(np.array([found[m][score] for m in members], float))) for _, members in swept]
-    best, top = swept[int(np.argmax(centres))][0], sign * max(centres)
+        lines.setdefault(label, []).append((combination[field], np.array([found[m][score.name] for m in members], float)))
+    centres = [score.sign * float(iqm(np.array([found[m][score.name] for m in members], float))) for _, members in swept]
+    best, top = swept[int(np.argmax(centres))][0], score.sign * max(centres)
     figure = Figure(figsize=(8, 5), dpi=100)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
     axes = figure.add_subplot()
@@ -217,9 +205,9 @@ def plot_sweep(run: str | Path, out: str | Path) -> None:
     axes.plot([best[field]], [top], "*", color="black", markersize=12, linewidth=0, label=f"best: {name}, {top:,.4g}")
     if min(x) > 0 and max(x) / min(x) > 8:
         axes.set_xscale("log")
-    axes.set_title(f"{values['algo']} on {summary.get('env_id', summary.get('dataset'))}, {summary['steps']:,} steps")
+    axes.set_title(f"{values['algo']} on {values['config'].get(algorithm.subject)}, {summary['steps']:,} steps")
     axes.set_xlabel(field)
-    axes.set_ylabel("mean return of greedy episodes" if score == "return_mean" else "ELBO (nats per example)")
+    axes.set_ylabel(score.label)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
@@ -228,26 +216,26 @@ def plot_sweep(run: str | Path, out: str | Path) -> None:
     files.write_bytes(out, buffer.getvalue())
 
 
-def _panels(settings: list[Setting]) -> Iterator[tuple[Measure, list[Setting]]]:
-    """What is drawn on each axes: a task's settings together if they have a metric in common."""
-    tasks: dict[str, list[Setting]] = {}
+def _panels(settings: list[Setting]) -> Iterator[tuple[Curve, list[Setting]]]:
+    """What is drawn on each axes: a subject's settings together if they have a metric in common."""
+    subjects: dict[str, list[Setting]] = {}
     for setting in settings:
-        tasks.setdefault(setting.task, []).append(setting)
-    for members in tasks.values():
+        subjects.setdefault(setting.subject, []).append(setting)
+    for members in subjects.values():
         shared = _best(members)
         yield from [(shared, members)] if shared else ((_best([setting]), [setting]) for setting in members)
 
 
-def _best(settings: list[Setting]) -> Measure | None:
-    """The first measure of which every setting has a curve; else the first of which each has a point."""
+def _best(settings: list[Setting]) -> Curve | None:
+    """The first curve that every setting has; else the first of which each has a point."""
     for points in (2, 1):
-        for measure in MEASURES:
+        for measure in settings[0].known:
             if all(any(len(c.step) >= points for c in s.curves.get(measure.name, [])) for s in settings):
                 return measure
     return None
 
 
-def _winner(measure: Measure, settings: list[Setting]) -> Setting | None:
+def _winner(measure: Curve, settings: list[Setting]) -> Setting | None:
     """Of one algorithm's settings, several seeds each, the one whose interquartile mean is best over the last half."""
     curves = [s.curves[measure.name] for s in settings]
     if len(settings) < 2 or len({s.algo for s in settings}) > 1 or any(len(of_seeds) < 2 for of_seeds in curves):
@@ -258,7 +246,7 @@ def _winner(measure: Measure, settings: list[Setting]) -> Setting | None:
     return settings[int(np.argmax(means) if measure.higher else np.argmin(means))]
 
 
-def _draw(axes: Any, measure: Measure, settings: list[Setting]) -> None:
+def _draw(axes: Any, measure: Curve, settings: list[Setting]) -> None:
     winner = _winner(measure, settings)
     for i, setting in enumerate(settings):
         color, label = _COLORS[i % len(_COLORS)], _label(setting, settings) + (" (best)" if setting is winner else "")
@@ -273,7 +261,7 @@ def _draw(axes: Any, measure: Measure, settings: list[Setting]) -> None:
         margin = 0.05 * np.ptp(late) or 1.0
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, late.min() - margin), min(high, late.max() + margin))
-    axes.set_title(settings[0].task)
+    axes.set_title(settings[0].subject)
     axes.set_xlabel(settings[0].unit)
     axes.set_ylabel(measure.label)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
@@ -287,7 +275,7 @@ def _draw(axes: Any, measure: Measure, settings: list[Setting]) -> None:
         axes.legend(frameon=False)
 
 
-def _draw_seeds(axes: Any, curves: list[Curve], color: str, label: str, style: str) -> None:
+def _draw_seeds(axes: Any, curves: list[Line], color: str, label: str, style: str) -> None:
     grid = _common_steps(curves)
     many = len(curves) > _FEW and len(grid) > 1
     if len(curves) == 1 or len(grid) < 2:
@@ -307,7 +295,7 @@ def _draw_seeds(axes: Any, curves: list[Curve], color: str, label: str, style: s
     axes.plot(grid, centre, style, color=color, label=f"{label}: {name} of {len(curves)} seeds", linewidth=1.8)
 
 
-def _common_steps(curves: list[Curve]) -> np.ndarray:
+def _common_steps(curves: list[Line]) -> np.ndarray:
     """The steps from the latest first to the earliest last one, thinned out evenly where there are too many."""
     begin, end = max(c.step[0] for c in curves), min(c.step[-1] for c in curves)
     steps = np.unique(np.concatenate([c.step for c in curves]))
@@ -337,7 +325,8 @@ def _preset(setting: Setting) -> tuple[str, set[str]]:
     """
     presets = {name: preset.config for name, preset in PRESETS.items()
                if preset.algo == setting.algo and preset.config and "env_id" not in preset.config}
-    presets = {name: _flat(config) for name, config in presets.items()}
+    cls = algorithms.load(setting.algo).Config
+    presets = {name: _flat(cls, config) for name, config in presets.items()}
     fits = [name for name, config in presets.items() if all(setting.config.get(f) == v for f, v in config.items())]
     if not fits:
         return setting.algo, set()

@@ -1,17 +1,18 @@
-"""The members of a population: every seed with every value of the settings that are swept.
+"""The members of a population: every seed with every value of the settings that are swept, `learning_rate=1e-4,3e-4`.
 
 Only numbers can be swept (fields of type float): a size or a choice makes another program. Of several sweeps it is the product.
+A number within is called as on the command line, `learning_rate` or `actor_optim.learning_rate`, or by its whole path.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jaxdl.core.config import is_leaf, suggest
+from jaxdl.core.config import is_leaf, names, suggest
 from jaxdl.core.errors import UserError
 from jaxdl.experiments.algorithms import replaced
-from jaxdl.experiments.sweep import parse
 from jaxdl.runtime import fit
 
 
@@ -23,9 +24,9 @@ class Member(NamedTuple):
 
     def config(self, config: Any) -> Any:
         """The settings of the algorithm, with its values."""
-        places = _numbers(config)
+        numbers = _numbers(config)
         for field, value in self.values.items():
-            for part in reversed(places[field]):
+            for part in reversed(numbers[field]):
                 value = {part: value}
             config = replaced(config, value)
         return config
@@ -35,38 +36,57 @@ def members(config: Any, driven: fit.Config) -> list[Member]:
     """All of them, the seeds of the first value first.
 
     Raises:
-        UserError: a sweep is not written as one, or its field is none that can be swept; says which can.
+        UserError: a sweep is not written as one, or its field cannot be swept; says which can.
     """
-    sweeps = _sweeps(config, driven.sweep)
+    sweeps, numbers = parse(driven.sweep), _numbers(config)
+    for field in sweeps:
+        if field not in numbers:
+            raise UserError(f"sweep takes fields that are numbers and no sizes, and '{field}' is none{suggest(field, numbers)}")
     return [Member(driven.seed + k, dict(zip(sweeps, values, strict=True)))
             for values in itertools.product(*sweeps.values()) for k in range(driven.num_seeds)]
-
-
-def _sweeps(config: Any, sweep: tuple[str, ...]) -> dict[str, list[float]]:
-    found, places = parse(sweep), _numbers(config)
-    for field in found:
-        if field not in places:
-            raise UserError(f"sweep takes fields that are numbers and no sizes, and '{field}' is none{suggest(field, places)}")
-    return found
-
-
-def _numbers(config: Any) -> dict[str, tuple[str, ...]]:
-    """Where the numbers lie: field -> the path to it. One that is None is left out: it is another program."""
-    return {path[-1]: path for path in _paths(config)}
-
-
-def _paths(config: Any) -> Iterator[tuple[str, ...]]:
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name == "env":  # is made once, for all members
-            continue
-        if dataclasses.is_dataclass(value):
-            yield from ((field.name, *path) for path in _paths(value))
-        elif value is not None and is_leaf(type(config), field.name):
-            yield (field.name,)
 
 
 def alone(settings: Any, member: Member) -> Any:
     """The settings of a run with those of one of its members, by itself."""
     return settings._replace(config=member.config(settings.config), train=dataclasses.replace(
         settings.train, num_seeds=1, sweep=(), seed=member.seed, devices=1))
+
+
+def parse(sweep: Sequence[str]) -> dict[str, list[float]]:
+    """The values of each field of a sweep.
+
+    Raises:
+        UserError: it is not written as one.
+    """
+    found: dict[str, list[float]] = {}
+    for text in sweep:
+        field, equals, values = text.partition("=")
+        field = field.replace("-", "_")
+        if not equals:
+            raise UserError(f"sweep must be written FIELD=VALUE,VALUE,..., got '{text}'")
+        if field in found:
+            raise UserError(f"sweep has '{field}' twice; give all its values at once")
+        try:
+            found[field] = [float(value) for value in values.split(",")]
+        except ValueError:
+            raise UserError(f"sweep needs numbers with commas between them, got '{text}'") from None
+        if len(found[field]) < 2:
+            raise UserError(f"sweep needs several values, got '{text}'; of one, set {field} itself")
+        if not all(map(math.isfinite, found[field])) or len(set(found[field])) < len(found[field]):
+            raise UserError(f"sweep needs finite numbers that differ, got '{text}'")
+    return found
+
+
+def _numbers(config: Any) -> dict[str, tuple[str, ...]]:
+    """The numbers that can be swept -> the path to each. One that is None cannot: it is another program."""
+    found = {}
+    for name, path in names(type(config)).items():
+        if path[0] != "env" and _is_number(config, path):  # environments are made once, for all members
+            found |= {".".join(path): path, name: path}
+    return found
+
+
+def _is_number(config: Any, path: tuple[str, ...]) -> bool:
+    for part in path[:-1]:
+        config = getattr(config, part)
+    return is_leaf(type(config), path[-1]) and getattr(config, path[-1]) is not None

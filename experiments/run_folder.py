@@ -10,6 +10,7 @@ curve.png        and a picture or video of what was learned
 """
 
 import shutil
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 from jaxdl.core import axis, files
 from jaxdl.core.config import from_dict, to_dict
 from jaxdl.core.errors import UserError
+from jaxdl.core.task import Algorithm
 from jaxdl.experiments import algorithms
 from jaxdl.experiments.population import members
 from jaxdl.runtime import fit
@@ -34,13 +36,18 @@ class Settings(NamedTuple):
     train: fit.Config
 
     @property
-    def algorithm(self) -> algorithms.Algorithm:
-        """The algorithm's entry in the table."""
-        return algorithms.ALGORITHMS[self.algo]
+    def algorithm(self) -> Algorithm:
+        """What the algorithm says of itself."""
+        return algorithms.load(self.algo)
+
+    @property
+    def subject(self) -> str:
+        """The environment or the dataset."""
+        return getattr(self.config, self.algorithm.subject)
 
     def validate(self) -> None:
         """Refuse settings that make no sense."""
-        validate = self.algorithm.load().validate
+        validate = self.algorithm.validate
         validate(self.config)
         fit.validate(self.train)
         of_each = members(self.config, self.train)
@@ -73,13 +80,18 @@ def read_config(path: Path) -> Settings:
     for field in ("algo", "config", "train"):
         if field not in values:
             raise UserError(f"{path} is no run's config.json: it has no field '{field}'")
-    if not isinstance(values["algo"], str) or values["algo"] not in algorithms.ALGORITHMS:
-        raise UserError(f"{path} is of the algorithm {values['algo']!r}, which this jaxdl does not have")
-    module = algorithms.ALGORITHMS[values["algo"]].load()
-    settings = Settings(values["algo"], from_dict(module.Config, values["config"], f"{path}: config"),
-                        from_dict(fit.Config, values["train"], f"{path}: train"))
+    algorithm = _algorithm_of(path, values["algo"])
+    settings = Settings(values["algo"], from_dict(algorithm.Config, values["config"], f"{path}: config"),
+                        from_dict(algorithm.TrainConfig or fit.Config, values["train"], f"{path}: train"))
     settings.validate()
     return settings
+
+
+def _algorithm_of(path: Path, name: Any) -> Algorithm:
+    try:
+        return algorithms.load(name if isinstance(name, str) else repr(name))
+    except UserError as e:
+        raise UserError(f"{path} is of the algorithm {name!r}, which cannot be had here: {e}") from None
 
 
 def open_run(folder: Path) -> Settings:
@@ -112,8 +124,12 @@ def check_out(out: Path, overwrite: bool) -> None:
                         "replace it with --overwrite")
 
 
-def create(out: Path | None, name: str, overwrite: bool) -> Path:
+def create(out: Path | None, name: str, overwrite: bool, pictures: Iterable[str] = ()) -> Path:
     """Make the folder of a new run: `out`, or a fresh one under `runs/` called `name-1`, `name-2`, ...
+
+    Args:
+        overwrite: remove the run that is in `out`; what a person put there stays.
+        pictures: names of files that the run will leave.
 
     Raises:
         UserError: as `check_out`, or it cannot be made.
@@ -129,7 +145,7 @@ def create(out: Path | None, name: str, overwrite: bool) -> Path:
                 except FileExistsError:
                     number += 1
         check_out(out, overwrite)
-        for name in _OURS if out.is_dir() else ():  # what a person put there stays
+        for name in {*_OURS, *pictures} if out.is_dir() else ():
             path = out / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)

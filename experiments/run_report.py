@@ -1,77 +1,57 @@
-"""What a finished run leaves to look at: a learning curve, a video of an agent, pictures of a generative model."""
+"""What a finished run leaves to look at: a learning curve, the sweep, and the task's own pictures; its evaluation in words."""
 
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from jaxdl.core.errors import JaxdlError
+from jaxdl.core.task import Sampler, Task
 from jaxdl.core.types import PyTree
-from jaxdl.experiments import pictures, plot, run_folder, tasks
-from jaxdl.experiments.commands import sample
-from jaxdl.rl import envs, video
+from jaxdl.experiments import plot, run_folder, tasks
 from jaxdl.runtime import fit
 
 
-def leave_pictures(folder: Path, settings: run_folder.Settings, job: tasks.Job, params: PyTree) -> list[Path]:
+def save_pictures(folder: Path, settings: run_folder.Settings, task: Task, params: PyTree) -> list[Path]:
     """Write the pictures of a run; one that cannot be made (no renderer, say) is left out with a word why."""
     params = fit.members_of(params, len(tasks.population(settings)))[0]
-
-    def curve(path: Path) -> None:
-        plot.plot_runs([folder], path)
-
-    def policy(path: Path) -> None:
-        video.record(job.model.greedy, params, settings.config.env_id, path, seed=settings.train.seed,
-                     settings=settings.config.env)
-
-    def samples(path: Path) -> None:
-        pictures.save_png(path, pictures.grid(sample.draw(job.model, params, settings.train.seed, 64).images))
-
-    def reconstructions(path: Path) -> None:
-        examples = job.test.rows(slice(32))
-        again = jax.jit(job.model.reconstruct)(params, examples, jax.random.key(settings.train.seed))
-        pictures.save_png(path, pictures.pairs(examples.images, np.asarray(again)))
-
-    def sweep(path: Path) -> None:
-        plot.plot_sweep(folder, path)
-
-    wanted = {"curve.png": curve} | ({"sweep.png": sweep} if settings.train.sweep else {})
-    if settings.algorithm.kind == "agent":
-        wanted["policy.gif"] = policy
-    else:
-        wanted |= {"samples.png": samples} if job.model.sample else {}
-        wanted |= {"reconstructions.png": reconstructions} if job.model.reconstruct else {}
+    wanted = {"curve.png": lambda path: plot.plot_runs([folder], path)}
+    if settings.train.sweep:
+        wanted["sweep.png"] = lambda path: plot.plot_sweep(folder, path)
+    for name, draw in task.pictures.items():
+        wanted[name] = lambda path, draw=draw: draw(params, settings.train.seed, path)
     made = []
-    for name, draw in wanted.items():
+    for name, write in wanted.items():
         try:
-            draw(folder / name)
+            write(folder / name)
             made.append(folder / name)
         except JaxdlError as e:
             print(f"no {name}: {e}")
     return made
 
 
-def line_of(settings: run_folder.Settings, found: dict[str, Any] | None) -> str:
+def of_members(settings: run_folder.Settings, found: list[dict[str, Any]] | None) -> dict[str, Any] | None:
+    """Evaluations of all members as one: of a population the mean, and each member's own numbers."""
+    if found is None or len(found) == 1:
+        return found and found[0]
+    members = [{"seed": member.seed} | member.values | numbers
+               for member, numbers in zip(tasks.population(settings), found, strict=True)]
+    same = {name: value for name, value in found[0].items() if isinstance(value, int) and all(m[name] == value for m in found)}
+    means = {name: sum(m[name] for m in found) / len(found) for name, value in found[0].items() if not isinstance(value, str)}
+    return means | same | {"members": members}
+
+
+def summary_line(task: Task, found: dict[str, Any] | None) -> str:
     """An evaluation in words."""
     if found is None:
         return "not evaluated"
-    if settings.algorithm.kind == "agent":
-        over = f", mean over {len(found['members'])} members" if "members" in found else ""
-        whose = "" if envs.lives(settings.config.env_id) == "jax" else "Gymnasium's own "
-        return (f"mean return over {found['episodes']} greedy episodes in {whose}{settings.config.env_id}: "
-                f"{found['return_mean']:.1f} +- {found['return_std']:.1f}{over}")
-    if "fid" in found:
-        judged = (f"in-domain features of {found['num']:,} samples (classifier of {100 * found['classifier_accuracy']:.1f} %): "
-                  f"fid {found['fid']:.2f} (floor {found['fid_floor']:.2f}), kid {found['kid']:.4f}, "
-                  f"precision {found['precision']:.3f}, recall {found['recall']:.3f}, {found['modes']} modes, "
-                  f"histogram kl {found['histogram_kl']:.4f}")
-        if "elbo" not in found:
-            return judged
-    if "elbo" not in found:
-        return f"test images of {settings.config.dataset}: " + ", ".join(
-            f"{name} {value:.4g}" for name, value in found.items() if isinstance(value, float))
-    nll = f", nll {found['nll']:.2f}" if "nll" in found else ""
-    return (f"test images of {settings.config.dataset}: elbo {found['elbo']:.2f} nats "
-            f"(reconstruction {found['reconstruction']:.2f}, kl {found['kl']:.2f}){nll}"
-            + (f"; {judged}" if "fid" in found else ""))
+    over = f", mean over {len(found['members'])} members" if "members" in found else ""
+    return task.describe(found) + over
+
+
+def last_lines(folder: Path, settings: run_folder.Settings, task: Task, summary: dict[str, Any], pictures: list[Path]
+               ) -> list[str]:
+    """The last lines of a training: what it took, how good it is, what it left, and what to do next."""
+    lines = [f"{summary['steps']:,} steps in {summary['train_s']:.1f} s after {summary['compile_s']:.1f} s of compiling "
+             f"({summary['steps_per_s']:,.0f} steps/s)", summary_line(task, summary["eval"])]
+    lines += [f"  {path}" for path in [folder / "checkpoints", folder / "metrics.jsonl", *pictures]]
+    more = f"jaxdl sample {folder} --num 64 --out samples.png" if Sampler in task.abilities else f"jaxdl evaluate {folder}"
+    return [*lines, f"next: {more}", f"      tensorboard --logdir {folder}", f"      jaxdl train {settings.algo} --help"]

@@ -10,6 +10,7 @@ paper: convolutions, the squared error, one stage of training in place of a stac
 Shapes: `B` batch, `N` images, `H W C` an image, `Z` code.
 """
 
+
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -19,8 +20,10 @@ from flax import linen
 from jaxdl import nn, optim
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
+from jaxdl.core.task import Curve, Features, Latents, Reconstructor, Score
 from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
+from jaxdl.generative.task import model_algorithm
 from jaxdl.ops.pixels import to_unit
 from jaxdl.optim import Config as OptimConfig
 
@@ -178,3 +181,20 @@ def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shard
     """An autoencoder on a dataset that lies on the device (`data`: `Examples`)."""
     learner = make(config, spec, axis_name).learner
     return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)
+
+
+MSE = Score("mse", False, "mean squared error of held-out data")
+MSE_CURVES = (Curve("mse", False, "mean squared error a pixel", "eval/mse", 0.05, "mse"),
+              Curve("eval/mse", False, "mean squared error of held-out data", None, 0.05, "mse"))
+
+
+def abilities(config: Config, spec: DataSpec, model: Generative) -> dict[type, Any]:
+    """What a trained model can do."""
+    del spec
+    features = Features(encoder(config), lambda network, x: network(x, hidden=True), to_unit,
+                        lambda params: params["encoder"]["params"])
+    return {Latents: Latents(model.decode, model.encode), Reconstructor: Reconstructor(model.reconstruct), Features: features}
+
+
+ALGORITHM = model_algorithm(
+    "autoencoder", "autoencoder, plain or denoising", Config, validate, make, make_run, total_steps, abilities, MSE, MSE_CURVES)

@@ -23,11 +23,13 @@ from jaxdl.core import axis
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
+from jaxdl.core.task import Curve, Latents, Sampler, Score
 from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative import adversarial
 from jaxdl.generative.gan_networks import Discriminator, Generator
 from jaxdl.generative.labels import Classes
+from jaxdl.generative.task import model_algorithm
 from jaxdl.nn import spectral
 from jaxdl.ops.pixels import to_symmetric
 from jaxdl.optim import Config as OptimConfig
@@ -283,3 +285,16 @@ def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shard
     learner = make(config, spec, axis_name).learner
     axis.check_share("batch_size", config.batch_size, shards)
     return minibatches.run_of(learner, spec.num_examples, critic_steps(config) * config.batch_size, axis_name, shards)
+
+
+def abilities(config: Config, spec: DataSpec, model: Generative) -> dict[type, Any]:
+    """What a trained model can do."""
+    del config, spec
+    return {Sampler: Sampler(model.sample), Latents: Latents(model.decode, prior=model.prior)}
+
+
+ALGORITHM = model_algorithm(
+    "gan", "generative adversarial network, five objectives", Config, validate, make, make_run, total_steps, abilities,
+    Score("fid", False, "Frechet distance of in-domain features"),
+    (Curve("eval/fid", False, "Frechet distance of in-domain features", None, 0.05, "fid"),
+     Curve("loss_discriminator", False, "loss of the discriminator", None, 0.05, "loss")))

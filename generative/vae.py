@@ -31,10 +31,12 @@ from jaxdl.core import axis
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
+from jaxdl.core.task import Curve, Density, Latents, Reconstructor, Sampler, Score
 from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative import estimators, likelihoods
 from jaxdl.generative.labels import Classes
+from jaxdl.generative.task import model_algorithm
 from jaxdl.ops import distributions, losses
 from jaxdl.optim import Config as OptimConfig
 
@@ -395,3 +397,17 @@ def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shard
     """A VAE on a dataset that lies on the device (`data`: `Examples`)."""
     learner = make(config, spec, axis_name).learner
     return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)
+
+
+def abilities(config: Config, spec: DataSpec, model: Generative) -> dict[type, Any]:
+    """What a trained model can do."""
+    del config, spec
+    return {Sampler: Sampler(model.sample), Density: Density(model.log_prob, exact=False),
+            Latents: Latents(model.decode, model.encode, model.prior), Reconstructor: Reconstructor(model.reconstruct)}
+
+
+ALGORITHM = model_algorithm(
+    "vae", "variational autoencoder; importance-weighted, two layers, conditional", Config, validate, make, make_run,
+    total_steps, abilities, Score("elbo", True, "ELBO (nats per example)"),
+    (Curve("elbo", True, "ELBO (nats per example)", "eval/elbo", 0.05, "elbo"),
+     Curve("eval/elbo", True, "ELBO of held-out data (nats per example)", None, 0.05, "elbo")))

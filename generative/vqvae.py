@@ -28,8 +28,11 @@ from jaxdl import nn, optim
 from jaxdl.core import axis
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
+from jaxdl.core.task import Codes, Reconstructor
 from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
+from jaxdl.generative.autoencoder import MSE, MSE_CURVES
+from jaxdl.generative.task import model_algorithm
 from jaxdl.ops.pixels import to_unit
 from jaxdl.optim import Config as OptimConfig
 
@@ -240,3 +243,14 @@ def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shard
     """A VQ-VAE on a dataset that lies on the device (`data`: `Examples`)."""
     learner = make(config, spec, axis_name).learner
     return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)
+
+
+def abilities(config: Config, spec: DataSpec, model: Generative) -> dict[type, Any]:
+    """What a trained model can do."""
+    del spec
+    return {Codes: Codes(model.encode, model.decode, config.num_codes), Reconstructor: Reconstructor(model.reconstruct)}
+
+
+ALGORITHM = model_algorithm(
+    "vqvae", "images as maps of codes out of a codebook", Config, validate, make, make_run, total_steps, abilities,
+    MSE, MSE_CURVES)

@@ -1,4 +1,4 @@
-"""`jaxdl encode`: the codes of a VQ-VAE as a dataset, for a prior over them, and what draws of that prior look like.
+"""encode RUN: the codes of a VQ-VAE as a dataset, for a prior over them
 
 A code c of K is kept as the byte ceil(256 c / K), of which a pixel model with K levels makes c again: a map of codes is then a
 small grey image like any other, and the prior is a PixelCNN (`--dataset idx --likelihood categorical --levels K`).
@@ -6,59 +6,52 @@ small grey image like any other, and the prior is a PixelCNN (`--dataset idx --l
 Shapes: `N` images, `h w` a map of codes, `K` codes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 from jaxdl.core.errors import UserError
-from jaxdl.core.types import Examples
-from jaxdl.data import SPLITS, idx
-from jaxdl.experiments import arguments, run_folder, tasks
+from jaxdl.core.task import Codes
+from jaxdl.data import idx
+from jaxdl.experiments import tasks
+from jaxdl.experiments.commands import common
 
 _AT_ONCE = 500  # images
 
 
-def encode(argv: Sequence[str]) -> dict[str, Any]:
-    """`jaxdl encode RUN --out FOLDER`."""
+@dataclass(frozen=True, kw_only=True)
+class Args(common.RunArgs):
+    """Flags of the command."""
 
-    @dataclass(frozen=True)
-    class Args:
-        run: Annotated[Path, tyro.conf.Positional]
-        """Folder of a run of vqvae."""
-        out: Path
-        """Folder to make, for the codes of both splits as IDX files."""
-        data_dir: Path | None = None
-        """Folder with the dataset's files, where it is not the one that the run was trained from."""
+    out: Path
+    """Folder to make, for the codes of both splits as IDX files."""
 
-    args = arguments.parse(Args, argv, "jaxdl encode", "Write the codes of a VQ-VAE as a dataset, for a prior over them.")
+
+def run(args: Args) -> dict[str, Any]:
+    """Write the codes of a VQ-VAE as a dataset, for a prior over them."""
     if args.out.exists():
         raise UserError(f"{args.out} exists; choose another folder, or remove it")
-    loaded, num_codes = _open(args.run, args.data_dir)
-    program, splits = jax.jit(loaded.job.model.encode), dict(zip(SPLITS, (loaded.job.train, loaded.job.test), strict=True))
-    found = {}
-    for split, dataset in splits.items():
-        parts = [program(loaded.params, Examples(dataset.images[i : i + _AT_ONCE]), jax.random.key(0))
-                 for i in range(0, len(dataset.images), _AT_ONCE)]
-        found[split] = np.concatenate(parts)
+    opened, codes = _open(args)
+    encode = jax.jit(codes.encode)
+    found = {split: common.in_blocks(lambda part: encode(opened.params, part, jax.random.key(0)), _AT_ONCE, dataset.arrays)
+             for split, dataset in opened.task.splits.items()}
     try:
         args.out.mkdir(parents=True)
     except OSError as e:
         raise UserError(f"cannot make {args.out}: {e.strerror}") from e
-    for split, dataset in splits.items():
-        idx.write_split(args.out, split, -(-found[split] * 256 // num_codes).astype(np.uint8), dataset.labels)
+    for split, dataset in opened.task.splits.items():
+        idx.write_split(args.out, split, -(-found[split] * 256 // codes.num_codes).astype(np.uint8), dataset.labels)
     height, width = found["train"].shape[1:]
     print(f"{args.out}: codes of {len(found['train'])} and {len(found['test'])} images; a prior over them:\n"
-          f"jaxdl train pixelcnn --dataset idx --data-dir {args.out} --likelihood categorical --levels {num_codes}")
-    return {"out": str(args.out), "shape": [height, width], "levels": num_codes,
-            "used": len(np.unique(found["train"]))}
+          f"jaxdl train pixelcnn --dataset idx --data-dir {args.out} --likelihood categorical --levels {codes.num_codes}")
+    return {"out": str(args.out), "shape": [height, width], "levels": codes.num_codes, "used": len(np.unique(found["train"]))}
 
 
-def decoder(run: Path, levels: int, shape: tuple[int, int, int]) -> Callable[[np.ndarray], np.ndarray]:
+def decoder(run: Path, levels: int, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
     """What makes images [N, H, W, C] of draws [N, h, w, 1] in [0, 1] of a prior over a VQ-VAE's codes.
 
     Args:
@@ -69,26 +62,25 @@ def decoder(run: Path, levels: int, shape: tuple[int, int, int]) -> Callable[[np
     Raises:
         UserError: not a run of a VQ-VAE, or one with other codes or another map of them.
     """
-    loaded, num_codes = _open(run, None)
-    model, params = loaded.job.model, loaded.params
-    expected = jax.eval_shape(model.encode, params, Examples(loaded.job.test.images[:1])).shape[1:]
-    if (levels, shape[:2]) != (num_codes, expected):
-        raise UserError(f"decoder={run} has {num_codes} codes in maps of {list(expected)}, and the prior draws {levels} levels "
-                        f"in maps of {list(shape[:2])}; it must be trained on what 'jaxdl encode {run}' wrote")
+    opened, codes = _open(common.RunArgs(run=run))
+    one = opened.task.splits["test"].rows(slice(1))
+    expected = jax.eval_shape(codes.encode, opened.params, one, jax.random.key(0)).shape[1:]
+    if (levels, shape[:2]) != (codes.num_codes, expected):
+        raise UserError(f"decoder={run} has {codes.num_codes} codes in maps of {list(expected)}, and the prior draws {levels} "
+                        f"levels in maps of {list(shape[:2])}; it must be trained on what 'jaxdl encode {run}' wrote")
+    program = jax.jit(codes.decode)
 
     def decode(draws: np.ndarray) -> np.ndarray:
-        codes, program = np.rint(draws[..., 0] * (levels - 1)).astype(np.int32), jax.jit(model.decode)
-        return np.concatenate([program(params, codes[i : i + _AT_ONCE]) for i in range(0, len(codes), _AT_ONCE)])
+        drawn = np.rint(draws[..., 0] * (levels - 1)).astype(np.int32)
+        return common.in_blocks(lambda part: program(opened.params, part), _AT_ONCE, drawn)
 
     return decode
 
 
-def _open(run: Path, data_dir: Path | None) -> tuple[tasks.Loaded, int]:
-    """The run, its first member where it is a population, and K."""
-    settings = run_folder.open_run(run)
-    if settings.algo != "vqvae":
-        raise UserError(f"{run} is a run of {settings.algo}, whose latents are no codes; train one with 'jaxdl train vqvae'")
-    num_codes = settings.config.num_codes
-    if num_codes > 256:
-        raise UserError(f"{run} has num_codes={num_codes}, and a prior over codes takes at most 256")
-    return tasks.load(run, member=0, data_dir=data_dir), num_codes
+def _open(args: common.RunArgs) -> tuple[tasks.TrainedRun, Codes]:
+    """The run, its first member where it is a population, and its codes."""
+    opened = common.open_run(args, Codes, "whose latents are no codes; train one with 'jaxdl train vqvae'")
+    codes = opened.task.abilities[Codes]
+    if codes.num_codes > 256:
+        raise UserError(f"{args.run} has num_codes={codes.num_codes}, and a prior over codes takes at most 256")
+    return opened, codes

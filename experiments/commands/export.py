@@ -1,7 +1,7 @@
-"""`jaxdl export`: one member of a population as a run of its own."""
+"""export RUN: one member of a population as a run of its own"""
+
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,28 +10,29 @@ import jax
 import tyro
 
 from jaxdl.core.errors import UserError
+from jaxdl.core.task import Task
 from jaxdl.core.types import PyTree, RunState
-from jaxdl.experiments import arguments, run_folder, tasks
+from jaxdl.experiments import run_folder, tasks
 from jaxdl.experiments.population import alone
 from jaxdl.runtime import checkpoint
 
 
-def export(argv: Sequence[str]) -> dict[str, Any]:
-    """`jaxdl export RUN --member K --out FOLDER`."""
+@dataclass(frozen=True)
+class Args:
+    """Flags of the command."""
 
-    @dataclass(frozen=True)
-    class Args:
-        run: Annotated[Path, tyro.conf.Positional]
-        """Folder of the population's run."""
-        member: int
-        """Which member, from 0: the seeds of the first value that is swept come first."""
-        out: Path
-        """Folder of the new run."""
-        overwrite: bool = False
-        """Replace the run that is in --out."""
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the population's run."""
+    member: int
+    """Which member, from 0: the seeds of the first value that is swept come first."""
+    out: Path
+    """Folder of the new run."""
+    overwrite: bool = False
+    """Replace the run that is in --out."""
 
-    args = arguments.parse(Args, argv, "jaxdl export", "Make one member of a population a run of its own: it can be resumed, "
-                           "evaluated and sampled from as if it had been trained alone.")
+
+def run(args: Args) -> dict[str, Any]:
+    """Make one member of a population a run that can be resumed and evaluated as if it had been trained alone."""
     settings = run_folder.open_run(args.run)
     of_each = tasks.population(settings)
     if len(of_each) == 1:
@@ -39,15 +40,17 @@ def export(argv: Sequence[str]) -> dict[str, Any]:
     if not 0 <= args.member < len(of_each):
         raise UserError(f"member must lie between 0 and {len(of_each) - 1}, got {args.member}")
     run_folder.check_out(args.out, args.overwrite)
-    job = tasks.open_job(settings)
-    step, state = checkpoint.restore(args.run / "checkpoints", _shapes(job, settings, len(of_each)), meta=tasks.meta(settings))
+    task = tasks.open_task(settings)
+    step, state = checkpoint.restore(args.run / "checkpoints", _shapes(task, settings, len(of_each)),
+                                     meta=tasks.meta(settings))
     mine = jax.tree.map(lambda x: x[args.member], state._replace(t=None))._replace(t=state.t)
     own = alone(settings, of_each[args.member])
-    folder = run_folder.create(args.out, "", args.overwrite)
+    folder = run_folder.create(args.out, "", args.overwrite, task.pictures)
     run_folder.write_config(folder, own)
     with (folder / "metrics.jsonl").open("w") as f:
         f.writelines(json.dumps(row) + "\n" for row in _rows(args.run / "metrics.jsonl", args.member))
-    path = checkpoint.save(folder / "checkpoints", step, mine, meta=tasks.meta(own) | {"devices": 1}, keep=1)
+    path = checkpoint.save(folder / "checkpoints", step, mine, keep=1,
+                           meta=tasks.meta(own) | {"devices": 1})
     values = "".join(f", {name}={value:g}" for name, value in of_each[args.member].values.items())
     print(f"member {args.member} (seed {of_each[args.member].seed}{values}) at step {step:,} is the run {folder}\n  {path}")
     print(f"next: jaxdl evaluate {folder}\n      jaxdl resume {folder} --total-steps N")
@@ -55,9 +58,9 @@ def export(argv: Sequence[str]) -> dict[str, Any]:
             } | of_each[args.member].values
 
 
-def _shapes(job: tasks.Job, settings: run_folder.Settings, members: int) -> PyTree:
-    """Of the population's state."""
-    one = jax.eval_shape(lambda: job.make_run(settings.config).init(jax.random.key(0), None))
+def _shapes(task: Task, settings: run_folder.Settings, members: int) -> PyTree:
+    """Shapes of the population's state."""
+    one = jax.eval_shape(lambda: task.make_run(settings.config).init(jax.random.key(0), None))
     each = jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype), one)
     return RunState(each.learner, each.source, each.key, one.t)
 

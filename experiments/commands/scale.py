@@ -1,4 +1,4 @@
-"""`jaxdl scale`: one learner on 1, 2, 4 ... devices, and where the time of a step goes.
+"""scale ALGO: one learner on 1, 2, 4 ... devices, and where the time of a step goes
 
     strong   the work of a step stays, and the devices share it
     weak     each device has the work that one has alone
@@ -12,71 +12,85 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 
 from jaxdl.core import axis, processes
 from jaxdl.core.errors import UserError
-from jaxdl.experiments import hlo_collectives, tasks
-from jaxdl.experiments.commands.train import parse_train, take
+from jaxdl.experiments import algorithms, hlo_collectives, tasks
+from jaxdl.experiments.commands import train
 from jaxdl.experiments.run_folder import Settings
-from jaxdl.runtime import mesh
+from jaxdl.runtime import fit, mesh
 
-HELP = """usage: jaxdl scale ALGO [--devices 1,2,4,8] [--strong | --weak] [--seconds S] [--out FILE.png] [flags of train]
-
-Train ALGO for a moment on each number of devices, and say how fast it is and where the time of a step goes.
-
-  --devices N,N,...   numbers of devices (default: 1, 2, 4 ... up to those that there are); on a CPU virtual ones are made
-  --strong            the work of a step stays as it is, and the devices share it (default)
-  --weak              every device has it: num_envs, batch_size and buffer_size are multiplied by the number of devices
-  --seconds S         that each of them is measured for (default: 3)
-  --out FILE.png      also draw it
-"""
 _REPEATS = 5
 
 
-def scale(argv: Sequence[str]) -> dict[str, Any]:
-    """`jaxdl scale ALGO`."""
-    argv = list(argv)
-    if not argv or "--help" in argv or "-h" in argv:
-        if argv:
-            print(HELP, end="")
-            raise SystemExit(0)
-        raise UserError("scale needs an algorithm or a preset; 'jaxdl list' shows them")
-    argv, devices = take(argv, "--devices")
-    argv, seconds = take(argv, "--seconds")
-    argv, out = take(argv, "--out")
-    weak, strong = "--weak" in argv, "--strong" in argv
-    if weak and strong:
+def Args(argv: Sequence[str]) -> type:
+    """The flags, which depend on the algorithm."""
+    flags = train.Args(argv)
+    if not hasattr(flags, "algorithm"):  # no algorithm is named: --help
+        return flags
+    settings, driven = flags.algorithm, flags.run
+
+    @dataclass(frozen=True, kw_only=True)
+    class Flags:
+        algo: Annotated[str, tyro.conf.Positional]
+        """An algorithm or a preset ('jaxdl list' shows them), or package.module:NAME."""
+        devices: str | None = None
+        """Numbers of devices, 1,2,4,8 (if not given, 1, 2, 4 ... up to those there are); on a CPU virtual ones are made."""
+        strong: bool = False
+        """The work of a step stays as it is, and the devices share it (the default)."""
+        weak: bool = False
+        """Every device has that work: num_envs, batch_size and buffer_size are multiplied by the number of devices."""
+        seconds: float = 3.0
+        """How long each number of devices is measured for."""
+        out: Path | None = None
+        """Also draw it into this .png."""
+        quick_compile: bool = driven.quick_compile
+        """Compile in half the time programs that run up to three times as long, on a CPU."""
+        algorithm: type(settings) = settings
+        """Settings of the algorithm."""
+
+    return Flags
+
+
+def run(args: Any) -> dict[str, Any]:
+    """Train for a moment on each number of devices, and say how fast it is and where the time of a step goes."""
+    if args.weak and args.strong:
         raise UserError("scale is --weak or --strong, not both")
-    settings, *_ = parse_train([word for word in argv if word not in ("--weak", "--strong")])
-    counts = _counts(devices)
-    limit = _seconds(seconds)
-    if out is not None and Path(out).suffix != ".png":
-        raise UserError(f"out must be a .png, got {out}")
+    if not 0 < args.seconds < float("inf"):
+        raise UserError(f"seconds must be a number above 0, got {args.seconds}")
+    if args.out is not None and args.out.suffix != ".png":
+        raise UserError(f"out must be a .png, got {args.out}")
+    algo, _ = algorithms.find(args.algo)
+    train_config = algorithms.load(algo).TrainConfig or fit.Config
+    settings = Settings(algo, args.algorithm, train_config(quick_compile=args.quick_compile))
+    counts = _counts(args.devices)
     mesh.provide(max(counts))
-    each = {n: _with_devices(settings, n, weak) for n in counts}
-    for of_it in each.values():
-        of_it.validate()
+    each = {n: _with_devices(settings, n, args.weak) for n in counts}
+    for one in each.values():
+        one.validate()
     mesh.make_mesh(max(counts))
     rows = []
-    for n, of_it in each.items():
-        rows.append(_measure(of_it, n, limit))
-        print(_line(rows[-1], rows[0], weak), flush=True)
+    for n, one in each.items():
+        rows.append(_measure(one, n, args.seconds))
+        print(_line(rows[-1], rows[0], args.weak), flush=True)
     device = jax.devices()[0]
     shared = device.platform == "cpu"
     if shared:
         print(f"these devices are virtual and share {processes.cores()} cores, so more of them cannot be faster; the overhead "
               "is what dividing the same work costs")
-    found = {"algo": settings.algo, "mode": "weak" if weak else "strong", "device": device.device_kind, "virtual": shared,
+    found = {"algo": algo, "mode": "weak" if args.weak else "strong", "device": device.device_kind, "virtual": shared,
              "cores": processes.cores(), "rows": rows}
-    if out is not None:
-        draw(found, Path(out))
-        print(out)
+    if args.out is not None:
+        draw(found, args.out)
+        print(args.out)
     return found
 
 
@@ -93,16 +107,6 @@ def _counts(given: str | None) -> list[int]:
     return counts
 
 
-def _seconds(given: str | None) -> float:
-    try:
-        seconds = 3.0 if given is None else float(given)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise UserError(f"seconds must be a number above 0, got {given}")
-    return seconds
-
-
 def _with_devices(settings: Settings, devices: int, weak: bool) -> Settings:
     config = settings.config
     if weak:
@@ -113,7 +117,9 @@ def _with_devices(settings: Settings, devices: int, weak: bool) -> Settings:
 
 
 def _measure(settings: Settings, devices: int, seconds: float) -> dict[str, Any]:
-    driver = tasks.open_job(settings).driver()
+    task = tasks.open_task(settings)
+    number, unit = task.examples
+    driver = tasks.driver(task, settings)
     try:
         state, n, took = driver.start(), 1, 0.0
         state, _ = driver.chunk(state, 1)
@@ -131,7 +137,7 @@ def _measure(settings: Settings, devices: int, seconds: float) -> dict[str, Any]
         found = hlo_collectives.of(driver.program.as_text(), driver.loop) if shared else []
         return {
             "devices": devices, "step_s": step_s, "spread": max(steps) / min(steps),
-            "per_s": driver.stride * _batch(settings) / step_s, "unit": _unit(settings),
+            "per_s": driver.stride * number / step_s, "unit": unit,
             "host_s": max(0.0, statistics.median(ones) - step_s), "compile_s": round(driver.compile_s, 2),
             "parameters": int(sum(x.size for x in jax.tree.leaves(driver.params(state)))),
             "collectives": [c._asdict() for c in found], "collective_bytes": sum(c.bytes * c.times for c in found),
@@ -163,14 +169,6 @@ def reduction_s(devices: int, size: int, times: int = 200) -> float:
         jax.block_until_ready(program(x))
         seconds.append((time.perf_counter() - began) / times)
     return statistics.median(seconds)
-
-
-def _batch(settings: Settings) -> int:
-    return 1 if settings.algorithm.kind == "agent" else settings.config.batch_size
-
-
-def _unit(settings: Settings) -> str:
-    return "environment steps" if settings.algorithm.kind == "agent" else "images"
 
 
 def overhead(row: dict[str, Any], one: dict[str, Any], weak: bool) -> float:

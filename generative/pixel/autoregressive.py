@@ -13,6 +13,7 @@ Shapes: `B` batch, `N` images, `H W C` an image, `Y` classes, `G` groups of chan
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from jaxdl import optim
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
+from jaxdl.core.task import Completer, Curve, Density, Sampler, Score
 from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative import likelihoods
@@ -276,3 +278,28 @@ def check_prefix(known: Any) -> None:
         r, c = divmod(int(gaps[0]), known.shape[1])
         raise UserError(f"known pixels must be the first ones, row by row from the top: pixel ({r}, {c}) is not known, but "
                         "later ones are, and it would be drawn without regard to them")
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """How images are drawn pixel by pixel."""
+
+    temperature: float = 1.0
+    """Below 1 likely pixels become likelier."""
+    sampler: Literal["incremental", "naive"] = "incremental"
+    """incremental, or naive, which asks the whole network for every pixel. The picture is the same."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise UserError(f"temperature must be above 0, got {self.temperature}")
+
+
+SCORE = Score("nll", False, "-log p(x) (nats per image)")
+CURVES = (Curve("nll", False, "-log p(x) (nats per image)", "eval/nll", 0.05, "nll"),
+          Curve("eval/nll", False, "-log p(x) of held-out data (nats per image)", None, 0.05, "nll"))
+
+
+def abilities(config: Config, spec: DataSpec, model: Generative) -> dict[type, Any]:
+    """What a trained model can do."""
+    sampler = Sampler(model.sample, DrawOptions, at_once=64, raster=True, levels=output_of(config, spec).levels)
+    return {Sampler: sampler, Completer: Completer(model.complete), Density: Density(model.log_prob, exact=True)}

@@ -12,6 +12,7 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec
 from jaxdl.data import minibatches
 from jaxdl.generative.pixel import autoregressive, gated, outputs, plain, plusplus
+from jaxdl.generative.task import model_algorithm
 
 _NETWORKS = {"plain": plain.make, "gated": gated.make, "plusplus": plusplus.make}
 
@@ -59,3 +60,8 @@ def network(config: Config, spec: DataSpec) -> tuple[autoregressive.Network, out
 
 
 make, make_run = autoregressive.bound(network)
+
+
+ALGORITHM = model_algorithm(
+    "pixelcnn", "images pixel by pixel: plain, gated, or PixelCNN++", Config, validate, make, make_run,
+    total_steps, autoregressive.abilities, autoregressive.SCORE, autoregressive.CURVES)

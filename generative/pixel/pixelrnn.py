@@ -10,6 +10,7 @@ from jaxdl.core.config import config as settings
 from jaxdl.core.types import DataSpec
 from jaxdl.data import minibatches
 from jaxdl.generative.pixel import autoregressive, outputs, rnn_diagonal, rnn_row
+from jaxdl.generative.task import model_algorithm
 
 _NETWORKS = {"row": rnn_row.make, "diagonal": rnn_diagonal.make}
 
@@ -37,3 +38,8 @@ def network(config: Config, spec: DataSpec) -> tuple[autoregressive.Network, out
 
 
 make, make_run = autoregressive.bound(network)
+
+
+ALGORITHM = model_algorithm(
+    "pixelrnn", "images pixel by pixel: Row LSTM, or Diagonal BiLSTM", Config, validate, make, make_run,
+    total_steps, autoregressive.abilities, autoregressive.SCORE, autoregressive.CURVES)

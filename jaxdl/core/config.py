@@ -9,7 +9,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -64,7 +64,7 @@ def from_dict(cls: type[T], values: Any, where: str = "config") -> T:
     Raises:
         UserError: names the field, what was found and what was expected.
     """
-    values = _with_new_names(cls, values)
+    values = with_new_names(cls, values)
     _refuse_unknown(cls, values, where)
     try:
         return msgspec.convert(values, cls)
@@ -75,12 +75,17 @@ def from_dict(cls: type[T], values: Any, where: str = "config") -> T:
 def renamed(cls: type) -> dict[str, str | Callable[[Any], dict[str, Any]]]:
     """Fields of a config that had another name: old name -> the new one, or a function from the old value to new fields.
 
-    A config says so in its class attribute `renamed`; those of its bases count too.
+    A config says so in its class attribute `renamed`; those of its bases count too, but for fields that it has itself.
     """
-    return {old: new for base in reversed(cls.__mro__) for old, new in vars(base).get("renamed", {}).items()}
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        own = vars(base).get("__annotations__", {})
+        found = {old: new for old, new in found.items() if old not in own} | vars(base).get("renamed", {})
+    return found
 
 
-def _with_new_names(cls: type, values: Any) -> Any:
+def with_new_names(cls: type, values: Any) -> Any:
+    """What `to_dict` of an earlier version wrote, under the names of today (`renamed`); what is no dict stays."""
     if not isinstance(values, dict):
         return values
     values = dict(values)
@@ -90,7 +95,7 @@ def _with_new_names(cls: type, values: Any) -> Any:
             values = (new(value) if callable(new) else {new: value}) | values
     for field, hint in field_types(cls).items():
         if dataclasses.is_dataclass(hint) and field in values:
-            values[field] = _with_new_names(hint, values[field])
+            values[field] = with_new_names(hint, values[field])
     return values
 
 
@@ -137,3 +142,33 @@ def require_unit(config: Any, *fields: str) -> None:
     """Each field lies in [0, 1]."""
     for field in fields:
         require(config, field, 0.0 <= getattr(config, field) <= 1.0, "between 0 and 1")
+
+
+def repeated(cls: type) -> set[type]:
+    """The kinds of settings that are within `cls` more than once: two optimizers."""
+    found: list[type] = list(_within(cls))
+    return {kind for kind in found if found.count(kind) > 1}
+
+
+def _within(cls: type) -> Iterator[type]:
+    for hint in field_types(cls).values():
+        if dataclasses.is_dataclass(hint):
+            yield hint
+            yield from _within(hint)
+
+
+def names(cls: type) -> dict[str, tuple[str, ...]]:
+    """The name of each field of `cls` and of the settings within it -> the path to it.
+
+    A field within is called as it is, `learning_rate`; where settings of one kind are within more than once, by its path from
+    there, `actor_optim.learning_rate`.
+    """
+    return dict(_names(cls, "", (), repeated(cls)))
+
+
+def _names(cls: type, prefix: str, path: tuple[str, ...], twice: set[type]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for field, hint in field_types(cls).items():
+        if dataclasses.is_dataclass(hint):
+            yield from _names(hint, f"{prefix}{field}." if hint in twice else prefix, (*path, field), twice)
+        else:
+            yield prefix + field, (*path, field)

@@ -1,6 +1,18 @@
-"""What an algorithm says of itself. The command line asks this and nothing else of it."""
+"""What an algorithm says of itself. The command line asks this of it and nothing else.
 
-from typing import NamedTuple
+A module of an algorithm ends in one `Algorithm`; opening it on a config gives a `Task`: the algorithm on its environment or
+dataset, ready to be driven, evaluated and looked at. What else a trained model can do are its `abilities`, found by type:
+`task.abilities.get(Sampler)`.
+
+Shapes: `N` images or environments, `H W C` an image, `Z` a latent.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxdl.core.types import Array, Key, Learner, PyTree, Run
 
 
 class Score(NamedTuple):
@@ -14,3 +26,126 @@ class Score(NamedTuple):
     def sign(self) -> int:
         """1 where higher is better, else -1: `sign * value` is better when higher."""
         return 1 if self.higher else -1
+
+
+class Curve(NamedTuple):
+    """A metric that is worth drawing over the steps of a run."""
+
+    name: str  # of the metric; `eval/x` is the x of an evaluation
+    higher: bool  # better when higher
+    label: str  # of its axis, with the unit
+    beside: str | None = None  # a metric that is drawn dashed beside it
+    skip: float = 0.0  # share of the steps, from the first on, that does not count for the limits of the axis
+    short: str | None = None  # its name in a progress bar, None: it is not shown there
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of an evaluation; an algorithm's own extend it."""
+
+    seed: int = 0
+    """Seed of the evaluation."""
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Nothing can be chosen."""
+
+
+class Task(NamedTuple):
+    """An algorithm on its environment or dataset, ready. Nothing is compiled before `drive` is called."""
+
+    subject: str  # the environment or the dataset
+    total_steps: int  # of the planned run
+    learner: Learner
+    drive: Callable[..., Any]  # (configs, seeds, train config, written_by) -> runtime.device_driver.Driver
+    evaluate: Callable[[PyTree, Any], dict[str, Any]]  # (params, options) -> numbers, the score's among them
+    options: Any  # of `evaluate`: a dataclass with its defaults
+    abilities: dict[type, Any]  # {Sampler: Sampler(...), Density: ...}
+    pictures: dict[str, Callable[[PyTree, int, Path], None]]  # file name -> (params, seed, path): write it
+    describe: Callable[[dict[str, Any]], str]  # an evaluation in words
+    examples: tuple[int, str]  # what one step is of, for rates: (128, "images")
+    make_run: Callable[..., Run] | None = None  # (config, axis_name=, shards=); None where environments live on the host
+    splits: dict[str, Any] | None = None  # "train", "test" -> data.Dataset, where it learns from one
+    warn: Callable[[dict[str, Any]], str | None] = lambda values: None  # a row of metrics -> what the user should know of it
+
+
+class Algorithm(NamedTuple):
+    """An algorithm by name: `jaxdl train NAME`, or `package.module:OBJECT` for one from outside."""
+
+    name: str
+    summary: str
+    Config: type  # its settings: a `core.config.config` whose defaults are valid
+    validate: Callable[[Any], None]  # refuses settings that make no sense
+    open: Callable[[Any, Any], Task]  # (config, train config) -> Task
+    score: Score  # which decides what is best, sweeps and early stops
+    curves: tuple[Curve, ...]  # of which the first that a run has is drawn
+    subject: str  # the field of the config that names what it learns from: "env_id", "dataset"
+    unit: str  # of a step: "environment steps", "updates"
+    TrainConfig: type | None = None  # settings of the loop; `runtime.fit.Config` if not given
+
+
+class Sampler(NamedTuple):
+    """Draws images."""
+
+    draw: Callable[..., Array]  # (params, key, N, labels [N] int32 or None, **options) -> images [N, H, W, C] in [0, 1]
+    Options: type = NoOptions  # a dataclass: how to draw
+    at_once: int | None = None  # at most so many in one call
+    raster: bool = False  # pixel by pixel, in the order of reading
+    levels: int | None = None  # values that a pixel takes, where they are counted
+
+
+class Completer(NamedTuple):
+    """Draws the rest of images of which some pixels are given."""
+
+    complete: Callable[..., Array]  # (params, key, images [N, H, W, C] uint8, known [H, W], labels or None, **options)
+
+
+class Density(NamedTuple):
+    """Says how likely examples are."""
+
+    log_prob: Callable[..., Array]  # (params, examples, key, num_samples, chunk) -> [N] nats
+    exact: bool  # else a bound by importance sampling, which rises with num_samples
+
+
+class Latents(NamedTuple):
+    """A space of continuous latents between which and beside which one can go."""
+
+    decode: Callable[..., Array]  # (params, z [N, Z], labels or None) -> images [N, H, W, C]
+    encode: Callable[..., Array] | None = None  # (params, examples, key) -> z [N, Z]
+    prior: Callable[[Key, int], Array] | None = None  # (key, N) -> z [N, Z]
+
+
+class Codes(NamedTuple):
+    """Images as maps of codes out of a codebook."""
+
+    encode: Callable[..., Array]  # (params, examples, key) -> int32 [N, h, w]
+    decode: Callable[..., Array]  # (params, codes [N, h, w]) -> images [N, H, W, C]
+    num_codes: int
+
+
+class Reconstructor(NamedTuple):
+    """Gives back images that it has seen."""
+
+    reconstruct: Callable[..., Array]  # (params, examples, key) -> images [N, H, W, C]
+
+
+class Features(NamedTuple):
+    """An encoder that can be put under a classifier."""
+
+    network: Any  # flax.linen.Module
+    apply: Callable[[Any, Array], Array]  # (bound network, images [N, H, W, C]) -> features [N, F]
+    prepare: Callable[[Array], Array]  # uint8 images -> what the network takes
+    learned: Callable[[PyTree], dict[str, PyTree]]  # (params) -> the network's parameters in them
+
+
+class Film(NamedTuple):
+    """Films what was learned."""
+
+    record: Callable[[PyTree, int, Path], None]  # (params, seed, path of a .gif): one episode
+
+
+def names_of(curves: Sequence[Curve]) -> str:
+    """The metrics of curves, in words."""
+    *first, last = (curve.name for curve in curves)
+    return f"{', '.join(first)} or {last}" if first else last

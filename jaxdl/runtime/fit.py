@@ -34,7 +34,8 @@ _CHUNK_S = 0.5  # a chunk is made to last about this long: what a signal or a pr
 class Config:
     """How a run is driven, whatever it learns."""
 
-    renamed: ClassVar[dict[str, str]] = {"stop_at_return": "stop_at"}
+    # every run had eval_episodes; it is of agents (`rl.task.TrainConfig`)
+    renamed: ClassVar = {"stop_at_return": "stop_at", "eval_episodes": lambda value: {}}
 
     seed: int = 0
     """Seed of everything random in the run."""
@@ -52,8 +53,6 @@ class Config:
     """Steps between two rows of metrics; a hundredth of the run if not given."""
     eval_every: int | None = None
     """Steps between two evaluations; only at the end if not given."""
-    eval_episodes: int = 100
-    """Episodes of one evaluation (agents)."""
     stop_at: float | None = None
     """End as soon as an evaluation's score reaches this (or falls to it, where lower is better), the mean over all members;
     needs eval_every."""
@@ -89,7 +88,7 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    require_positive(config, "num_seeds", "devices", "stop_step", "log_every", "eval_every", "eval_episodes",
+    require_positive(config, "num_seeds", "devices", "stop_step", "log_every", "eval_every",
                      "checkpoint_every", "keep_checkpoints")
     require(config, "seed", 0 <= config.seed <= 2**32 - config.num_seeds, f"between 0 and 2**32 - {config.num_seeds}")
     require(config, "stop_at", config.stop_at is None or math.isfinite(config.stop_at), "a finite number")

@@ -188,7 +188,7 @@ def test_the_others_end_when_a_process_is_killed(tmp_path):
     assert both[0].returncode == 1
     assert said.strip().splitlines()[-1].startswith("jaxdl: another process of the run ended")
     assert "Check failure" not in said
-    from jaxdl.experiments.tasks import load
+    from jaxdl.experiments.tasks import load_run as load
 
     assert load(out).step == checkpoint.steps(out / "checkpoints")[-1]
 

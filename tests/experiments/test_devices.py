@@ -9,7 +9,7 @@ import pytest
 from tools import refused, run
 
 from jaxdl.experiments import hlo_collectives
-from jaxdl.experiments.tasks import load
+from jaxdl.experiments.tasks import load_run as load
 from jaxdl.runtime import checkpoint
 from jaxdl.runtime.run_log import read_metrics
 
@@ -58,7 +58,8 @@ def test_a_member_is_a_run_of_its_own(here, capsys):
 
 @pytest.mark.parametrize("mode", ["--strong", pytest.param("--weak", marks=pytest.mark.slow)])
 def test_scaling_is_measured_and_drawn(here, capsys, mode):
-    found = run(capsys, "scale", "ppo", *SMALL, "--total-steps", "6400", "--devices", "1,2", "--seconds", "0.1", mode,
+    found = run(capsys, "scale", "ppo", *SMALL[:6], "--quick-compile", "--total-steps", "6400", "--devices", "1,2",
+                "--seconds", "0.1", mode,
                 "--out", "x.png")
     assert [row["devices"] for row in found["rows"]] == [1, 2]
     assert (found["mode"], found["virtual"]) == (mode[2:], True)
@@ -73,12 +74,12 @@ def test_scaling_is_measured_and_drawn(here, capsys, mode):
 
 
 @pytest.mark.parametrize(("words", "part"), [
-    ("", "scale needs an algorithm"),
+    ("", "an algorithm or a preset is needed: dqn"),
     ("ppo --devices 1,x", "devices must be numbers with commas between"),
     ("ppo --devices 0", "devices must be above 0"),
     ("ppo --devices 3", "num_envs=8 does not divide over 3 devices; 6 or 9 would"),
     ("ppo --devices 1,64 --num-envs 64", "devices=64, but JAX sees 8"),
-    ("ppo --seconds never", "seconds must be a number above 0"),
+    ("ppo --seconds never", "--seconds takes a number, got 'never'"),
     ("ppo --weak --strong", "not both"),
     ("ppo --out x.jpg", "out must be a .png"),
     ("pop", "did you mean 'ppo'"),

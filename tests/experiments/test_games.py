@@ -61,7 +61,7 @@ def test_the_presets_of_games_make_sense(name, env_id, hidden, updates):
 def test_rainbow_goes_on_from_a_checkpoint_bit_for_bit(num_seeds, tmp_path):
     settings = preset("rainbow", {"num_seeds": num_seeds}, num_envs=4, total_steps=400, buffer_size=200, batch_size=4,
                       learning_starts=40, hidden_sizes=(8,), atoms=5)
-    driver = tasks.open_job(settings).driver()
+    driver = tasks.driver(tasks.open_task(settings), settings)
     straight = fit.fit(driver, settings.train, 400).state
     fit.fit(driver, dataclasses.replace(settings.train, stop_step=212), 400, folder=tmp_path)
     state = fit.fit(driver, settings.train, 400, folder=tmp_path, resume=True).state

@@ -9,8 +9,9 @@ from PIL import Image
 from tools import refused, run
 
 from jaxdl import data
-from jaxdl.experiments import cli, sample_judge
-from jaxdl.experiments.commands import latents, transfer
+from jaxdl.experiments import cli, latents
+from jaxdl.experiments.commands import transfer
+from jaxdl.generative import sample_judge
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +52,10 @@ def test_slant_is_pixels_to_the_right_for_a_pixel_up():
 def test_directions_and_class_means_by_hand():
     z = np.arange(20.0).reshape(20, 1) ** 2
     labels = np.repeat([0, 1], 10)
-    direction = latents._direction(z, labels, -z[:, 0])  # more of it is a smaller z
+    direction = latents.direction(z, labels, -z[:, 0])  # more of it is a smaller z
     low, high = [(z[i] + z[i + 1]) / 2 for i in (0, 10)], [(z[i - 1] + z[i - 2]) / 2 for i in (10, 20)]
     np.testing.assert_allclose(direction, np.mean([a - b for a, b in zip(low, high, strict=True)], 0))
-    np.testing.assert_allclose(latents._class_means(z, labels, 3), [z[:10].mean(0), z[10:].mean(0), z.mean(0)])
+    np.testing.assert_allclose(latents.class_means(z, labels, 3), [z[:10].mean(0), z[10:].mean(0), z.mean(0)])
 
 
 # --- Commands.

@@ -135,11 +135,11 @@ def test_many_seeds_are_an_interquartile_mean_and_its_interval(axes_of, tmp_path
 
 def test_settings_are_kept_apart_and_named_by_what_differs(axes_of, tmp_path):
     rows = {1: {"eval/return_mean": 1.0}, 2: {"eval/return_mean": 2.0}}
-    runs = [make(tmp_path / "a", rows, learning_rate=0.1, gamma=0.9),
-            make(tmp_path / "b", rows, learning_rate=0.2, gamma=0.9),
+    runs = [make(tmp_path / "a", rows, optim={"learning_rate": 0.1}, gamma=0.9),
+            make(tmp_path / "b", rows, optim={"learning_rate": 0.2}, gamma=0.9),
             make(tmp_path / "c", rows, algo="ppo", gamma=0.8),
             make(tmp_path / "d", rows, env_id="Acrobot-v1"),
-            make(tmp_path / "e", rows, "vae", dataset="digits", data_dir="x"),
+            make(tmp_path / "e", {1: {"eval/elbo": 1.0}}, "vae", dataset="digits", data_dir="x"),
             make(tmp_path / "f", {1: {"eval/elbo": 1.0}}, "vae", dataset="mnist", data_dir="x"),
             make(tmp_path / "g", {1: {"eval/elbo": 2.0}}, "vae", dataset="mnist", data_dir="y"), tmp_path / "a"]
     cartpole, acrobot, digits, mnist = axes_of(*runs)
@@ -158,7 +158,7 @@ def test_of_more_than_two_settings_only_what_is_not_common_is_named(axes_of, tmp
             for i, option in enumerate(options)]
     (axes,) = axes_of(*runs, make(tmp_path / "other", rows, "ppo", gamma=0.5))
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["dqn", "dqn, n_steps=3", "dqn, dueling=True", "dqn, n_steps=3, dueling=True, noisy=True",
+    assert labels == ["dqn", "dqn, n_steps=3", "dqn, dueling=True", "dqn, dueling=True, n_steps=3, noisy=True",
                       "dqn, gamma=0.9", "ppo"]
 
 
@@ -191,7 +191,7 @@ def test_settings_of_a_task_share_a_measure_or_have_axes_of_their_own(axes_of, t
     (axes,) = axes_of(a, b)
     np.testing.assert_array_equal(curve(axes, "ppo")[1], [3, 3])
     assert [list(line.get_ydata()) for line in axes.get_lines() if line.get_label() == "dqn"] == [[2, 2]]
-    c = make(tmp_path / "c", {1: {"loss": 1.0}, 2: {"loss": 1.0}}, "x")
+    c = make(tmp_path / "c", {1: {"loss": 1.0}, 2: {"loss": 1.0}}, "reinforce")
     assert len(axes_of(b, c)) == 2
 
 
@@ -250,7 +250,7 @@ def test_what_cannot_be_drawn_is_one_sentence_and_no_file(tmp_path):
         assert not (tmp_path / out).exists()
 
 
-def test_importing_it_loads_neither_matplotlib_nor_jax():
-    program = ("import sys, experiments.plot, experiments.pictures\n"
-               "print({'jax', 'matplotlib', 'PIL'} & set(sys.modules))")
+def test_importing_it_does_not_load_what_draws():
+    program = ("import sys, jaxdl.experiments.plot, jaxdl.data.pictures\n"
+               "print({'matplotlib', 'PIL', 'tyro'} & set(sys.modules))")
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"

@@ -10,12 +10,13 @@ from jaxdl.agents import dqn
 from jaxdl.core.errors import UserError
 from jaxdl.experiments import algorithms, run_folder
 from jaxdl.generative import vae
+from jaxdl.rl.task import TrainConfig
 from jaxdl.runtime import fit
 
 SETTINGS = [
     run_folder.Settings("dqn", dqn.Config(env_id="Acrobot-v1", gamma=0.123456789, hidden_sizes=(3, 5), double=True,
                                     optim=optim.Config(optimizer="adamw", weight_decay=0.1)),
-                  fit.Config(seed=7, eval_every=500, stop_at=12.5)),
+                  TrainConfig(seed=7, eval_every=500, stop_at=12.5)),
     run_folder.Settings("vae", vae.Config(dataset="mnist", data_dir="somewhere", epochs=2, hidden_sizes=()), fit.Config()),
 ]
 
@@ -37,7 +38,7 @@ def test_what_was_written_is_read(here, settings):
 
 
 def test_settings_that_make_no_sense_are_refused_on_reading_too(here):
-    run_folder.write_config(here, SETTINGS[0]._replace(train=fit.Config(stop_at=1.0)))
+    run_folder.write_config(here, SETTINGS[0]._replace(train=TrainConfig(stop_at=1.0)))
     with pytest.raises(UserError, match=r"stop_at=1\.0.*eval_every"):
         run_folder.open_run(here)
 
@@ -121,18 +122,18 @@ def test_where_there_is_no_run_it_is_not_opened(here, name, words):
 
 
 def test_names_are_algorithms_or_presets_of_settings_that_exist():
-    assert algorithms.find("vae") == ("vae", algorithms.ALGORITHMS["vae"], None)
-    assert algorithms.find("double_dqn") == ("dqn", algorithms.ALGORITHMS["dqn"], algorithms.PRESETS["double_dqn"])
+    assert algorithms.find("vae") == ("vae", None)
+    assert algorithms.find("double_dqn") == ("dqn", algorithms.PRESETS["double_dqn"])
     with pytest.raises(UserError, match=r"'dnq'; did you mean 'dqn'\?"):
         algorithms.find("dnq")
     assert not algorithms.PRESETS.keys() & algorithms.ALGORITHMS.keys()
     for preset in algorithms.PRESETS.values():
-        module = algorithms.ALGORITHMS[preset.algo].load()
+        found = algorithms.load(preset.algo)
         config, drive = (algorithms.replaced(c, values) for c, values in (
-            (module.Config(), preset.config), (fit.Config(), preset.train)))
+            (found.Config(), preset.config), ((found.TrainConfig or fit.Config)(), preset.train)))
         run_folder.Settings(preset.algo, config, drive).validate()
 
 
 @pytest.mark.parametrize("name", algorithms.ALGORITHMS)
 def test_the_defaults_of_every_algorithm_are_valid(name):
-    run_folder.Settings(name, algorithms.ALGORITHMS[name].load().Config(), fit.Config()).validate()
+    run_folder.Settings(name, algorithms.load(name).Config(), fit.Config()).validate()

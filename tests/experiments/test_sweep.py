@@ -12,8 +12,7 @@ from PIL import Image
 from jaxdl.agents import ppo
 from jaxdl.core.errors import UserError
 from jaxdl.experiments import cli, plot, tasks
-from jaxdl.experiments.population import Member, members
-from jaxdl.experiments.sweep import parse
+from jaxdl.experiments.population import Member, members, parse
 from jaxdl.runtime import checkpoint, fit
 
 PPO = ["train", "ppo", "--total-steps", "512", "--num-envs", "2", "--rollout-steps", "32", "--num-minibatches", "2",
@@ -68,12 +67,12 @@ def test_a_field_is_swept_once():
 
 
 def test_a_member_is_the_single_run_of_its_seed_and_values(place):
-    many, one = tasks.load(place / "many", member=3), tasks.load(place / "one")
+    many, one = tasks.load_run(place / "many", member=3), tasks.load_run(place / "one")
     assert (many.settings.train.seed, many.settings.config) == (8, one.settings.config)
     assert many.settings.train.sweep == ()
     for a, b in zip(jax.tree.leaves(many.params), jax.tree.leaves(one.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    other = tasks.load(place / "many", member=1)
+    other = tasks.load_run(place / "many", member=1)
     assert any(np.abs(np.asarray(a) - b).max() > 1e-3 for a, b in zip(
         jax.tree.leaves(other.params), jax.tree.leaves(one.params), strict=True))
 

@@ -31,6 +31,8 @@ JUDGES = {  # the first is the one whose figures have plain names
     "conv": (classifier.Config(total_steps=3600), 0),
     "mlp": (classifier.Config(total_steps=3600, network="mlp", hidden_sizes=(256, 128)), 1),
 }
+FIGURES = ("classifier_accuracy", "fid", *(f"fid_{name}" for name in JUDGES), "kid", "precision", "recall", "density",
+           "coverage", "histogram_kl")  # what `figures` reports as fractions and distances; `_floor` is of training images
 _BLOCK = 1000  # images at a time
 
 

@@ -1,0 +1,117 @@
+"""What several commands share: a run named on the command line, opened, and what is asked of its flags.
+
+Not a command.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import tyro
+
+from jaxdl.core import files
+from jaxdl.core.errors import UserError
+from jaxdl.core.task import Task
+from jaxdl.core.types import PyTree
+from jaxdl.experiments import run_folder, tasks
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunArgs:
+    """A run that learns from a dataset."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    data_dir: Path | None = None
+    """Folder with the dataset's files, where it is not the one that the run was trained from."""
+
+
+def task_of(argv: Sequence[str]) -> Task | None:
+    """The task of the run that a command line names, for flags that depend on it; None where it names none."""
+    for word in argv:
+        if not word.startswith("-") and (Path(word) / "config.json").is_file():
+            return tasks.open_task(_settings_of(Path(word), argv))
+    return None
+
+
+def _settings_of(folder: Path, argv: Sequence[str]) -> run_folder.Settings:
+    settings = run_folder.open_run(folder)
+    data_dir = value_of(argv, "--data-dir")
+    return settings if data_dir is None else tasks.with_data_dir(settings, data_dir)
+
+
+def args_with(base: type, name: str, options: Any) -> type:
+    """`base` with one more field, a class of flags: the options of an ability, with their defaults."""
+    return dataclasses.make_dataclass(
+        base.__name__, [(name, type(options), dataclasses.field(default=options))], bases=(base,), frozen=True, kw_only=True,
+        namespace={"__doc__": base.__doc__, "__module__": base.__module__})
+
+
+def open_run(args: RunArgs, ability: type, cannot: str) -> tasks.TrainedRun:
+    """The run that `args` name, its first member where it is a population.
+
+    Args:
+        ability: what it must be able to do.
+        cannot: the rest of the sentence "RUN is a run of ALGO, ..." where it cannot.
+
+    Raises:
+        UserError: no run is there, or it has not the ability.
+    """
+    opened = tasks.load_run(args.run, member=0, data_dir=args.data_dir)
+    if ability not in opened.task.abilities:
+        raise UserError(f"{args.run} is a run of {opened.settings.algo}, {cannot}")
+    return opened
+
+
+def check_between(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a number outside of [low, high].
+
+    Raises:
+        UserError: '`name` must be between ..., got ...'.
+    """
+    if not low <= value <= high:
+        most = "2**32 - 1" if high == 2**32 - 1 else f"{high}"
+        raise UserError(f"{name} must be between {low} and {most}, got {value}")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what is no seed."""
+    check_between("seed", seed, 0, 2**32 - 1)
+
+
+def check_picture(out: Path, *suffixes: str) -> None:
+    """Refuse a file that a picture cannot be written into.
+
+    Raises:
+        UserError: another suffix, or no such folder.
+    """
+    if out.suffix.lower() not in suffixes:
+        raise UserError(f"out must end in {' or '.join(suffixes)}, got {out}")
+    if not out.absolute().parent.is_dir():
+        raise files.cannot_write(out, FileNotFoundError())
+
+
+def in_blocks(f: Callable[..., Any], size: int, *arrays: PyTree) -> np.ndarray:
+    """`f` of arrays [N, ...] (trees of them, None allowed), `size` rows at a time, its results put together."""
+    num = len(jax.tree.leaves(arrays)[0])
+    parts = (jax.tree.map(lambda x: x[i : i + size], arrays) for i in range(0, num, size))  # noqa: B023
+    return np.concatenate([np.asarray(f(*part)) for part in parts])
+
+
+def value_of(argv: Sequence[str], flag: str) -> str | None:
+    """The value of a flag on a command line, None where it is not given.
+
+    Raises:
+        UserError: the value is missing.
+    """
+    for i, word in enumerate(argv):
+        if word == flag:
+            if i + 1 == len(argv):
+                raise UserError(f"{flag} needs a value")
+            return argv[i + 1]
+        if word.startswith(f"{flag}="):
+            return word.removeprefix(f"{flag}=")
+    return None

@@ -1,0 +1,52 @@
+"""evaluate RUN: how good it is: returns of greedy episodes, bounds on held-out data, judged samples"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxdl.core.errors import UserError
+from jaxdl.core.task import Film, Options
+from jaxdl.experiments import run_report, tasks
+from jaxdl.experiments.commands import common
+from jaxdl.rl import video
+from jaxdl.runtime import fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Args(common.RunArgs):
+    best: bool = False
+    """The parameters of the best evaluation, in place of the newest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Filmed(_Args):
+    video: Path | None = None
+    """Also film one episode into this .gif."""
+
+
+def Args(argv: Sequence[str]) -> type:
+    """The flags, which depend on the run."""
+    task = common.task_of(argv)
+    if task is None:
+        return common.args_with(_Args, "evaluation", Options())
+    return common.args_with(_Filmed if Film in task.abilities else _Args, "evaluation", task.options)
+
+
+def run(args: Any) -> dict[str, Any]:
+    """Evaluate a run."""
+    common.check_seed(args.evaluation.seed)
+    filmed = getattr(args, "video", None)
+    if filmed is not None:
+        video.check_path(filmed)
+    opened = tasks.load_run(args.run, best=args.best, data_dir=args.data_dir)
+    if not isinstance(args.evaluation, type(opened.task.options)):
+        raise UserError(f"{args.run} cannot be evaluated with {dataclasses.asdict(args.evaluation)}")
+    members = fit.members_of(opened.params, opened.members)
+    found = run_report.of_members(opened.settings, [opened.task.evaluate(params, args.evaluation) for params in members])
+    print(f"step {opened.step:,}: {run_report.summary_line(opened.task, found)}")
+    if filmed is not None:
+        opened.task.abilities[Film].record(members[0], args.evaluation.seed, filmed)
+        print(filmed)
+    return found

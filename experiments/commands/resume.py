@@ -1,0 +1,83 @@
+"""resume RUN: a run goes on from its newest checkpoint"""
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from jaxdl.core import files
+from jaxdl.core.errors import UserError
+from jaxdl.experiments import run_folder, tasks
+from jaxdl.experiments.commands.train import JOINED, Joined, with_devices
+from jaxdl.runtime import checkpoint
+
+
+@dataclass(frozen=True)
+class Args:
+    """Flags of the command."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    total_steps: int | None = None
+    """Go on to this step, past the planned end; schedules keep their horizon and hold their end value."""
+    devices: int | None = None
+    """Go on with so many devices in place of those that it had; environments and their memory are resharded."""
+    joined: Joined = JOINED
+    """The processes of the run."""
+
+
+def run(args: Args) -> dict[str, Any]:
+    """Go on with a run. Returns the summary."""
+    settings = run_folder.open_run(args.run)
+    if args.devices is not None:
+        settings = settings._replace(train=dataclasses.replace(settings.train, devices=args.devices))
+    settings = with_devices(settings, args.joined)
+    settings.validate()
+    task = tasks.open_task(settings)
+    steps = checkpoint.steps(args.run / "checkpoints")
+    if not steps:
+        raise UserError(f"{args.run} has no checkpoint to resume from; train it again with "
+                        f"'jaxdl train {settings.algo} --config {args.run / 'config.json'}'")
+    if args.total_steps is not None:
+        if args.total_steps >= 2**31:
+            raise UserError(f"total_steps must be below 2**31, got {args.total_steps}")
+        if args.total_steps < steps[-1]:
+            raise UserError(f"total_steps={args.total_steps} is before step {steps[-1]}, where the run is")
+        settings = settings._replace(train=dataclasses.replace(settings.train, stop_step=args.total_steps))
+    elif (done := _finished(args.run / "summary.json")) is not None:
+        print(f"{args.run} is finished ({done['steps']:,} steps); give --total-steps to go on")
+        return done
+    written_by = checkpoint.read_meta(args.run / "checkpoints", steps[-1]).get("devices", 1)
+    with contextlib.closing(tasks.driver(task, settings, written_by)) as driver:
+        print(f"resuming {settings.algo} on {task.subject} in {args.run}", flush=True)
+        for line in _differences(settings, driver, written_by):
+            print(line)
+        return tasks.train(args.run, settings, task, driver, resume=True)
+
+
+def _finished(summary: Path) -> dict[str, Any] | None:
+    """The summary of a run that is finished."""
+    done = files.read_json(summary, 1 << 20) if summary.is_file() else {}
+    if done.get("ended") not in ("finished", "reached"):
+        return None
+    if type(done.get("steps")) is not int:
+        raise UserError(f"{summary} is damaged: it has no number of steps; remove it to resume the run")
+    return done
+
+
+def _differences(settings: run_folder.Settings, driver: Any, written_by: int) -> list[str]:
+    """Why a resumed run is not bit for bit the one that was interrupted."""
+    lines = []
+    if not driver.exact:
+        lines.append("environments on the host cannot be saved: they begin new episodes, so this is not bit for bit the run "
+                     "that was interrupted")
+    if not settings.train.checkpoint_memory and driver.without_memory is not None:
+        lines.append("checkpoints of this run leave the replay memory out: it is filled with new random steps, so this is not "
+                     "bit for bit the run that was interrupted")
+    if written_by != driver.devices and driver.members == 1:
+        lines.append(f"resharded from {written_by} to {driver.devices} devices: the learner, the environments and the replay "
+                     "memory are unchanged, but samples are drawn in a different order")
+    return lines

@@ -1,0 +1,167 @@
+"""Generative models as algorithms of the command line: held-out examples, judged samples, pictures of both.
+
+    ALGORITHM = model_algorithm("vae", "variational autoencoder ...", Config, validate, make, make_run, total_steps,
+                                abilities, score, curves)
+
+Shapes: `N` images, `H W C` an image.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from jaxdl import data
+from jaxdl.core import task
+from jaxdl.core.errors import UserError
+from jaxdl.core.task import Algorithm, Curve, Density, Reconstructor, Sampler, Score, Task
+from jaxdl.core.types import DataSpec, PyTree, Run
+from jaxdl.data import pictures
+from jaxdl.generative import sample_judge
+from jaxdl.runtime.dataset_task import blocks, dataset_task, load_splits
+
+_JUDGED = 10_000  # samples that are compared with test images, where there are as many of those
+_AT_ONCE = 1_000  # of them drawn in one call
+_CHUNK = 50  # importance samples in one pass
+_DRAWN, _REBUILT = 64, 32  # images in the pictures of a finished run
+
+
+@dataclass(frozen=True)
+class SampleOptions(task.Options):
+    """Settings of the evaluation of a model that samples."""
+
+    renamed: ClassVar = {"features": "sample_quality"}
+    sample_quality: bool = False
+    """Also judge samples by the features of a classifier of the same dataset."""
+
+
+@dataclass(frozen=True)
+class BoundOptions(SampleOptions):
+    """Settings of the evaluation of a model whose density is an integral."""
+
+    importance_samples: int | None = None
+    """Samples an image of the importance-weighted bound on log p(x), reported as nll."""
+
+
+def model_algorithm(
+    name: str,
+    summary: str,
+    config: type,
+    validate: Callable[[Any], None],
+    make: Callable[[Any, DataSpec], Any],
+    make_run: Callable[..., Run],
+    total_steps: Callable[[Any, DataSpec], int],
+    abilities: Callable[[Any, DataSpec, Any], dict[type, Any]],
+    score: Score,
+    curves: tuple[Curve, ...],
+) -> Algorithm:
+    """The algorithm of a generative model of images.
+
+    Args:
+        config: has `dataset`, `data_dir` and `batch_size`.
+        validate: refuses settings that make no sense.
+        make: (config, spec) -> the model: its `learner`, and `measure` where held-out examples say how good it is.
+        make_run: (config, spec, axis_name=, shards=) -> the run.
+        total_steps: (config, spec) -> updates of the planned run.
+        abilities: (config, spec, model) -> what else a trained model can do, by type (`core.task`).
+        score: decides what is best.
+        curves: what is worth drawing, the first that a run has.
+    """
+
+    def opened(config: Any, train: Any) -> Task:
+        return _open(name, config, train, make, make_run, total_steps, abilities)
+
+    return Algorithm(name, summary, config, validate, opened, score, curves, "dataset", "updates")
+
+
+def _open(name: str, config: Any, train: Any, make: Callable, make_run: Callable, total_steps: Callable,
+          abilities: Callable) -> Task:
+    splits, spec = load_splits(config)
+    data.require_images(spec, f"the algorithm {name}")
+    model = make(config, spec)
+    can, measure = abilities(config, spec, model), getattr(model, "measure", None)
+    always = measure is None  # nothing but its samples says how good it is
+    if always and spec.num_classes is None:
+        raise UserError(f"{name} is evaluated by the features of a classifier, and the dataset {config.dataset} has no labels "
+                        "to train one; choose a dataset with labels")
+    if always or Sampler not in can:
+        options: task.Options = task.Options(train.seed)
+    elif Density in can and not can[Density].exact:
+        options = BoundOptions(train.seed)
+    else:
+        options = SampleOptions(train.seed)
+    density = jax.jit(can[Density].log_prob, static_argnums=(3, 4)) if Density in can else None
+
+    def more(params: PyTree, options: Any) -> dict[str, Any]:
+        found = {}
+        if num := getattr(options, "importance_samples", None):
+            found["nll"] = _nll(density, params, splits["test"], options.seed, num)
+        if always or getattr(options, "sample_quality", False):
+            found |= _quality(can[Sampler], params, splits, options.seed)
+        return found
+
+    def checked(params: PyTree, options: Any) -> dict[str, Any]:
+        num = getattr(options, "importance_samples", None)
+        if num is not None and num < 1:
+            raise UserError(f"importance_samples must be above 0, got {num}")
+        return opened.evaluate(params, options)
+
+    opened = dataset_task(
+        config, splits, total_steps(config, spec), model.learner, lambda c, **axis: make_run(c, spec, **axis), measure,
+        options, can, _pictures(can, splits), lambda found: _in_words(config.dataset, found), more, "images")
+    return opened._replace(evaluate=checked)
+
+
+def _nll(density: Callable, params: PyTree, test: data.Dataset, seed: int, num: int) -> float:
+    """Minus the bound by `num` importance samples on log p(x), the mean over the test images in nats."""
+    total = sum(float(-density(params, batch, key, num, min(num, _CHUNK)).sum()) for key, batch in blocks(test, seed))
+    return total / test.spec.num_examples
+
+
+def _quality(sampler: Sampler, params: PyTree, splits: dict[str, data.Dataset], seed: int) -> dict[str, Any]:
+    """How like the test images as many samples are."""
+    num = min(_JUDGED, *(split.spec.num_examples for split in splits.values()))
+    sizes = [min(_AT_ONCE, num - i) for i in range(0, num, _AT_ONCE)]
+    keys = jax.random.split(jax.random.key(seed), len(sizes))
+    draw = jax.jit(sampler.draw, static_argnums=2)
+    images = np.concatenate([np.asarray(draw(params, key, size)) for key, size in zip(keys, sizes, strict=True)])
+    judges = {name: sample_judge.judge(name, splits["train"], splits["test"]) for name in sample_judge.JUDGES}
+    return sample_judge.figures(sample_judge.as_bytes(images), splits["train"], splits["test"], judges)
+
+
+def _pictures(can: dict[type, Any], splits: dict[str, data.Dataset]) -> dict[str, Callable[[PyTree, int, Path], None]]:
+    def samples(params: PyTree, seed: int, path: Path) -> None:
+        key = jax.random.split(jax.random.key(seed), 1)[0]
+        draw = jax.jit(can[Sampler].draw, static_argnums=2)
+        pictures.save_png(path, pictures.grid(np.asarray(draw(params, key, _DRAWN))))
+
+    def reconstructions(params: PyTree, seed: int, path: Path) -> None:
+        examples = splits["test"].rows(slice(_REBUILT))
+        again = jax.jit(can[Reconstructor].reconstruct)(params, examples, jax.random.key(seed))
+        pictures.save_png(path, pictures.pairs(examples.images, np.asarray(again)))
+
+    found = {"samples.png": samples} if Sampler in can else {}
+    return found | ({"reconstructions.png": reconstructions} if Reconstructor in can else {})
+
+
+def _in_words(dataset: str, found: dict[str, Any]) -> str:
+    words = []
+    if "elbo" in found:
+        nll = f", nll {found['nll']:.2f}" if "nll" in found else ""
+        words.append(f"test images of {dataset}: elbo {found['elbo']:.2f} nats (reconstruction {found['reconstruction']:.2f}, "
+                     f"kl {found['kl']:.2f}){nll}")
+    elif "fid" not in found or "nll" in found:
+        judged = () if "fid" not in found else sample_judge.FIGURES
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in found.items()
+                            if isinstance(value, float) and name.removesuffix("_floor") not in judged)
+        words.append(f"test images of {dataset}: {numbers}")
+    if "fid" in found:
+        words.append(
+            f"in-domain features of {found['num']:,} samples (classifier of {100 * found['classifier_accuracy']:.1f} %): "
+            f"fid {found['fid']:.2f} (floor {found['fid_floor']:.2f}), kid {found['kid']:.4f}, precision "
+            f"{found['precision']:.3f}, recall {found['recall']:.3f}, {found['modes']} modes, histogram kl "
+            f"{found['histogram_kl']:.4f}")
+    return "; ".join(words)
