@@ -21,6 +21,7 @@ import numpy as np
 import platformdirs
 
 from jaxdl import data
+from jaxdl.core.config import to_dict
 from jaxdl.core.errors import CheckpointError, UserError
 from jaxdl.metrics import sample_quality
 from jaxdl.runtime import checkpoint, fit
@@ -60,7 +61,8 @@ def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path 
         raise UserError(f"features come from a classifier, and the dataset {spec.name} has no labels to train one")
     model = classifier.make(config, spec)
     meta = {"judge": name, "config": config, "seed": seed, "data": train_data.fingerprint()}
-    folder = (folder or platformdirs.user_cache_path("jaxdl")) / "judges" / f"{name}-{_sha256(json.dumps(meta).encode())[:16]}"
+    digest = _sha256(json.dumps(meta | {"config": to_dict(config)}).encode())[:16]
+    folder = (folder or platformdirs.user_cache_path("jaxdl")) / "judges" / f"{name}-{digest}"
     params = _cached(folder, meta, jax.eval_shape(lambda: model.learner.params(model.learner.init(jax.random.key(0)))))
     if params is None:
         print(f"training the {name} classifier that judges images of {spec.name}, once", flush=True)
