@@ -7,7 +7,7 @@ from PIL import Image
 
 from jaxdl.core import files
 from jaxdl.core.errors import UserError
-from jaxdl.experiments.pictures import grid, pairs, save_png
+from jaxdl.data.pictures import grid, pairs, save_png
 
 
 def solid(n, height, width, channels=1):
