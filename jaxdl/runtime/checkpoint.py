@@ -35,7 +35,7 @@ from jaxdl.core import processes
 from jaxdl.core.config import from_dict, to_dict
 from jaxdl.core.errors import CheckpointError, UserError
 from jaxdl.core.types import PyTree
-from jaxdl.runtime.checkpoint_format import Damage, read_arrays, read_part, reason, write, write_rows
+from jaxdl.runtime.checkpoint_format import Corrupt, read_arrays, read_part, reason, write, write_rows
 
 _FORMAT = 1
 _MANIFEST = Path("manifest", "manifest.json")
@@ -196,7 +196,7 @@ def restore(
     step = step if step is not None else max(found)
     try:
         return step, _read(path, step, like, meta, partial)
-    except Damage as e:
+    except Corrupt as e:
         earlier = next((s for s in reversed(found) if s < step and _readable(found[s], s, like, partial)), None)
         hint = ("there is no whole one before it" if earlier is None
                 else f"the newest whole one before it, step {earlier}, can be read with step={earlier}, or goes on when "
@@ -217,7 +217,7 @@ def read_meta(folder: Path, step: int) -> dict[str, Any]:
     path = _pick(_whole(folder), folder, step)
     try:
         return _read_manifest(path, step).meta
-    except Damage as e:
+    except Corrupt as e:
         raise DamagedError(f"checkpoint {path} is damaged ({e})") from e.__cause__
 
 
@@ -325,9 +325,9 @@ def _read(path: Path, step: int, like: PyTree, meta: dict[str, Any] | None, part
             digests = tuple(_sha256(rows) for rows in np.split(values, len(leaf.parts)))
             leaf = msgspec.structs.replace(leaf, sha256=_sha256(values) if digests == leaf.parts else "")
         if (values.shape, values.dtype) != (stored.shape, stored.dtype):
-            raise Damage(f"leaf {name} is {values.dtype}{list(values.shape)} on disk and {leaf} in the manifest")
+            raise Corrupt(f"leaf {name} is {values.dtype}{list(values.shape)} on disk and {leaf} in the manifest")
         if _sha256(values) != leaf.sha256:
-            raise Damage(f"leaf {name} has other bits than were written")
+            raise Corrupt(f"leaf {name} has other bits than were written")
         placed.append(_place(values, x))
     return jax.tree.unflatten(jax.tree.structure(like), placed)
 
@@ -335,7 +335,7 @@ def _read(path: Path, step: int, like: PyTree, meta: dict[str, Any] | None, part
 def _readable(path: Path, step: int, like: PyTree, partial: bool) -> bool:
     try:
         _read(path, step, like, None, partial)
-    except (Damage, CheckpointError):
+    except (Corrupt, CheckpointError):
         return False
     return True
 
@@ -362,7 +362,7 @@ def _read_manifest(path: Path, step: int) -> _Manifest:
     except CheckpointError:
         raise
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as e:
-        raise Damage(f"its manifest cannot be read: {reason(e)}") from e
+        raise Corrupt(f"its manifest cannot be read: {reason(e)}") from e
     return manifest
 
 
