@@ -19,7 +19,7 @@ import pytest
 
 from jaxdl.core.config import config
 from jaxdl.core.errors import CheckpointError
-from jaxdl.runtime import checkpoint
+from jaxdl.runtime import checkpoint, manifest
 
 META = {"config": {"gamma": 0.99, "sizes": [64, 64]}, "digest": "abc"}
 
@@ -391,10 +391,10 @@ def test_arrays_that_are_not_what_the_manifest_says(tmp_path, change):
 
 def reseal(path, change):
     """Change a manifest and give it the digest that fits."""
-    file = path / "manifest" / "manifest.json"
-    manifest = json.loads(file.read_text())["manifest"]
-    change(manifest)
-    file.write_text(json.dumps({"manifest": manifest, "sha256": checkpoint._sha256_of_json(manifest)}))
+    file = path / manifest.PATH
+    values = json.loads(file.read_text())["manifest"]
+    change(values)
+    file.write_text(json.dumps({"manifest": values, "sha256": manifest._sha256_of_json(values)}))
 
 
 @pytest.mark.parametrize("change", [
@@ -431,7 +431,7 @@ def test_a_manifest_that_is_no_manifest_is_refused(tmp_path, text):
 
 def test_a_manifest_that_is_too_large_is_refused(tmp_path, monkeypatch):
     fill(tmp_path, 1)
-    monkeypatch.setattr(checkpoint, "_MANIFEST_BYTES", 100)
+    monkeypatch.setattr(manifest, "_MAX_BYTES", 100)
     with pytest.raises(checkpoint.DamagedError, match="it is larger than 100 bytes"):
         checkpoint.read_meta(tmp_path, 1)
 
