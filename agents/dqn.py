@@ -41,8 +41,7 @@ from jaxdl.core.types import Array, Key, Learner, Mean, PyTree, Run, UpdateResul
 from jaxdl.ops import distributions, losses
 from jaxdl.ops.running_stats import Moments
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.rl import envs, replay
-from jaxdl.rl.envs import config as env_settings
+from jaxdl.rl import agent_config, envs, replay
 from jaxdl.rl.host_run import compose_host
 from jaxdl.rl.policy import Policy, normalize, observation_stats
 from jaxdl.rl.task import agent_algorithm
@@ -50,29 +49,17 @@ from jaxdl.rl.types import Actor, Agent, Env, EnvSpec, HostRun, Transition
 
 
 @configs.config
-class Config:
+class Config(agent_config.Config):
     """Settings of DQN. Names are those of Stable-Baselines3 where it has them; "SB3" marks a default of its DQN."""
 
     shared_sizes: ClassVar[tuple[str, ...]] = ("num_envs", "buffer_size", "batch_size")  # devices share these: `axis.share`
 
-    env_id: str = "CartPole-v1"
-    """Gymnasium id of the environment."""
-    backend: Literal["auto", "device", "host"] = "auto"
-    """Where it runs: device (a twin in JAX), host (Gymnasium's own), auto (device where there is a twin)."""
-    vectorization: Literal["auto", "sync", "async", "native"] = "auto"
-    """Host only: how Gymnasium steps several environments; auto is native where the environment has it, else sync."""
-    num_envs: int = 8
-    """Environments stepped side by side."""
-    total_steps: int = 250_000
-    """Environment steps of the planned run, over all environments; schedules run over it."""
     buffer_size: int = 100_000
     """Capacity of the replay memory, in steps; a multiple of num_envs."""
     learning_starts: int = 1_000
     """Environment steps of uniformly random actions before the first update (CleanRL has 10,000, SB3 100)."""
     batch_size: int = 128
     """Transitions in one update (CleanRL)."""
-    gamma: float = 0.99
-    """Discount per step (SB3)."""
     train_freq: int = 1
     """Vector steps between two rounds of updates: num_envs * train_freq environment steps."""
     gradient_steps: int = 1
@@ -111,8 +98,6 @@ class Config:
     """c51 only: the lowest return that its atoms reach; known for some environments (SUPPORTS)."""
     v_max: float | None = None
     """c51 only: the highest one."""
-    clip_reward: bool = False
-    """Learn from rewards clipped to [-1, 1] (Mnih et al. 2015)."""
     normalize_obs: bool = False
     """Subtract the mean of the observations and divide by their standard deviation; both are learned along the way."""
     loss: Literal["huber", "squared"] = "squared"
@@ -123,8 +108,6 @@ class Config:
     """Nonlinearity of the hidden layers."""
     optim: OptimConfig = OptimConfig(learning_rate=2e-3, schedule="linear", final_fraction=0.05)
     """The optimizer; a high rate that falls (chosen on CartPole over 20 seeds: a low one is late, a constant one relapses)."""
-    env: env_settings.Config = env_settings.Config()
-    """How the environment is made."""
 
 
 # Discounted returns at gamma = 0.99, with room above what is reached: a support that clips its targets is biased.
@@ -168,23 +151,24 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    require_positive(config, "num_envs", "total_steps", "buffer_size", "learning_starts", "batch_size", "train_freq",
-                     "gradient_steps", "target_update_interval", "n_steps", "tau", "noisy_sigma")
-    require_unit(config, "gamma", "tau", "exploration_initial_eps", "exploration_final_eps", "exploration_fraction",
+    agent_config.validate(config)
+    require_positive(config, "buffer_size", "learning_starts", "batch_size", "train_freq", "gradient_steps",
+                     "target_update_interval", "n_steps", "tau", "noisy_sigma")
+    require_unit(config, "tau", "exploration_initial_eps", "exploration_final_eps", "exploration_fraction",
                  "priority_exponent", "importance_exponent")
     require(config, "atoms", 2 <= config.atoms <= 10_000, "between 2 and 10000")
     for end in ("v_min", "v_max"):
         require(config, end, getattr(config, end) is None or math.isfinite(getattr(config, end)), "a finite number")
     if config.distribution != "c51" and (config.v_min is not None or config.v_max is not None):
         raise UserError(f"v_min and v_max are c51's, and distribution is {config.distribution}; leave them out")
-    env_settings.validate(config.env)
     require(config, "target_update_interval", config.target_update_interval * config.gradient_steps < 2**31,
             f"below 2**31 / gradient_steps={config.gradient_steps}")
     require(config, "hidden_sizes", all(n > 0 for n in config.hidden_sizes), "widths above 0")
     nn.activation(config.activation)
     optim.validate(config.optim, config.batch_size)
-    replay.check_sizes(_source(config))
-    first_end = first_step(config) + config.num_envs * config.train_freq
+    sizes = source_settings(config)
+    replay.check_sizes(sizes)
+    first_end = sizes.first_step + sizes.stride
     if first_end > config.total_steps:
         raise UserError(f"learning_starts={config.learning_starts} leaves nothing to learn in "
                         f"total_steps={config.total_steps}: the first round of updates ends at step {first_end}; lower the "
@@ -213,7 +197,7 @@ def _at(values: Array, action: Array) -> Array:
 
 
 def support(config: Config, env_id: str) -> tuple[Any, Any]:
-    """The ends of c51's atoms.
+    """The lowest and the highest of c51's atoms.
 
     Raises:
         UserError: they are not given and not known for the environment, or not in order.
@@ -228,25 +212,49 @@ def support(config: Config, env_id: str) -> tuple[Any, Any]:
     return low, high
 
 
-def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
-    """The learner and its policies for an environment.
+def action_values(config: Config, ends: tuple[Any, Any] | None, out: Array) -> Array:
+    """Action values [B, A] of the network's output: itself, or the means of its distributions [B, A, Z]."""
+    if config.distribution == "c51":
+        return (jax.nn.softmax(out) * jnp.linspace(*ends, config.atoms)).sum(-1)
+    return out.mean(-1) if config.distribution == "qr" else out
+
+
+def loss_and_priority(config: Config, ends: tuple[Any, Any] | None, batch: Transition, out: Array, next_out: Array,
+                      q_select: Array) -> tuple[Array, Array, dict[str, Mean]]:
+    """Losses [B], the errors that priorities are made of [B], and metrics of the distribution.
+
+    `out` and `next_out` [B, A, ...] are outputs of the online network for the observations and of the target network for the
+    next ones; the values `q_select` [B, A] choose the next action; `ends` are those of c51's atoms.
+    """
+    if config.distribution == "none":
+        delta = td_error(out, batch.action, batch.reward, batch.discount, next_out, q_select)
+        loss = {"huber": losses.huber, "squared": losses.squared}[config.loss](delta)
+        return loss, jnp.abs(delta), {}
+    chosen, following = _at(out, batch.action), jax.lax.stop_gradient(_at(next_out, q_select.argmax(-1)))
+    reward, discount = batch.reward[:, None], batch.discount[:, None]
+    if config.distribution == "qr":
+        loss = losses.quantile_huber(chosen, reward + discount * following)
+        return loss, loss, {}
+    atoms, probs = reward + discount * jnp.linspace(*ends, config.atoms), jax.nn.softmax(following)
+    target = distributions.categorical_projection(atoms, probs, *ends, config.atoms)
+    loss = -(target * jax.nn.log_softmax(chosen)).sum(-1)
+    half = 0.5 * (ends[1] - ends[0]) / (config.atoms - 1)  # an atom no further outside than that is rounded, not clipped
+    outside = jnp.where((atoms < ends[0] - half) | (atoms > ends[1] + half), probs, 0).sum(-1)
+    # the divergence, not the cross-entropy: what is learned perfectly has no priority, however random the return
+    return loss, loss + jax.scipy.special.xlogy(target, target).sum(-1), {"clipped_targets": Mean.of(outside)}
+
+
+def make(config: Config, spec: EnvSpec, axis_name: str | None = None, sizes: replay.Settings | None = None) -> Agent:
+    """The learner and its policies for an environment; `sizes` are `source_settings(config)`, where they are known already.
 
     Raises:
         UserError: the environment's actions are not discrete or its observations are no arrays of numbers; or c51 does not
             know its range of returns.
     """
-    envs.check_spaces(spec, "dqn", actions=(gymnasium.spaces.Discrete,),
-                      observations=(gymnasium.spaces.Box, gymnasium.spaces.Discrete, gymnasium.spaces.MultiBinary))
-    initial_moments = observation_stats(config.normalize_obs, spec)
-    num_actions, space = int(spec.action_space.n), spec.observation_space
-    ends = support(config, spec.id) if config.distribution == "c51" else None
-    network = QNetwork(num_actions, config.hidden_sizes, config.activation, config.dueling,
-                       None if config.distribution == "none" else config.atoms,
-                       config.noisy_sigma if config.noisy else None, spec.stack is not None,
-                       int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else None)
-    optimizer = optim.make(config.optim, horizon=planned_updates(config))
-    interval = config.target_update_interval * config.gradient_steps
-    stride = config.num_envs * config.train_freq
+    network, ends = q_network(config, spec), support(config, spec.id) if config.distribution == "c51" else None
+    sizes = source_settings(config) if sizes is None else sizes
+    optimizer = optim.make(config.optim, horizon=sizes.planned_updates(config.total_steps))
+    space, initial_moments = spec.observation_space, observation_stats(config.normalize_obs, spec)
 
     def init(key: Key) -> State:
         params = nn.init(network, key, jnp.zeros((1, *space.shape), jax.dtypes.canonicalize_dtype(space.dtype)))
@@ -255,89 +263,87 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     def apply(params: PyTree, obs: Array, noise: PyTree | None = None) -> Array:
         return network.apply(params | ({"noise": noise} if noise else {}), obs)
 
-    def mean(out: Array) -> Array:
-        """Action values [B, A] of what the network says."""
-        if config.distribution == "c51":
-            return (jax.nn.softmax(out) * jnp.linspace(*ends, config.atoms)).sum(-1)
-        return out.mean(-1) if config.distribution == "qr" else out
-
-    def loss_fn(params: PyTree, target: PyTree, batch: Transition, key: Key):
+    def loss_fn(params: PyTree, target: PyTree, batch: Transition, key: Key) -> tuple[Array, tuple[dict[str, Mean], Array]]:
         noises: list[PyTree] = [None] * 3
         if config.noisy:
             drawn = nn.noise(params, key, (3,))
             noises = [jax.tree.map(lambda x, i=i: x[i], drawn) for i in range(3)]
-        of_next = apply(target, batch.next_obs, noises[0])
+        next_out = apply(target, batch.next_obs, noises[0])
         if config.double:
             noise = None
             if config.noisy:  # each half of the rows has its own
                 noise = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), batch.reward.shape[0], axis=0), *noises[1:])
-            out, of_select = jnp.split(apply(params, jnp.concatenate([batch.obs, batch.next_obs]), noise), 2)
+            out, select = jnp.split(apply(params, jnp.concatenate([batch.obs, batch.next_obs]), noise), 2)
         else:
-            out, of_select = apply(params, batch.obs, noises[1]), of_next
-        loss, error, more = errors(out, batch, of_next, mean(of_select))
+            out, select = apply(params, batch.obs, noises[1]), next_out
+        loss, error, more = loss_and_priority(config, ends, batch, out, next_out, action_values(config, ends, select))
         weighted = loss if batch.weight is None else batch.weight * loss
-        metrics = {"loss": Mean.of(loss), "q_mean": Mean.of(mean(out))} | more
+        metrics = {"loss": Mean.of(loss), "q_mean": Mean.of(action_values(config, ends, out))} | more
         return weighted.mean(), (metrics, error)
-
-    def errors(out: Array, batch: Transition, of_next: Array, select: Array) -> tuple[Array, Array, dict[str, Mean]]:
-        """Losses [B], what priorities are made of [B], and metrics of their own; `select` [B, A] chooses the next action."""
-        if config.distribution == "none":
-            delta = td_error(out, batch.action, batch.reward, batch.discount, of_next, select)
-            loss = {"huber": losses.huber, "squared": losses.squared}[config.loss](delta)
-            return loss, jnp.abs(delta), {}
-        chosen, following = _at(out, batch.action), jax.lax.stop_gradient(_at(of_next, select.argmax(-1)))
-        reward, discount = batch.reward[:, None], batch.discount[:, None]
-        if config.distribution == "qr":
-            loss = losses.quantile_huber(chosen, reward + discount * following)
-            return loss, loss, {}
-        atoms, probs = reward + discount * jnp.linspace(*ends, config.atoms), jax.nn.softmax(following)
-        target = distributions.categorical_projection(atoms, probs, *ends, config.atoms)
-        loss = -(target * jax.nn.log_softmax(chosen)).sum(-1)
-        half = 0.5 * (ends[1] - ends[0]) / (config.atoms - 1)  # what lies no further out than that is rounded, not clipped
-        outside = jnp.where((atoms < ends[0] - half) | (atoms > ends[1] + half), probs, 0).sum(-1)
-        # the divergence, not the cross-entropy: what is learned perfectly has no priority, however random the return
-        return loss, loss + jax.scipy.special.xlogy(target, target).sum(-1), {"clipped_targets": Mean.of(outside)}
 
     def update(state: State, batch: Transition, key: Key) -> tuple[State, UpdateResult]:
         moments = None if state.moments is None else state.moments.add(batch.obs, axis_name)
         batch = batch._replace(obs=normalize(moments, batch.obs), next_obs=normalize(moments, batch.next_obs))
         if batch.weight is not None:
-            largest = batch.weight.max()
-            batch = batch._replace(weight=batch.weight / (
-                largest if axis_name is None else jax.lax.pmax(largest, axis_name)))
+            largest = batch.weight.max() if axis_name is None else jax.lax.pmax(batch.weight.max(), axis_name)
+            batch = batch._replace(weight=batch.weight / largest)
         grads, (metrics, error) = optim.gradients(
             lambda params, batch, key: loss_fn(params, state.target, batch, key), state.params, batch, key,
             config.optim)
         params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
-        since = state.since_target + stride
-        due = since >= interval
-        share = jnp.where(due, config.tau, 0.0)
-        target = jax.tree.map(lambda new, old: jnp.where(due, share * new + (1 - share) * old, old), params, state.target)
+        target, since_target = update_target(config, params, state.target, state.since_target)
         feedback = error if config.prioritized else None
-        return State(params, target, opt, since % interval, moments), UpdateResult(metrics, feedback)
+        return State(params, target, opt, since_target, moments), UpdateResult(metrics, feedback)
 
     def best(policy: Policy, obs: Array, noise: PyTree | None = None) -> Array:
-        values = mean(apply(policy.network, normalize(policy.moments, obs), noise))
+        values = action_values(config, ends, apply(policy.network, normalize(policy.moments, obs), noise))
         return values.argmax(-1).astype(jax.dtypes.canonicalize_dtype(spec.action_space.dtype))
 
-    def greedy(policy: Policy, carry: None, obs: Array, key: Key, t: Array):
+    def greedy(policy: Policy, carry: None, obs: Array, key: Key, t: Array) -> tuple[None, Array, dict[str, Array]]:
         del key, t
         return carry, best(policy, obs), {}
 
-    def explore(policy: Policy, carry: None, obs: Array, key: Key, t: Array):
+    def explore(policy: Policy, carry: None, obs: Array, key: Key, t: Array) -> tuple[None, Array, dict[str, Array]]:
         eps, noise = epsilon(config, t), None
         if config.noisy:
             key, k_noise = jax.random.split(key)
             noise = nn.noise(policy.network, k_noise, obs.shape[:1])
         action = best(policy, obs, noise)
         coin, random = jax.random.uniform(key, (2, *action.shape))  # one draw for both: half the hashing
-        return carry, jnp.where(coin < eps, (random * num_actions).astype(action.dtype), action), {"epsilon": eps}
+        uniform = (random * network.num_actions).astype(action.dtype)
+        return carry, jnp.where(coin < eps, uniform, action), {"epsilon": eps}
 
     def no_carry(n: int) -> None:
         del n
 
     return Agent(Learner(init, update, lambda state: Policy(state.params, state.moments)), Actor(no_carry, explore),
                  Actor(no_carry, greedy))
+
+
+def q_network(config: Config, spec: EnvSpec) -> QNetwork:
+    """The network for an environment.
+
+    Raises:
+        UserError: the environment's actions are not discrete or its observations are no arrays of numbers.
+    """
+    envs.check_spaces(spec, "dqn", actions=(gymnasium.spaces.Discrete,),
+                      observations=(gymnasium.spaces.Box, gymnasium.spaces.Discrete, gymnasium.spaces.MultiBinary))
+    space = spec.observation_space
+    return QNetwork(
+        num_actions=int(spec.action_space.n), hidden_sizes=config.hidden_sizes, activation=config.activation,
+        dueling=config.dueling, atoms=None if config.distribution == "none" else config.atoms,
+        noisy=config.noisy_sigma if config.noisy else None, stacked=spec.stack is not None,
+        categories=int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else None)
+
+
+def update_target(config: Config, params: PyTree, target: PyTree, since_target: Array) -> tuple[PyTree, Array]:
+    """The target network after an update, and the environment steps * gradient_steps since it last followed `params`."""
+    interval = config.target_update_interval * config.gradient_steps
+    since_target = since_target + config.num_envs * config.train_freq
+    due = since_target >= interval
+    share = jnp.where(due, config.tau, 0.0)
+    target = jax.tree.map(lambda new, old: jnp.where(due, share * new + (1 - share) * old, old), params, target)
+    return target, since_target % interval
 
 
 def epsilon(config: Config, t: Array) -> Array:
@@ -361,40 +367,30 @@ def doubt(config: Config, values: dict[str, Any]) -> str | None:
             f"v_max wider (given: {config.v_min} and {config.v_max}; None is that of SUPPORTS for {config.env_id})")
 
 
-def planned_updates(config: Config) -> int:
-    """Updates in a run of `total_steps`: the horizon of the learning rate's schedule."""
-    return max((config.total_steps - first_step(config)) // (config.num_envs * config.train_freq), 1) * config.gradient_steps
-
-
-def make_run(config: Config, axis_name: str | None = None, env: Env | None = None, shards: int = 1) -> Run:
-    """DQN on an environment that runs on the device; `env` is one that was made before."""
-    env = env or envs.make_device(config.env_id, config.env, config.num_envs)
-    agent = make(config, env.spec, axis_name)
-    source = _source(config, shards)
-    return compose(agent.learner, replay.replay(env, agent.explore, source), stride=source.stride,
-                   updates=config.gradient_steps, first_step=first_step(config), axis_name=axis_name)
-
-
-def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, shards: int = 1) -> HostRun:
-    """DQN on Gymnasium environments."""
-    agent, source = make(config, spec, axis_name), _source(config, shards)
-    return compose_host(agent.learner, replay.host_replay(spec, agent.explore, source), num_envs=config.num_envs,
-                        train_freq=config.train_freq, updates=config.gradient_steps, first_step=first_step(config),
-                        axis_name=axis_name)
-
-
-def first_step(config: Config) -> int:
-    """Environment steps before the first update."""
-    source = _source(config)
-    return source.stride * source.warmup_collects
-
-
-def _source(config: Config, shards: int = 1) -> replay.Settings:
+def source_settings(config: Config, shards: int = 1) -> replay.Settings:
+    """Sizes and numbers of the replay source of one of `shards` devices; they are the plan of the run."""
     config = axis.share(config, shards)
     names = ("num_envs", "buffer_size", "batch_size", "train_freq", "gradient_steps", "learning_starts", "n_steps", "gamma",
              "clip_reward")
     priorities = (config.priority_exponent, lambda t: beta(config, t)) if config.prioritized else None
     return replay.Settings(**{name: getattr(config, name) for name in names}, priorities=priorities, shards=shards)
+
+
+def make_run(config: Config, axis_name: str | None = None, env: Env | None = None, shards: int = 1) -> Run:
+    """DQN on an environment that runs on the device; `env` is one that was made before."""
+    env, sizes = env or envs.make_device(config.env_id, config.env, config.num_envs), source_settings(config, shards)
+    agent = make(config, env.spec, axis_name, sizes)
+    return compose(agent.learner, replay.replay(env, agent.explore, sizes), stride=sizes.stride,
+                   updates=config.gradient_steps, first_step=sizes.first_step, axis_name=axis_name)
+
+
+def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, shards: int = 1) -> HostRun:
+    """DQN on Gymnasium environments."""
+    sizes = source_settings(config, shards)
+    agent = make(config, spec, axis_name, sizes)
+    return compose_host(agent.learner, replay.host_replay(spec, agent.explore, sizes), num_envs=config.num_envs,
+                        train_freq=config.train_freq, updates=config.gradient_steps, first_step=sizes.first_step,
+                        axis_name=axis_name)
 
 
 ALGORITHM = agent_algorithm(

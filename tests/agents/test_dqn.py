@@ -303,13 +303,14 @@ def test_each_environment_tosses_coins_of_its_own(acting, t):
     (8, 1, 1, 1000, 31_125), (8, 1, 4, 1000, 4 * 31_125), (8, 3, 2, 1008, 2 * 10_374), (7, 1, 1, 1001, 35_571)])
 def test_the_plan_by_hand(num_envs, train_freq, gradient_steps, first, planned):
     config = dqn.Config(num_envs=num_envs, train_freq=train_freq, gradient_steps=gradient_steps)
-    assert (dqn.first_step(config), dqn.planned_updates(config)) == (first, planned)
+    sizes = dqn.source_settings(config)
+    assert (sizes.first_step, sizes.planned_updates(config.total_steps)) == (first, planned)
 
 
 def test_the_learning_rate_falls_over_the_planned_updates():
     config = dqn.Config(hidden_sizes=(2,), num_envs=2, total_steps=16, learning_starts=8, gradient_steps=2,
                         optim=OptimConfig(optimizer="sgd", learning_rate=0.1, schedule="linear"))
-    assert dqn.planned_updates(config) == 8
+    assert dqn.source_settings(config).planned_updates(config.total_steps) == 8
     learner = dqn.make(config, SPEC).learner
     def body(state, key):
         new = learner.update(state, batch_of(), key)[0]

@@ -47,7 +47,7 @@ def test_the_presets_of_games_make_sense(name, env_id, hidden, updates):
     settings.validate()
     config = settings.config
     assert (config.env_id, config.hidden_sizes, config.batch_size) == (env_id, hidden, 32)
-    assert dqn.planned_updates(config) == updates
+    assert dqn.source_settings(config).planned_updates(config.total_steps) == updates
     if name == "atari":  # Mnih et al. (2015) as CleanRL has it: clipped rewards, a target that is copied, an update for 4 steps
         assert (config.clip_reward, config.loss, config.tau, config.target_update_interval) == (True, "huber", 1.0, 1_000)
         assert config.num_envs * config.train_freq == 4 * config.gradient_steps
