@@ -358,8 +358,8 @@ def beta(config: Config, t: Array) -> Array:
     return config.importance_exponent + jnp.clip(t / config.total_steps, 0.0, 1.0) * (1.0 - config.importance_exponent)
 
 
-def doubt(config: Config, values: dict[str, Any]) -> str | None:
-    """What the user should know of a row of metrics: that c51's support is too narrow."""
+def warn(config: Config, values: dict[str, Any]) -> str | None:
+    """A warning about a row of metrics: the support of c51 is too narrow."""
     clipped = float(np.max(values.get("clipped_targets", 0.0)))
     if clipped <= 0.05:
         return None
@@ -395,4 +395,4 @@ def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, s
 
 ALGORITHM = agent_algorithm(
     "dqn", "deep Q-learning with replay, and the parts of Rainbow as options", Config, validate, make,
-    make_run, make_host_run, doubt)
+    make_run, make_host_run, warn)
