@@ -134,17 +134,15 @@ def _with_paths(cls: type) -> type:
             changed[name] = Annotated[inner, tyro.conf.OmitArgPrefixes]
     if not changed:
         return cls
-    made = type(cls.__name__, (cls,), {"__annotations__": changed, "__doc__": cls.__doc__, "__module__": cls.__module__}
-                | {name: _default_of(cls, name) for name in changed})
-    return dataclasses.dataclass(frozen=True)(made)
-
-
-def _default_of(cls: type, name: str) -> Any:
-    return next(f.default for f in dataclasses.fields(cls) if f.name == name)
+    defaults = {f.name: _built(typing.get_args(changed[f.name])[0], f.default)  # of the class that tyro is given
+                for f in dataclasses.fields(cls) if f.name in changed}
+    own = {"__annotations__": changed, "__doc__": cls.__doc__, "__module__": cls.__module__}
+    made = type(cls.__name__, (cls,), own | defaults)
+    return dataclasses.dataclass(frozen=True, kw_only=True)(made)
 
 
 def _built(cls: type[T], value: Any) -> T:
-    """An instance of `cls` from one of a class of `_with_paths`."""
+    """An instance of `cls` from one of a class with the same fields."""
     return cls(**{name: _built(hint, getattr(value, name)) if dataclasses.is_dataclass(hint) else getattr(value, name)
                   for name, hint in field_types(cls).items()})
 

@@ -149,7 +149,8 @@ def train(folder: Path, settings: Settings, task: Task, driver: Driver, resume: 
     result = fit.fit(
         driver, settings.train, task.total_steps, folder=folder, meta=meta(settings), resume=resume,
         evaluate=lambda params: task.evaluate(params, task.options), score=settings.algorithm.score,
-        callbacks=fit.Callbacks(ready=goes_on, warn=task.warn, show_progress=sys.stderr.isatty()))
+        callbacks=fit.Callbacks(ready=goes_on, warn=task.warn, show_progress=sys.stderr.isatty(),
+                                watched=settings.algorithm.curves))
     summary = {
         "algo": settings.algo, settings.algorithm.subject: task.subject, "seed": settings.train.seed, "steps": result.step,
         "updates": result.updates, "compile_s": round(result.compile_s, 3), "train_s": round(result.train_s, 3),

@@ -2,7 +2,7 @@
 
     python step_times.py [--data-dir MNIST_FOLDER] [--seconds 3] [--only "vae;gan"] [--out FILE]
 
-A step is what `jaxdl.run` calls one: acting and as many updates as the settings have, or one update on a dataset.
+A step is what `core.run` calls one: acting and as many updates as the settings have, or one update on a dataset.
 """
 
 import argparse

@@ -139,6 +139,12 @@ class Features(NamedTuple):
     learned: Callable[[PyTree], dict[str, PyTree]]  # (params) -> the network's parameters in them
 
 
+class Classifier(NamedTuple):
+    """Tells classes apart."""
+
+    logits: Callable[[PyTree, Array], Array]  # (params, inputs [N, ...] as the dataset has them) -> [N, Y]
+
+
 class Film(NamedTuple):
     """Films what was learned."""
 

@@ -1,7 +1,7 @@
 """The signatures everything meets at: environments, learners, sources, runs.
 
 A training run is one pytree and one pure step. An algorithm (`Learner`) learns from batches; something else (`Source`)
-makes the batches; a `Run` is the two composed (`jaxdl.run`).
+makes the batches; a `Run` is the two composed (`core.run`).
 
 Shapes: `B` batch, `N` environments, `...` the shape of one observation or action.
 """

@@ -1,7 +1,7 @@
 """Stochastic policies with a value: the networks and the actors of policy-gradient methods.
 
 A network is a torso (`nn.encode` and an MLP), a recurrent cell if asked for, and two heads: numbers that make a
-distribution of actions (`jaxdl.actions`), and the value of the observation. Policy and value have torsos and cells of their
+distribution of actions (`rl.actions`), and the value of the observation. Policy and value have torsos and cells of their
 own or share them. Kernels begin with variance 2 / fan_in, those of the policy's head a hundredth of that size, so that the
 first policy hardly prefers any action (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods?").
 

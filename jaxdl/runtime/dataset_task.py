@@ -11,12 +11,49 @@ import jax
 from jaxdl import data
 from jaxdl.core import task
 from jaxdl.core.errors import UserError
-from jaxdl.core.task import Task
+from jaxdl.core.task import Algorithm, Curve, Score, Task
 from jaxdl.core.types import DataSpec, Key, Learner, Metrics, PyTree, Run
 from jaxdl.runtime import fit
 from jaxdl.runtime.device_driver import make_device_driver
 
 BLOCK = 100  # examples in one call of a measure
+
+
+def dataset_algorithm(
+    name: str,
+    summary: str,
+    config: type,
+    validate: Callable[[Any], None],
+    make: Callable[[Any, DataSpec], Any],
+    make_run: Callable[..., Run],
+    total_steps: Callable[[Any, DataSpec], int],
+    score: Score,
+    curves: tuple[Curve, ...],
+    abilities: Callable[[Any, DataSpec, Any], dict[type, Any]] = lambda config, spec, model: {},
+    examples: str = "examples",
+) -> Algorithm:
+    """The algorithm of a model that learns from a dataset, of any tree of arrays.
+
+    Args:
+        config: has `dataset`, `data_dir` and `batch_size` (`data.minibatches.Config`).
+        validate: refuses settings that make no sense.
+        make: (config, spec) -> the model: its `learner`, and `measure`, (params, examples, key) -> means over examples.
+        make_run: (config, spec, axis_name=, shards=) -> the run.
+        total_steps: (config, spec) -> updates of the planned run.
+        score: decides what is best.
+        curves: what is worth drawing, the first that a run has.
+        abilities: (config, spec, model) -> what else a trained model can do, by type (`core.task`).
+        examples: what one example is called.
+    """
+
+    def opened(config: Any, train: fit.Config) -> Task:
+        splits, spec = load_splits(config)
+        model = make(config, spec)
+        return dataset_task(
+            config, splits, total_steps(config, spec), model.learner, lambda c, **axis: make_run(c, spec, **axis),
+            model.measure, task.Options(train.seed), abilities(config, spec, model), examples=examples)
+
+    return Algorithm(name, summary, config, validate, opened, score, curves, "dataset", "updates")
 
 
 def load_splits(config: Any) -> tuple[dict[str, data.Dataset], DataSpec]:

@@ -9,7 +9,7 @@ import operator
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -21,7 +21,7 @@ from jaxdl.core import processes
 from jaxdl.core.config import config, require, require_positive
 from jaxdl.core.errors import CheckpointError, EnvError, JaxdlError, UserError
 from jaxdl.core.run import Report
-from jaxdl.core.task import Score
+from jaxdl.core.task import Curve, Score
 from jaxdl.core.types import PyTree
 from jaxdl.runtime import checkpoint
 from jaxdl.runtime.device_driver import Driver
@@ -103,6 +103,7 @@ class Callbacks(NamedTuple):
     warn: Callable[[dict[str, Any]], str | None] = lambda values: None  # (a row of metrics) -> a sentence for the user or None;
     # the first one is printed on stderr
     show_progress: bool = False  # as a bar on stderr
+    watched: Sequence[Curve] = ()  # metrics that the progress shows
 
 
 def fit(driver: Driver, config: Config, total_steps: int, *, folder: Path | None = None, meta: dict[str, Any] | None = None,
@@ -283,7 +284,8 @@ def _open_output(folder: Path | None, last: int, step: int, resume: bool, callba
         log = None
         if folder and first:
             log = stack.enter_context(closing(open_log(folder, resume_step=step if resume else None)))
-        bar = stack.enter_context(progress(last, step, enabled=callbacks.show_progress if first else None))
+        bar = stack.enter_context(progress(last, step, enabled=callbacks.show_progress if first else None,
+                                           watched=callbacks.watched))
         yield _Output(log, bar, callbacks.warn)
 
 

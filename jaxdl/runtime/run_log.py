@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -24,11 +24,11 @@ import numpy as np
 
 from jaxdl.core import files
 from jaxdl.core.errors import UserError
+from jaxdl.core.task import Curve
 
 Values = dict[str, float | np.ndarray]  # a number each, or one a seed [K]
 
 _FLUSH_S = 5.0  # events reach the disk this often: their writer flushes with an fsync
-_SHOWN = (("return", ("eval/return_mean", "episode_return")), ("elbo", ("eval/elbo", "elbo")), ("loss", ("loss",)))
 
 
 class Log:
@@ -192,10 +192,11 @@ def _open_events(folder: Path, resume_step: int | None) -> Any:
 class Progress:
     """What `progress` gives: call `update` as the run goes on."""
 
-    def __init__(self, total: int, initial: int, bar: Any | None, lines: bool):
+    def __init__(self, total: int, initial: int, bar: Any | None, lines: bool, watched: Sequence[Curve]):
         self._total, self._tenth, self._bar, self._lines = total, self._tenths(initial, total), bar, lines
         self._first: tuple[int, float] | None = None
         self._latest: dict[str, float] = {}
+        self._watched = watched
 
     def update(self, step: int, values: Values) -> None:
         """Show a step and what is known there; values of earlier steps stay until there are newer ones."""
@@ -218,25 +219,29 @@ class Progress:
 
     def _numbers(self) -> list[str]:
         """The latest of what people watch, the evaluated number before the one of training."""
-        found = ((shown, next((n for n in names if n in self._latest), None)) for shown, names in _SHOWN)
-        return [f"{shown} {self._latest[name]:.4g}" for shown, name in found if name]
+        found: dict[str, float] = {}
+        for curve in sorted(self._watched, key=lambda curve: not curve.name.startswith("eval/")):
+            if curve.short and curve.name in self._latest:
+                found.setdefault(curve.short, self._latest[curve.name])
+        return [f"{short} {value:.4g}" for short, value in found.items()]
 
 
 @contextmanager
-def progress(total: int, initial: int = 0, *, enabled: bool | None) -> Iterator[Progress]:
+def progress(total: int, initial: int = 0, *, enabled: bool | None, watched: Sequence[Curve] = ()) -> Iterator[Progress]:
     """Show on stderr how far a run is, while the context lasts.
 
-    A bar with the steps, steps per second, the time left and the latest return, ELBO and loss where stderr is a
+    A bar with the steps, steps per second, the time left and the latest of what is watched where stderr is a
     terminal; elsewhere, and where not `enabled`, a plain line at each evaluation and each tenth of the steps.
 
     Args:
         total: the step at which the run ends.
         initial: the step at which it begins.
         enabled: True a bar, False plain lines, None nothing at all.
+        watched: metrics whose latest values are shown, under their short names.
     """
     bar = _bar(total, initial) if enabled and sys.stderr.isatty() else None
     with bar or nullcontext():
-        yield Progress(total, initial, bar, lines=bar is None and enabled is not None)
+        yield Progress(total, initial, bar, bar is None and enabled is not None, watched)
 
 
 def _rate(steps: int, seconds: float, left: int) -> list[str]:

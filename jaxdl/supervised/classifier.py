@@ -16,22 +16,20 @@ from jaxdl import nn, optim
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
+from jaxdl.core.task import Classifier, Curve, Score
 from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.data.augment import shifted
 from jaxdl.ops import losses
 from jaxdl.ops.pixels import to_unit
 from jaxdl.optim import Config as OptimConfig
+from jaxdl.runtime.dataset_task import dataset_algorithm
 
 
 @settings
-class Config:
+class Config(minibatches.Config):
     """Settings of the classifier."""
 
-    epochs: int | None = None
-    """Passes over the training images (10 if neither this nor total_steps is given)."""
-    total_steps: int | None = None
-    """Updates of the planned run, in place of epochs; schedules run over it."""
     batch_size: int = 100
     """Images in one update."""
     network: Literal["mlp", "conv"] = "conv"
@@ -53,10 +51,11 @@ class State(NamedTuple):
     opt: PyTree
 
 
-class Classifier(NamedTuple):
+class Model(NamedTuple):
     """A learner, and functions of uint8 images [N, H, W, C]."""
 
     learner: Learner
+    measure: Callable[[PyTree, Examples, Key], dict[str, Mean]]  # (params, examples, key) -> loss and accuracy
     logits: Callable[[PyTree, Array], Array]  # (params, images) -> [N, Y]
     features: Callable[[PyTree, Array], Array]  # (params, images) -> [N, F]
 
@@ -96,7 +95,7 @@ def total_steps(config: Config, spec: DataSpec) -> int:
     return minibatches.total_steps(config, spec)
 
 
-def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Classifier:
+def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
     """The learner and its functions for images of a shape.
 
     Raises:
@@ -110,6 +109,9 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Classi
     def apply(params: PyTree, images: Array) -> tuple[Array, Array]:
         return network.apply(params, to_unit(images))
 
+    def metrics_of(loss: Array, logits: Array, examples: Examples) -> dict[str, Mean]:
+        return {"loss": Mean.of(loss), "accuracy": Mean.of(logits.argmax(-1) == examples.labels)}
+
     def init(key: Key) -> State:
         params = nn.init(network, key, jnp.zeros((1, *spec.shape)))
         return State(params, optimizer.init(params))
@@ -118,17 +120,35 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Classi
         images = to_unit(shifted(examples.images, key, config.max_shift))
         _, logits = network.clone(dtype=config.optim.compute_dtype).apply(params, images)
         loss = losses.cross_entropy(logits, examples.labels)
-        return loss.mean(), {"loss": Mean.of(loss), "accuracy": Mean.of(logits.argmax(-1) == examples.labels)}
+        return loss.mean(), metrics_of(loss, logits, examples)
 
     def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
         grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
         return State(*optimizer.step(grads, state.opt, state.params, axis_name)), UpdateResult(metrics)
 
-    return Classifier(Learner(init, update, lambda state: state.params), lambda params, images: apply(params, images)[1],
-                      lambda params, images: apply(params, images)[0])
+    def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
+        del key
+        _, logits = apply(params, examples.images)
+        return metrics_of(losses.cross_entropy(logits, examples.labels), logits, examples)
+
+    return Model(Learner(init, update, lambda state: state.params), measure, lambda params, images: apply(params, images)[1],
+                 lambda params, images: apply(params, images)[0])
 
 
 def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
     """A classifier on a dataset that lies on the device (`data`: `Examples`)."""
     learner = make(config, spec, axis_name).learner
     return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)
+
+
+def abilities(config: Config, spec: DataSpec, model: Model) -> dict[type, Any]:
+    """What a trained model can do."""
+    del config, spec
+    return {Classifier: Classifier(model.logits)}
+
+
+ALGORITHM = dataset_algorithm(
+    "classifier", "classes of images: dense or convolutional layers on images that are shifted", Config, validate, make,
+    make_run, total_steps, Score("accuracy", True, "accuracy on held-out data"),
+    (Curve("accuracy", True, "accuracy", "eval/accuracy", 0.0, "accuracy"),
+     Curve("eval/accuracy", True, "accuracy on held-out data", None, 0.0, "accuracy")), abilities, "images")

@@ -325,7 +325,7 @@ def counted(name):
 
 @pytest.mark.parametrize("name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in CASES])
 def test_shards_have_metrics_of_their_own_parts(name):
-    """They are sums and counts, reduced once for a whole step (`jaxdl.run`)."""
+    """They are sums and counts, reduced once for a whole step (`core.run`)."""
     metrics = mapped(name, "sgd", "shard_map", 4)[1][1]
     assert all(m.count.shape == (4,) for m in metrics.values())
     loss = metrics[next(k for k in ("loss", "policy_loss", "nll", "loss_discriminator") if k in metrics)]

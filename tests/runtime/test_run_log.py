@@ -15,7 +15,11 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
 from jaxdl.core.errors import UserError
+from jaxdl.core.task import Curve
 from jaxdl.runtime.run_log import open_log, progress, read_metrics
+
+WATCHED = (Curve("eval/return_mean", True, "", short="return"), Curve("episode_return", True, "", short="return"),
+           Curve("elbo", True, "", short="elbo"), Curve("loss", False, "", short="loss"))
 
 
 def events_of(folder):
@@ -184,7 +188,7 @@ def test_a_full_disk_costs_the_row_and_nothing_else(tmp_path):
 
 
 def test_a_killed_process_leaves_whole_rows(tmp_path):
-    program = ("import sys; from jaxdl.logging import open_log; log = open_log(sys.argv[1]); step = 0\n"
+    program = ("import sys; from jaxdl.runtime.run_log import open_log; log = open_log(sys.argv[1]); step = 0\n"
                "while True: step += 1; log.row(step, {'loss': 0.1 * step, 'q': [1.0] * 50}); print(step, flush=True)")
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     seen = [int(process.stdout.readline()) for _ in range(300)][-1]
@@ -206,7 +210,7 @@ def lines_of(capsys):
 
 def test_progress_without_a_terminal_is_a_line_a_tenth_and_an_evaluation(capsys):
     for enabled in (True, False):  # a bar needs a terminal
-        with progress(1000, enabled=enabled) as bar:
+        with progress(1000, enabled=enabled, watched=WATCHED) as bar:
             for step in range(20, 1001, 20):
                 evaluated = {"eval/return_mean": np.array([3.0, 5.0])} if step == 440 else {}
                 bar.update(step, {"loss": 1 / step} | evaluated)
@@ -222,7 +226,7 @@ def test_progress_without_a_terminal_is_a_line_a_tenth_and_an_evaluation(capsys)
 
 
 def test_progress_of_a_resumed_run_and_of_one_with_nothing_to_do(capsys):
-    with progress(1000, 900, enabled=False) as bar:
+    with progress(1000, 900, enabled=False, watched=WATCHED) as bar:
         bar.update(950, {})
         bar.update(1000, {})
     assert [line.split(",")[0] for line in lines_of(capsys)] == ["step 1"]  # 1,000
@@ -248,7 +252,7 @@ def test_progress_on_a_terminal_is_one_line_that_changes(capsys, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(sys, "stderr", Terminal(sys.stderr))
-    with progress(1000, 0, enabled=True) as bar:
+    with progress(1000, 0, enabled=True, watched=WATCHED) as bar:
         bar.update(100, {"loss": 0.25})
         time.sleep(0.01)
         bar.update(600, {"episode_return": 12.5})
