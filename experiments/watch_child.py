@@ -1,7 +1,7 @@
-"""A process of a run of many, watched from outside.
+"""The parent process of a command that takes part in a distributed run.
 
-When another process of the run is lost, JAX ends this one from C++, without a word that says what to do. So the command is
-run in a child, and its parent says it; what JAX and Gloo print of their own affairs is left out.
+When another process of the run is lost, JAX ends this one from C++ without saying what to do. So the command runs in a child,
+and its parent explains; log lines of JAX and Gloo are left out.
 """
 
 import os
@@ -24,7 +24,8 @@ def is_needed(argv: Sequence[str]) -> bool:
 
 
 def watch(argv: Sequence[str]) -> int:
-    """Run the command in a child. Returns its exit status, 1 where it was ended because another process was lost."""
+    """Run the command in a child. Returns its exit status, or 1 if it was ended because another process was lost."""
+    # -P: a folder or file called jaxdl in the current folder is not the program
     child = subprocess.Popen([sys.executable, "-P", "-m", "jaxdl", *argv], env=dict(os.environ, **{_WATCHED: "1"}),
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     crash: list[str] = []

@@ -1,4 +1,4 @@
-"""How programs are compiled: what XLA is asked for on a CPU, and several programs side by side."""
+"""Compilation: XLA's options on a CPU, and several programs compiled in parallel."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +17,11 @@ TRAIN_OPTIONS = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensiv
                  "xla_cpu_parallel_codegen_split_count": processes.cores(), "xla_cpu_prefer_vector_width": 512}
 _OLDER_EMITTERS = {} if jax.__version_info__ >= (0, 11) else {"xla_cpu_use_fusion_emitters": False}  # gone with jaxlib 0.11
 QUICK_OPTIONS = TRAIN_OPTIONS | _OLDER_EMITTERS
-
-
 START_OPTIONS = {"xla_backend_optimization_level": 0} | _OLDER_EMITTERS
 
 
 def compile_all(*programs: tuple[Callable, tuple, tuple[int, ...], dict]) -> list[Any]:
-    """Compile `(function, argument shapes, donated arguments, CPU options)` side by side, a thread each."""
+    """Compile programs `(function, argument shapes, donated arguments, CPU options)` in parallel, each in a thread."""
     on_cpu = jax.default_backend() == "cpu"
 
     def build(program):

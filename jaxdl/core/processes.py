@@ -1,8 +1,7 @@
-"""The processes that train one run together, each with devices of its own; one, where nobody joined others.
+"""The processes that train one run together, each with its own devices. A run that joined no others is one process.
 
-All run the same program on the same settings, and what they decide (how many steps a chunk has, whether to stop) they decide
-together, or one would wait for ever in a reduction that another never enters. The first writes the run's files; of a checkpoint
-each writes its own devices' part.
+All run the same program with the same settings, and agree on chunk lengths and on stopping: a process that enters a collective
+alone would hang. The first process writes the run's files; each writes its own devices' part of a checkpoint.
 """
 
 import os
@@ -16,7 +15,7 @@ import numpy as np
 from jaxdl.core.errors import JaxdlError, UserError
 from jaxdl.core.types import Array
 
-HEARTBEAT_S = 10  # a process that says nothing for so long is lost, and the others end
+HEARTBEAT_S = 10  # a process without a heartbeat for so long is lost, and the others end
 
 
 class LostError(JaxdlError):
@@ -24,10 +23,10 @@ class LostError(JaxdlError):
 
 
 def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
-    """Join the other processes; before anything else of JAX runs.
+    """Join the other processes. It must run before anything else of JAX.
 
     Args:
-        coordinator: address HOST:PORT of the first process; without it, what SLURM, Open MPI, Kubernetes or a TPU pod says.
+        coordinator: address HOST:PORT of the first process; without it, SLURM, Open MPI, Kubernetes or a TPU pod announces it.
         num_processes: how many there are; goes with `coordinator`.
         process_id: which this is, from 0; goes with `coordinator`.
 
@@ -53,7 +52,7 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
 
 
 def count() -> int:
-    """How many there are."""
+    """The number of processes."""
     return jax.process_count()
 
 
@@ -63,12 +62,12 @@ def cores() -> int:
 
 
 def is_first() -> bool:
-    """Whether this one writes the run's files."""
+    """Whether this process writes the run's files."""
     return jax.process_index() == 0
 
 
 def agree(*numbers: int) -> np.ndarray:
-    """Numbers of each process: [processes, numbers]; all wait for the last."""
+    """Gather numbers of each process: [processes, numbers]. All wait for the last process."""
     if count() == 1:
         return np.array([numbers])
     from jax.experimental import multihost_utils
@@ -77,7 +76,7 @@ def agree(*numbers: int) -> np.ndarray:
 
 
 def wait(what: str) -> None:
-    """Until all are here."""
+    """Wait until all processes have come here."""
     if count() > 1:
         from jax.experimental import multihost_utils
 
@@ -85,7 +84,7 @@ def wait(what: str) -> None:
 
 
 def gathered(values: np.ndarray) -> np.ndarray:
-    """An array of each process, all of one shape: [processes, ...]."""
+    """Gather an array of each process, all of one shape: [processes, ...]."""
     if count() == 1:
         return values[None]
     from jax.experimental import multihost_utils
@@ -94,7 +93,7 @@ def gathered(values: np.ndarray) -> np.ndarray:
 
 
 def own_rows(x: Array) -> np.ndarray:
-    """The rows of an array, cut along its first axis, that lie on this process' devices."""
+    """The rows of an array, sharded along its first axis, that are on this process' devices."""
     if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     shards = {s.index[0].start or 0: s.data for s in x.addressable_shards}
@@ -102,12 +101,12 @@ def own_rows(x: Array) -> np.ndarray:
 
 
 def is_cut(x: Array) -> bool:
-    """Whether other processes have rows of it that this one has not."""
+    """Whether other processes have rows of the array that this one does not have."""
     return isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated
 
 
 def whole(x: Array) -> np.ndarray:
-    """An array of which each process has rows, or all of it."""
+    """All rows of an array, gathered where each process has some."""
     return gathered(own_rows(x)).reshape(x.shape) if is_cut(x) else np.asarray(x)
 
 

@@ -54,9 +54,9 @@ def compose(learner: Learner, source: Source, *, stride: int, updates: int = 1, 
 
 
 def step_keys(key: Key, n: int, axis_name: str | None = None) -> tuple[Key, Key]:
-    """The key of the next step, and [n] keys of this one, a shard's own under an axis.
+    """The key of the next step and [n] keys of this one, which under an axis are the shard's own.
 
-    One split: each hash is a loop of its own, to compile and to run.
+    All come from one split, because each hash is a loop to compile and to run.
     """
     keys = jax.random.split(key, 1 + n)
     return keys[0], keys[1:] if axis_name is None else jax.vmap(lambda k: axis.shard_key(k, axis_name))(keys[1:])
@@ -64,7 +64,7 @@ def step_keys(key: Key, n: int, axis_name: str | None = None) -> tuple[Key, Key]
 
 def learn(learner: Learner, source: Source, learner_state: PyTree, source_state: PyTree, keys: Key,
           t: Array, data: PyTree) -> tuple[PyTree, PyTree, Metrics]:
-    """Once for each of the keys [updates, 2]: sample, update, feedback. Returns both new states, and the metrics summed."""
+    """Sample, update and feedback, once for each of the keys [updates, 2]. Returns both new states and the summed metrics."""
 
     def update(carry, keys: Key):
         learner_state, source_state = carry
@@ -86,10 +86,14 @@ def learn(learner: Learner, source: Source, learner_state: PyTree, source_state:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Report:
-    """What a chunk of steps says. A program carries it from step to step, so it is few arrays."""
+    """Metrics summed over a chunk of steps.
 
-    totals: Array  # float32 [2 M]: of each of M metrics the total, then the count, summed over the steps
-    bad_step: Array  # int32 (): `t` after the first step with a metric that is not finite, -1 where there was none
+    They are one vector because the loop of steps carries them: with a dict of scalars a DQN's step on a CPU takes 5 % longer
+    (38.8 in place of 36.6 microseconds), and on a GPU each array that a loop writes costs a kernel.
+    """
+
+    totals: Array  # float32 [2 M]: total and count of each of M metrics
+    bad_step: Array  # int32 (): `t` after the first step with a metric that is not finite; -1: there was none
     names: tuple[str, ...] = dataclasses.field(metadata={"static": True})  # of the metrics
 
     @staticmethod
@@ -98,13 +102,13 @@ class Report:
         return Report(jnp.zeros(2 * len(metrics)), jnp.asarray(-1, jnp.int32), tuple(metrics))
 
     def add(self, metrics: Metrics, t: Array) -> "Report":
-        """The report with one more step's metrics, `t` steps in."""
+        """The report with the metrics of one more step, after which `t` is the step count."""
         new = jnp.stack([x for name in self.names for x in metrics[name]])
         bad_step = jnp.where((self.bad_step < 0) & ~jnp.isfinite(new).all(), t, self.bad_step)
         return Report(self.totals + new, bad_step, self.names)
 
     def over(self, axis_name: str | None) -> "Report":
-        """The report of all shards."""
+        """The report summed over all shards."""
         if axis_name is None:
             return self
         bad_step = jax.lax.pmax(self.bad_step, axis_name)
@@ -112,14 +116,14 @@ class Report:
 
     @property
     def metrics(self) -> Metrics:
-        """The metrics by name; of a population [K] each."""
+        """The metrics by name; each [K] for a population."""
         return {name: Mean(self.totals[..., 2 * i], self.totals[..., 2 * i + 1]) for i, name in enumerate(self.names)}
 
 
 def advance(run: Run, state: RunState, data: PyTree, n: Array, loop: int = 1) -> tuple[RunState, Report]:
-    """`n` steps, a traced number: one program serves chunks of every length.
+    """Take `n` steps, a traced number: one program serves chunks of every length.
 
-    `loop` steps at a time are a loop of known length: before it, and not before each step, a GPU waits for the host.
+    Steps are grouped into loops of the known length `loop`: a GPU then waits for the host once a loop and not once a step.
     """
     step = jax.jit(run.step)  # traced once, for its shapes and for the loop
 

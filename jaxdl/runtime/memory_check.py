@@ -1,7 +1,7 @@
-"""Whether a run fits into memory, told before it takes any.
+"""Refuse runs that do not fit into memory, before memory is allocated.
 
-What it needs is known twice: the state and the dataset as soon as their shapes are, and all of it when the program is compiled,
-which says what it holds while it runs.
+The check is made twice: from the shapes of the state and the dataset, and from the compiled program, which knows what it needs
+while it runs.
 """
 
 from pathlib import Path
@@ -17,10 +17,16 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def check_state_fits(state: RunState, data: PyTree, devices: int, shared: bool) -> None:
-    """Refuse a state that does not fit; `shared`: all of `devices` have the learner, and parts of the rest.
+    """Refuse a run whose state and dataset do not fit.
+
+    Args:
+        state: of the run, as shapes.
+        data: the dataset, or None.
+        devices: how many.
+        shared: each device has the learner and its part of the rest; else its part of a population, and the whole dataset.
 
     Raises:
-        UserError: says what it takes, what is free, and what to lower.
+        UserError: names the bytes that are needed, those that are free, and what to lower.
     """
     learner, rest = estimate_bytes(state.learner), estimate_bytes(state.source) + estimate_bytes(data)
     each = learner + rest / devices if shared else (learner + estimate_bytes(state.source)) / devices + estimate_bytes(data)
@@ -41,7 +47,7 @@ def check_program_fits(compiled: Any, devices: int) -> None:
 
 
 def free_bytes() -> tuple[float, bool] | None:
-    """What is free, and whether that is of each device (else all share it); None where nobody says."""
+    """Free bytes, and whether each device has so many (else all share them); None where they are not known."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
