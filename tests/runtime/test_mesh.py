@@ -1,5 +1,6 @@
-"""One result on one device and on many: updates and runs under vmap, pmap and shard_map."""
+"""An update on shards under vmap, pmap and shard_map is the update of the whole batch on one device."""
 
+import enum
 import functools
 import itertools
 from typing import NamedTuple
@@ -9,15 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
-from tools import arrays, assert_near, jit, vector
+from maps import MAPS
+from tools import assert_near, jit, vector
 
 from jaxdl.agents import actor_critic, dqn, ppo, reinforce
-from jaxdl.core import axis
-from jaxdl.core.run import compose
-from jaxdl.core.types import DataSpec, Examples, Learner, Source, UpdateResult
-from jaxdl.data import minibatches
+from jaxdl.core.axis import AXIS
+from jaxdl.core.types import DataSpec, Examples
 from jaxdl.generative import autoencoder, gan, vae, vqvae
 from jaxdl.generative.pixel import pixelcnn, pixelrnn
 from jaxdl.optim import Config as OptimConfig
@@ -25,29 +23,8 @@ from jaxdl.rl import policy
 from jaxdl.rl.policy import Config as PolicyConfig
 from jaxdl.rl.types import EnvSpec, Trajectory, Transition
 
-AXIS = "devices"
 B, T = 16, 6
 RATE = 0.05
-
-
-def under_vmap(f, n):
-    """`f`, a function of a shard's part and of what all share, over n parts [n, ...]: results [n, ...], shard by shard."""
-    return jit(jax.vmap(f, in_axes=(0, None), axis_name=AXIS, axis_size=n))
-
-
-def under_pmap(f, n):
-    return jax.pmap(f, in_axes=(0, None), axis_name=AXIS, devices=jax.devices()[:n])
-
-
-def under_shard_map(f, n):
-    def shard(part, shared):
-        return jax.tree.map(lambda x: x[None], f(jax.tree.map(lambda x: x[0], part), shared))
-
-    mesh = Mesh(np.array(jax.devices()[:n]), (AXIS,))
-    return jit(jax.shard_map(shard, mesh=mesh, in_specs=(P(AXIS), P()), out_specs=P(AXIS), check_vma=False))
-
-
-MAPS = {"vmap": under_vmap, "pmap": under_pmap, "shard_map": under_shard_map}
 
 
 def split(tree, n):
@@ -63,7 +40,13 @@ def assert_replicated(tree):
         assert all(np.array_equal(x[0], shard) for shard in x)
 
 
-# --- Updates.
+class Noise(enum.Enum):
+    """What an update draws, and so what an update on shards is compared with."""
+
+    NONE = enum.auto()  # nothing: with the update of the whole batch on one device
+    ROWS = enum.auto()  # numbers for each row: the same, where row i draws the same in every shard (`same_noise_for_a_row`)
+    SHARDS = enum.auto()  # numbers for its shard: with the mean of the shards' gradients, and later with what vmap gives
+    LATER = enum.auto()  # as SHARDS, and nothing in the first update
 
 
 class Case(NamedTuple):
@@ -71,8 +54,7 @@ class Case(NamedTuple):
 
     learner: object  # (OptimConfig, axis_name) -> Learner
     batch: object
-    noise: str = "none"  # what an update draws: "rows" each its own (see `noise_of_rows`), "shards" each its own, and that
-    # "later" than in the first update
+    noise: Noise = Noise.NONE
     rate: float = RATE
     by_field: bool = False  # gradients of some leaves are zero but for rounding: as in `assert_near`
 
@@ -177,46 +159,45 @@ CASES = {
                          trajectory(list(np.float32(np.random.default_rng(1).normal(size=(2, B, 4)))))),
     "reinforce": Case(policy_learner(reinforce), trajectory()),
     "reinforce, left out": Case(policy_learner(reinforce, baseline="leave_one_out", learn_from="complete"), trajectory()),
-    "vae": Case(vae_learner(), images(3, 3, 1), "shards"),
+    "vae": Case(vae_learner(), images(3, 3, 1), Noise.SHARDS),
     "vae, importance-weighted": Case(
         vae_learner(objective="iwae", num_samples=3, estimator="doubly_reparameterized", second_latent_size=2,
-                    second_hidden_sizes=(4,)), images(3, 3, 1), "shards"),
+                    second_hidden_sizes=(4,)), images(3, 3, 1), Noise.SHARDS),
     "pixelcnn": Case(pixelcnn_learner, images(3, 3, 1)),
     "pixelrnn": Case(pixelrnn_learner, images(3, 3, 1)),
-    "vqvae": Case(vqvae_learner, images(4, 4, 1), "later", 0.01),  # dead codes begin anew
-    "autoencoder": Case(autoencoder_learner, images(3, 3, 1), "rows"),
-    "gan": Case(gan_learner(), images(4, 4, 1), "rows", 0.003, by_field=True),
-    "gan, spectral": Case(gan_learner(network="resnet", objective="hinge", spectral_norm=True), images(4, 4, 1), "rows", 0.01,
-                          by_field=True),
-    "gan, penalty": Case(gan_learner(objective="non_saturating", gradient_penalty=1.0), images(4, 4, 1), "rows", 0.01,
+    "vqvae": Case(vqvae_learner, images(4, 4, 1), Noise.LATER, 0.01),  # dead codes begin anew
+    "autoencoder": Case(autoencoder_learner, images(3, 3, 1), Noise.ROWS),
+    "gan": Case(gan_learner(), images(4, 4, 1), Noise.ROWS, 0.003, by_field=True),
+    "gan, spectral": Case(gan_learner(network="resnet", objective="hinge", spectral_norm=True), images(4, 4, 1), Noise.ROWS,
+                          0.01, by_field=True),
+    "gan, penalty": Case(gan_learner(objective="non_saturating", gradient_penalty=1.0), images(4, 4, 1), Noise.ROWS, 0.01,
                          by_field=True),
 }
 CASES = {name: case._replace(batch=jax.tree.map(jnp.asarray, case.batch)) for name, case in CASES.items()}
-NORMAL, UNIFORM = jax.random.normal, jax.random.uniform
+
+
+def by_row(draw):
+    """`jax.random.normal` or `uniform`, with the noise of row i out of key i, whichever shard the row is in."""
+    def drawn(key, shape, *args, **kwargs):
+        if args or kwargs:  # initial parameters, which all shards draw alike
+            return draw(key, shape, *args, **kwargs)
+        try:
+            first = jax.lax.axis_index(AXIS) * shape[0]
+        except NameError:  # there is no axis on one device
+            first = 0
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(5), i))(first + jnp.arange(shape[0]))
+        return jax.vmap(lambda key: draw(key, shape[1:]))(keys)
+
+    return drawn
 
 
 @pytest.fixture(autouse=True)
-def noise_of_rows(request, monkeypatch):
-    """Cases of noise in rows draw that of the whole batch, from a key of its own: an update on shards has one device's."""
+def same_noise_for_a_row(request, monkeypatch):
+    """In cases of `Noise.ROWS` a row draws the same on one device and in any shard."""
     name = getattr(getattr(request.node, "callspec", None), "params", {}).get("name")
-    if name is None or CASES[name].noise != "rows":
-        return
-
-    def row(draw):
-        def drawn(key, shape, *args, **kwargs):
-            if args or kwargs:  # initial parameters
-                return draw(key, shape, *args, **kwargs)
-            try:
-                first = jax.lax.axis_index(AXIS) * shape[0]
-            except NameError:  # one device
-                first = 0
-            keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(5), i))(first + jnp.arange(shape[0]))
-            return jax.vmap(lambda key: draw(key, shape[1:]))(keys)
-
-        return drawn
-
-    monkeypatch.setattr(jax.random, "normal", row(NORMAL))
-    monkeypatch.setattr(jax.random, "uniform", row(UNIFORM))
+    if name is not None and CASES[name].noise == Noise.ROWS:
+        monkeypatch.setattr(jax.random, "normal", by_row(jax.random.normal))
+        monkeypatch.setattr(jax.random, "uniform", by_row(jax.random.uniform))
 
 
 def the_learner(name, optimizer, rate, axis_name):
@@ -232,12 +213,12 @@ def updates(learner):
     """(part, (state, n)) -> the state after n updates with it, and the metrics of the last."""
     def run(part, shared):
         state, n = shared
-        aux = jax.eval_shape(learner.update, state, *part)[1]
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), aux.metrics)
+        metrics = jax.eval_shape(learner.update, state, *part)[1].metrics
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
 
         def body(_, carry):
-            state, aux = learner.update(carry[0], *part)
-            return state, aux.metrics
+            state, result = learner.update(carry[0], *part)
+            return state, result.metrics
 
         return jax.lax.fori_loop(0, n, body, (state, nothing))
 
@@ -297,18 +278,18 @@ def test_updates_over_shards_are_those_of_the_whole_batch(name, optimizer, how, 
     learner, noise = the_learner(name, optimizer, CASES[name].rate, None), CASES[name].noise
     before, after = vector(learner.params(started(name))), vector(learner.params(ten))
     assert np.linalg.norm(after - before) > 1e-3 * np.linalg.norm(before)
-    if noise == "shards":
+    if noise == Noise.SHARDS:
         assert_near(one.params, by_hand(name, optimizer, started(name).params, gradient(name, shards)))
     else:  # all of the state: target network, moments, statistics
         assert_near(one, alone(name, optimizer)[1], CASES[name].by_field)
-    if noise in ("shards", "later"):
+    if noise in (Noise.SHARDS, Noise.LATER):
         assert_near(ten, jax.tree.map(lambda x: x[0], mapped(name, optimizer, "vmap", shards)[10][0]))
     else:
         assert_near(ten, alone(name, optimizer)[10], CASES[name].by_field)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items()
-                                  if case.noise == "none" and "vqvae" not in name])  # where there is noise, shards show it
+                                  if case.noise == Noise.NONE and "vqvae" not in name])  # where there is noise, shards show it
 @pytest.mark.parametrize("optimizer", ["sgd", pytest.param("adam", marks=pytest.mark.slow)])
 def test_the_first_update_is_the_step_of_the_gradient(name, optimizer):
     assert_near(alone(name, optimizer)[1].params, by_hand(name, optimizer, started(name).params, gradient(name, 1)))
@@ -334,123 +315,3 @@ def test_shards_have_metrics_of_their_own_parts(name):
         assert loss.count.sum() == counted(name)
     else:
         assert loss.count.sum() == (4 if name == "vae" else B)
-
-
-# --- Runs.
-
-
-def dqn_run():
-    config = dqn.Config(num_envs=4, buffer_size=80, batch_size=16, learning_starts=16, total_steps=200, hidden_sizes=(4,),
-                        gradient_steps=2, optim=OptimConfig(optimizer="sgd", learning_rate=0.01))
-    return dqn.make_run(config, AXIS, shards=2), None
-
-
-def ppo_run():
-    config = ppo.Config(num_envs=4, rollout_steps=8, num_epochs=2, num_minibatches=1, total_steps=200, normalize_reward=True,
-                        policy=PolicyConfig(hidden_sizes=(4,), normalize_obs=True),
-                        optim=OptimConfig(optimizer="sgd", learning_rate=0.01))
-    return ppo.make_run(config, AXIS, shards=2), None
-
-
-def vae_run():
-    data = jax.random.randint(jax.random.key(0), (20, 3, 3, 1), 0, 256).astype(jnp.uint8)
-    return minibatches.run_of(vae_learner()(OptimConfig(), AXIS), 40, 8, AXIS, shards=2), Examples(data)
-
-
-@pytest.fixture(scope="module", params=[dqn_run, ppo_run, vae_run], ids=["dqn", "ppo", "vae"])
-def runs(request):
-    """The states before and after three steps of a run on two shards, and the metrics of each step, under two maps."""
-    run, data = request.param()
-
-    def program(_, shared):
-        key, data = shared
-        first = run.init(key, data)
-        return first, *jax.lax.scan(lambda state, _: run.step(state, data), first, length=3)
-
-    return [MAPS[how](program, 2)(jnp.zeros(2), (jax.random.key(7), data)) for how in ("vmap", "pmap")]
-
-
-def test_a_run_is_the_same_under_every_map(runs):
-    for a, b in zip(*map(arrays, runs), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-def test_shards_share_the_learner_and_differ_in_what_they_see(runs):
-    for first, state, told in runs:
-        for s in (first, state):
-            for x in arrays((s.learner, s.key, s.t)):
-                assert (x == x[0]).all()
-            seen = [x for x in arrays(s.source) if x[0].size > 1]
-            assert any((x[0] != x[1]).any() for x in seen)
-        assert not np.array_equal(vector(first.learner.params), vector(state.learner.params))
-        assert all((x == x[0]).all() for x in arrays(told))  # summed over the shards, and known to each
-
-
-def test_the_metrics_of_a_run_count_the_examples_of_all_shards(runs):
-    for _, _, told in runs:
-        counts = {name: float(m.count[0, -1]) for name, m in told.items()}
-        expected = {"epsilon": 2, "loss": 2 * 2 * 8, "q_mean": 2 * 2 * 8 * 2} if "epsilon" in counts else {
-            "loss": 2 * 2 * 2 * 8, "explained_variance": 2} if "approx_kl" in counts else {
-            "loss": 2, "elbo": 2 * 4, "reconstruction": 2 * 4, "kl": 2 * 4}
-        assert expected.items() <= counts.items()
-
-
-def test_everything_random_in_a_run_has_a_key_of_its_own_on_every_shard():
-    def seen(state, name, key):
-        return state | {name: jax.random.bits(key)}
-
-    source = Source(
-        init=lambda key: dict.fromkeys(("warmup", "collect", "sample", "update"), jnp.uint32(0)) | seen({}, "init", key),
-        keys=1,
-        warmup=lambda state, params, key, t, data: seen(state, "warmup", key),
-        collect=lambda state, params, keys, t, data: (seen(state, "collect", keys[0]), {}),
-        sample=lambda state, key, t, data: (seen(state, "sample", key), None),
-        feedback=lambda state, batch, key: seen(state, "update", key),
-    )
-    learner = Learner(init=jax.random.bits, params=lambda state: state,
-                      update=lambda state, batch, key: (state, UpdateResult({}, key)))
-    run = compose(learner, source, stride=1, axis_name=AXIS)
-
-    def program(_, key):
-        state = run.init(key, None)
-        first = run.step(state, None)[0]
-        return first, run.step(first, None)[0]
-
-    first, second = under_vmap(program, 3)(jnp.zeros(3), jax.random.key(0))
-    assert len(np.unique(first.learner)) == 1
-    bits = [x for s in (first.source, second.source) for x in jax.tree.leaves(s)]
-    assert len(np.unique(bits)) == 3 * (5 + 3)  # the second step does not make or warm up anything
-
-
-# --- The reductions.
-
-
-TREE = {"a": jnp.arange(12.0).reshape(4, 3), "b": (jnp.array([1.0, -2.0, 4.0, 8.0]), jnp.ones((4, 2, 2)))}
-
-
-@pytest.mark.parametrize("how", MAPS)
-@pytest.mark.parametrize(("reduce", "numpy"), [(axis.mean_over, np.mean), (axis.sum_over, np.sum)])
-def test_reductions_are_those_of_numpy_on_every_shard(how, reduce, numpy):
-    got = MAPS[how](lambda part, _: reduce(part, AXIS), 4)(TREE, 0.0)
-    jax.tree.map(lambda x, t: np.testing.assert_allclose(x, np.broadcast_to(numpy(t, 0), t.shape), rtol=1e-6), got, TREE)
-
-
-@pytest.mark.parametrize("reduce", [axis.mean_over, axis.sum_over])
-def test_all_leaves_are_reduced_together(reduce):
-    traced = str(jax.make_jaxpr(lambda t: reduce(t, AXIS), axis_env=[(AXIS, 4)])(jax.tree.map(lambda x: x[0], TREE)))
-    assert traced.count("psum") == 1
-
-
-def test_one_device_reduces_nothing():
-    assert axis.mean_over(TREE, None) is TREE
-    assert axis.sum_over(TREE, None) is TREE
-    key = jax.random.key(0)
-    assert axis.shard_key(key, None) is key
-
-
-@pytest.mark.parametrize("how", MAPS)
-def test_every_shard_has_a_key_of_its_own(how):
-    key = jax.random.key(3)
-    drawn = MAPS[how](lambda _, key: jax.random.bits(axis.shard_key(key, AXIS)), 4)(jnp.zeros(4), key)
-    np.testing.assert_array_equal(drawn, [jax.random.bits(jax.random.fold_in(key, i)) for i in range(4)])
-    assert len(np.unique(drawn)) == 4

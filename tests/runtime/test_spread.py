@@ -13,8 +13,6 @@ from jaxdl.agents import dqn, ppo
 from jaxdl.core import axis
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
-from jaxdl.data import minibatches
-from jaxdl.data.minibatches import DatasetState
 from jaxdl.generative import vae
 from jaxdl.rl.host_driver import make_host_driver
 from jaxdl.rl.replay import sampling, storage, sum_tree
@@ -182,15 +180,6 @@ def test_priorities_go_with_their_transitions(before, after):
         assert (state.waiting == tree.dropped).all()
     assert np.unique(got.highest) == old.highest.max()
     np.testing.assert_array_equal(got.stored.rows.reshape(40, -1), old.stored.rows.reshape(40, -1))
-
-
-def test_new_devices_have_keys_of_their_own():
-    keys = jax.random.split(jax.random.key(0), 2)
-    state = DatasetState(keys, jnp.array([3, 3]), jnp.array([5, 5]))
-    got = axis.reshard(state, minibatches.dataset(8, 2).env_axis, 4)
-    assert len(np.unique(jax.random.key_data(got.key), axis=0)) == 4
-    assert (got.key[:2] == keys).all()
-    np.testing.assert_array_equal((got.epoch, got.batch), ([3] * 4, [5] * 4))
 
 
 @pytest.mark.slow
