@@ -44,3 +44,14 @@ def test_every_dependency_is_imported():
     wanted = {re.match(r"[\w-]+", line).group() for line in PROJECT["project"]["dependencies"]}
     found = {name.split(".")[0] for path in MODULES for name in imported(path)}
     assert {name for name in wanted if names.get(name, name) not in found} == set()
+
+
+def test_the_design_draws_every_module_and_no_other():
+    text = (ROOT / "docs" / "design.md").read_text()
+    tree = re.search(r"^## The tree\n.*?\n\n((?:    .*\n)+)", text, re.M | re.S)[1]
+    drawn, above = set(), []
+    for indent, name in re.findall(r"^    ( *)(\S+)", tree, re.M):
+        above[len(indent) // 2:] = [name]
+        if name.endswith(".py"):
+            drawn.add("".join(above))
+    assert drawn == {str(path.relative_to(ROOT)) for path in MODULES if path.name != "__init__.py"}
