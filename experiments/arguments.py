@@ -84,6 +84,7 @@ def _with_new_names(cls: type, argv: list[str]) -> list[str]:
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
+        name = name.replace("_", "-")
         new = known.get(name)
         if new is None:
             out.append(word)

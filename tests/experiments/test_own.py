@@ -13,9 +13,7 @@ import pytest
 from PIL import Image
 from tools import refused, run
 
-from jaxdl.core.config import config
-from jaxdl.experiments import arguments, plot
-from jaxdl.optim import Config as OptimConfig
+from jaxdl.experiments import plot
 
 
 @pytest.fixture
@@ -97,16 +95,3 @@ def test_what_is_not_there_is_refused_by_name(here, capsys, words, parts):
     said = refused(capsys, *words.split())
     assert all(part in said for part in parts), said
     assert not Path("runs").exists()
-
-
-@config
-class Two:
-    size: int = 3
-    actor_optim: OptimConfig = OptimConfig(learning_rate=0.1)
-    critic_optim: OptimConfig = OptimConfig(learning_rate=0.2)
-
-
-def test_two_optimizers_keep_their_path():
-    found = arguments.parse(Two, ["--actor-optim.learning-rate", "0.5", "--critic-optim.beta1=0.3", "--size", "4"], "x", "")
-    assert found == Two(4, OptimConfig(learning_rate=0.5), OptimConfig(learning_rate=0.2, beta1=0.3))
-    assert type(found.actor_optim) is OptimConfig
