@@ -10,6 +10,7 @@ from toys import FINE, Toy, ToyVector
 from jaxdl.core.errors import EnvError
 from jaxdl.rl import envs
 from jaxdl.rl.envs.host_envs import HostEnvs
+from jaxdl.rl.types import TimeStep
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning:gymnasium"),  # of Gymnasium, of broken environments
               pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),  # forks of a process with threads
@@ -33,13 +34,13 @@ def episodes(mode, action_of_resets, steps=30, env_id="CartPole-v1", settings=en
     venv, found = envs.make_host(env_id, 3, mode, settings), []
     try:
         obs, no, resets = venv.reset(5), np.zeros(3, bool), np.zeros(3, bool)
-        found.append((obs, np.zeros(3, np.float32), no, no, no))
+        found.append(TimeStep(obs, np.zeros(3, np.float32), no, no, reset=no))
         for _ in range(steps):
             found.append(venv.step(np.where(resets, action_of_resets, [0, 1, 0])))
             resets = ~resets & (found[-1].terminated | found[-1].truncated)
     finally:
         venv.close()
-    return [np.stack(x) for x in zip(*found, strict=True)]
+    return [np.stack(x) for x in zip(*((s.obs, s.reward, s.terminated, s.truncated, s.reset) for s in found), strict=True)]
 
 
 # What its steps say
