@@ -420,8 +420,8 @@ def learned(env, settings):
     return lambda obs: np.asarray(network.apply(driver.params(state).network, np.float32(obs)[:, None]))
 
 
-@pytest.mark.parametrize("settings", [{"prioritized": True, "gradient_steps": 2}, QR | {"dueling": True, "prioritized": True}],
-                         ids=["prioritized", "qr"])
+@pytest.mark.parametrize("settings", [pytest.param({"prioritized": True, "gradient_steps": 2}, marks=pytest.mark.slow),
+                                      QR | {"dueling": True, "prioritized": True}], ids=["prioritized", "qr"])
 def test_values_are_learned_backwards(settings):
     out = learned(TwoSteps, settings)([0.0, 1.0])
     expected = np.array([GAMMA, 1.0]).reshape(2, *[1] * (out.ndim - 1))

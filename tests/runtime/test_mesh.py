@@ -288,8 +288,9 @@ def test_updates_over_shards_are_those_of_the_whole_batch(name, optimizer, how, 
         assert_near(ten, alone(name, optimizer)[10], CASES[name].by_field)
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items()
-                                  if case.noise == Noise.NONE and "vqvae" not in name])  # where there is noise, shards show it
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name.startswith("pixel") else ())
+                                  for name, case in CASES.items()  # where there is noise, shards show it
+                                  if case.noise == Noise.NONE and "vqvae" not in name])
 @pytest.mark.parametrize("optimizer", ["sgd", pytest.param("adam", marks=pytest.mark.slow)])
 def test_the_first_update_is_the_step_of_the_gradient(name, optimizer):
     assert_near(alone(name, optimizer)[1].params, by_hand(name, optimizer, started(name).params, gradient(name, 1)))

@@ -102,8 +102,9 @@ def test_more_devices_than_there_are_are_refused():
 
 
 @pytest.mark.parametrize(("name", "before", "after"), [
-    ("dqn", 1, 4), ("prioritized", 4, 2), ("vae", 4, 2),
-    *(pytest.param(*how, marks=pytest.mark.slow) for how in (("dqn", 4, 1), ("ppo", 2, 1), ("vae", 1, 2)))])
+    ("dqn", 1, 4), ("vae", 4, 2),
+    *(pytest.param(*how, marks=pytest.mark.slow)
+      for how in (("dqn", 4, 1), ("prioritized", 4, 2), ("ppo", 2, 1), ("vae", 1, 2)))])
 def test_a_run_goes_on_with_another_number_of_devices(name, before, after):
     first = driver_of(name, before)
     state = on_host(first.chunk(first.start(), 3)[0])
