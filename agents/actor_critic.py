@@ -88,7 +88,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
     def loss_fn(params: PyTree, part: Minibatch, key: Key):
         del key
-        out = model.unroll(params, part.carry, part.obs, part.first)
+        out = model.unroll(params, part.carry, part.obs, part.first, config.optim.compute_dtype)
         actor = -model.actions.log_prob(out.dist, part.action) * part.advantage
         critic, entropy = losses.squared(out.value - part.target), model.actions.entropy(out.dist)
         loss = actor + config.vf_coef * critic - config.ent_coef * entropy

@@ -23,6 +23,7 @@ Shapes: `B` batch, `N` environments, `A` actions, `Z` atoms or quantiles.
 """
 
 import math
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import gymnasium
@@ -137,12 +138,13 @@ class QNetwork(linen.Module):
     noisy: float | Array | None
     stacked: bool = False
     categories: int | None = None
+    dtype: str = "float32"
 
     @linen.compact
     def __call__(self, obs: Array) -> Array:
-        x = nn.encode(obs, self.stacked, self.categories)
-        x = nn.MLP(self.hidden_sizes, activation=self.activation, noisy=self.noisy)(x)
-        return nn.QHead(self.num_actions, dueling=self.dueling, atoms=self.atoms, noisy=self.noisy)(x)
+        x = nn.encode(obs, self.stacked, self.categories, self.dtype)
+        x = nn.MLP(self.hidden_sizes, activation=self.activation, noisy=self.noisy, dtype=self.dtype)(x)
+        return nn.QHead(self.num_actions, self.dueling, self.atoms, noisy=self.noisy, dtype=self.dtype)(x)
 
 
 def validate(config: Config) -> None:
@@ -260,22 +262,24 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None, sizes: rep
         params = nn.init(network, key, jnp.zeros((1, *space.shape), jax.dtypes.canonicalize_dtype(space.dtype)))
         return State(params, params, optimizer.init(params), jnp.zeros((), jnp.int32), initial_moments)
 
-    def apply(params: PyTree, obs: Array, noise: PyTree | None = None) -> Array:
+    def apply(params: PyTree, obs: Array, noise: PyTree | None = None, network: QNetwork = network) -> Array:
         return network.apply(params | ({"noise": noise} if noise else {}), obs)
+
+    learn = partial(apply, network=network.clone(dtype=config.optim.compute_dtype))
 
     def loss_fn(params: PyTree, target: PyTree, batch: Transition, key: Key) -> tuple[Array, tuple[dict[str, Mean], Array]]:
         noises: list[PyTree] = [None] * 3
         if config.noisy:
             drawn = nn.noise(params, key, (3,))
             noises = [jax.tree.map(lambda x, i=i: x[i], drawn) for i in range(3)]
-        next_out = apply(target, batch.next_obs, noises[0])
+        next_out = learn(target, batch.next_obs, noises[0])
         if config.double:
             noise = None
             if config.noisy:  # each half of the rows has its own
                 noise = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), batch.reward.shape[0], axis=0), *noises[1:])
-            out, select = jnp.split(apply(params, jnp.concatenate([batch.obs, batch.next_obs]), noise), 2)
+            out, select = jnp.split(learn(params, jnp.concatenate([batch.obs, batch.next_obs]), noise), 2)
         else:
-            out, select = apply(params, batch.obs, noises[1]), next_out
+            out, select = learn(params, batch.obs, noises[1]), next_out
         loss, error, more = loss_and_priority(config, ends, batch, out, next_out, action_values(config, ends, select))
         weighted = loss if batch.weight is None else batch.weight * loss
         metrics = {"loss": Mean.of(loss), "q_mean": Mean.of(action_values(config, ends, out))} | more

@@ -119,7 +119,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
     def loss_fn(params: PyTree, part: Minibatch, key: Key):
         del key
-        out = model.unroll(params, part.carry, part.obs, part.first)
+        out = model.unroll(params, part.carry, part.obs, part.first, config.optim.compute_dtype)
         log_ratio = model.actions.log_prob(out.dist, part.action) - part.log_prob
         ratio, entropy = jnp.exp(log_ratio), model.actions.entropy(out.dist)
         actor = -surrogate(ratio, part.advantage, config.clip_range)

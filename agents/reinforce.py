@@ -192,7 +192,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
     def loss_fn(params: PyTree, part: Minibatch, key: Key):
         del key
-        out = model.unroll(params, part.carry, part.obs, part.first)
+        out = model.unroll(params, part.carry, part.obs, part.first, config.optim.compute_dtype)
         actor, entropy = -model.actions.log_prob(out.dist, part.action) * part.advantage, model.actions.entropy(out.dist)
         critic = losses.squared(out.value - part.target) if valued else jnp.zeros_like(out.value)
         loss = actor + part.weight * (config.vf_coef * critic - config.ent_coef * entropy)

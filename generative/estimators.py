@@ -36,12 +36,16 @@ def doubly_reparameterized(draw: Callable[[PyTree], tuple[list[Array], Any]],
         log_weights: `(params, z, posterior) -> (log w [K, B], aux)`. It must hold the parameters of q fixed.
         params: where the gradient is taken.
     """
-    z, through_z, posterior = jax.vjp(draw, params, has_aux=True)
+    def both(params: PyTree) -> tuple[tuple[list[Array], PyTree], Any]:
+        z, posterior = draw(params)
+        return (z, params), posterior
+
+    (z, _), through, posterior = jax.vjp(both, params, has_aux=True)
     log_w, through_weights, aux = jax.vjp(lambda params, z: log_weights(params, z, posterior), params, z, has_aux=True)
     weights = jax.nn.softmax(log_w, 0)
-    by_params, by_z = through_weights(weights / log_w.shape[1])
-    (by_draw,) = through_z([weights[..., None] * g for g in by_z])
-    return (-log_mean_exp(log_w).mean(), aux), jax.tree.map(lambda a, b: -(a + b), by_params, by_draw)
+    by_params, by_z = through_weights(-weights / log_w.shape[1])
+    (gradient,) = through(([weights[..., None] * g for g in by_z], by_params))
+    return (-log_mean_exp(log_w).mean(), aux), gradient
 
 
 def log_mean_exp(log_w: Array) -> Array:

@@ -114,9 +114,10 @@ def validate(config: Config) -> None:
     if config.discriminator_norm == "batch" and penalty_of(config) is not None:
         raise UserError("discriminator_norm=batch makes the logit of an image depend on others, and the gradient penalty takes "
                         "each by itself; use discriminator_norm=none")
-    optim.validate(config.optim, config.batch_size)
     if config.optim.remat:
-        raise UserError("remat is for networks of stacked blocks, and a gan has none; lower batch_size")
+        raise UserError("remat=True recomputes the blocks of deep networks (pixelcnn, pixelrnn), and a gan has none; set "
+                        "remat=False, and lower batch_size to save memory")
+    optim.validate(config.optim, config.batch_size)
     if config.optim.grad_accumulation != 1:
         raise UserError(f"grad_accumulation={config.optim.grad_accumulation} would cut a batch whose statistics are taken as a "
                         "whole; lower batch_size")

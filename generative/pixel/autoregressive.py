@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl import optim
+from jaxdl import nn, optim
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
@@ -50,8 +50,8 @@ class Network(NamedTuple):
     """A causal network. Classes are one-hot `y` [B, Y], or None."""
 
     init: Callable[[Key], PyTree]
-    apply: Callable[[PyTree, Array, Array | None, Key | None], Array]  # (params, [B, H, W, C], y, key of dropout or None)
-    # -> outputs [B, H, W, G, P]: those of a pixel and group depend on the pixels and groups before them alone
+    apply: Callable[..., Array]  # (params, [B, H, W, C], y, key of dropout or None, nn.Compute) -> outputs [B, H, W, G, P]:
+    # those of a pixel and group depend on the pixels and groups before them alone
     steps: Callable[[PyTree, Array | None, int], Steps]  # (params, y, N) -> the same network, step by step
 
 
@@ -109,7 +109,7 @@ def validate(config: Config) -> None:
     require(config, "window", config.window >= 3 and config.window % 2 == 1, "an odd number, 3 or above")
     require(config, "levels", 2 <= config.levels <= 256, "2 to 256")
     require(config, "ema_decay", 0 <= config.ema_decay < 1, "at least 0 and below 1")
-    optim.validate(config.optim, config.batch_size)
+    optim.validate(config.optim, config.batch_size, has_blocks=True)
 
 
 def output_of(config: Config, spec: DataSpec) -> outputs.Output:
@@ -131,6 +131,7 @@ def make(config: Config, spec: DataSpec, network: Network, output: outputs.Outpu
     """The learner and its model: maximum likelihood, in nats per image."""
     optimizer = optim.make(config.optim, horizon=minibatches.total_steps(config, spec))
     classes = Classes.of(config.conditional, spec)
+    learning = nn.Compute(config.optim.compute_dtype, config.optim.remat)
 
     def init(key: Key) -> State:
         params = network.init(key)
@@ -140,7 +141,8 @@ def make(config: Config, spec: DataSpec, network: Network, output: outputs.Outpu
         """-log p(x) [B]."""
         k_values, k_dropout = jax.random.split(key)
         x = output.values(examples.images, k_values)
-        out = network.apply(params, output.inputs(x), classes.one_hot(examples.labels), k_dropout if train else None)
+        dropout, compute = (k_dropout, learning) if train else (None, nn.FLOAT32)
+        out = network.apply(params, output.inputs(x), classes.one_hot(examples.labels), dropout, compute)
         return -output.log_prob(out.astype(jnp.float32), x).sum((1, 2))
 
     def metrics_of(nll: Array) -> dict[str, Mean]:

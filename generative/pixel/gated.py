@@ -49,22 +49,22 @@ class _Layer(linen.Module):
     across: Chain
     rows: int  # rows that v sees: those above, and but for the first layer also its own
     residual: bool
-
-    RECOMPUTED = True
+    compute: nn.Compute
 
     @linen.compact
     def __call__(self, streams: tuple[Array, Array], y: Array | None) -> tuple[tuple[Array, Array], None]:
         (v, h), (row, out) = streams, self.across.layers
         wide, window = row.features, row.window[1]
         reach = window // 2
-        a = nn.Conv(wide, (self.rows, window), padding=((reach, self.rows - 1 - reach), (reach, reach)),
-                    kernel_init=nn.lecun_uniform, name="rows")(v)
-        b = row.apply(h, None)
+        how = {"kernel_init": nn.lecun_uniform, "dtype": self.compute.dtype}
+        padding = (reach, self.rows - 1 - reach), (reach, reach)
+        a = nn.Conv(wide, (self.rows, window), padding=padding, name="rows", **how)(v)
+        b = row.apply(h, None, self.compute)
         if y is not None:
-            of_class = linen.Dense(2 * wide, use_bias=False, kernel_init=nn.lecun_uniform, name="class")(y)[:, None, None]
+            of_class = nn.Dense(2 * wide, use_bias=False, name="class", **how)(y)[:, None, None]
             a, b = a + of_class[..., :wide], b + of_class[..., wide:]
-        b = b + nn.Conv(wide, (1, 1), kernel_init=nn.lecun_uniform, name="link")(a)
-        b = out.apply(b, None)
+        b = b + nn.Conv(wide, (1, 1), name="link", **how)(a)
+        b = out.apply(b, None, self.compute)
         return (gate(a), h + b if self.residual else b), None
 
 
@@ -104,12 +104,13 @@ class Stacks:
         return Chain((_across(self.features, self.window, self.groups, "A", "first"),
                       Blocks(_across(self.features, _WINDOW, self.groups, "B"), self.length, "layers")))
 
-    def apply(self, x: Array, y: Array | None) -> Array:
+    def apply(self, x: Array, y: Array | None, compute: nn.Compute) -> Array:
         first, blocks = self._h().layers
-        streams, _ = _Layer(first, self.window // 2, residual=False, name="first")((x, x), y)
-        layers = linen.scan(_Layer, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=linen.broadcast,
+        layer = compute.block(_Layer)
+        streams, _ = layer(first, self.window // 2, residual=False, compute=compute, name="first")((x, x), y)
+        layers = linen.scan(layer, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=linen.broadcast,
                             length=self.length)
-        (_, h), _ = layers(blocks.block, _WINDOW // 2 + 1, residual=True, name="layers")(streams, y)
+        (_, h), _ = layers(blocks.block, _WINDOW // 2 + 1, residual=True, compute=compute, name="layers")(streams, y)
         return h
 
     def prepare(self, params: PyTree, y: Array | None) -> Weights:

@@ -41,7 +41,7 @@ class State(NamedTuple):
 class Layer(Protocol):
     """A causal layer. `seen` is its memory of a pixel's earlier groups, None at the first."""
 
-    def apply(self, h: Array, y: Array | None) -> Array:
+    def apply(self, h: Array, y: Array | None, compute: nn.Compute) -> Array:
         """Compute whole images [B, H, W, C] -> [B, H, W, O] by flax modules, which a compact module around it owns."""
 
     def prepare(self, params: PyTree, y: Array | None) -> Weights:
@@ -81,16 +81,15 @@ class Conv:
     bias: bool = True
     half: bool = False  # of a window of one row: the kernel ends at its centre, without the columns that a mask would zero
 
-    def apply(self, h: Array, y: Array | None) -> Array:
+    def apply(self, h: Array, y: Array | None, compute: nn.Compute) -> Array:
         mask, padding, reach = nn.causal_mask(self.window, self.kind, self.groups), "SAME", self.window[1] // 2
         if self.half:
             mask, padding = tuple(line[: reach + 1] for line in mask), ((0, 0), (reach, 0))
         h = h if self.before is None else self.before(h, self.groups)
         h = nn.Conv(self.features, (len(mask), len(mask[0])), padding=padding, mask=mask, use_bias=self.bias,
-                    kernel_init=nn.lecun_uniform, name=self.name)(h)
+                    kernel_init=nn.lecun_uniform, dtype=compute.dtype, name=self.name)(h)
         if y is not None and self.by_class:
-            dense = linen.Dense(self.features, use_bias=False, kernel_init=nn.lecun_uniform, name=self.by_class)
-            h += dense(y)[:, None, None]
+            h += nn.Dense(self.features, use_bias=False, dtype=compute.dtype, name=self.by_class)(y)[:, None, None]
         return h
 
     def prepare(self, params: PyTree, y: Array | None) -> Weights:
@@ -149,11 +148,11 @@ class Chain:
     layers: tuple[Layer, ...]
     name: str | None = None
 
-    def apply(self, h: Array, y: Array | None) -> Array:
+    def apply(self, h: Array, y: Array | None, compute: nn.Compute) -> Array:
         if self.name:
-            return Module(replace(self, name=None), name=self.name)(h, y)
+            return Module(replace(self, name=None), compute, name=self.name)(h, y)
         for layer in self.layers:
-            h = layer.apply(h, y)
+            h = layer.apply(h, y, compute)
         return h
 
     def _params(self, params: PyTree) -> PyTree:
@@ -195,10 +194,10 @@ class Blocks:
     length: int
     name: str
 
-    def apply(self, h: Array, y: Array | None) -> Array:
-        blocks = linen.scan(_Block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=linen.broadcast,
-                            length=self.length)
-        return blocks(self.block, name=self.name)(h, y)[0]
+    def apply(self, h: Array, y: Array | None, compute: nn.Compute) -> Array:
+        blocks = linen.scan(compute.block(_Block), variable_axes={"params": 0}, split_rngs={"params": True},
+                            in_axes=linen.broadcast, length=self.length)
+        return blocks(self.block, compute, name=self.name)(h, y)[0]
 
     def prepare(self, params: PyTree, y: Array | None) -> Weights:
         """As `Layer`, with arrays [L, ...]."""
@@ -233,20 +232,20 @@ class Module(linen.Module):
     """A layer as a module: (h [B, H, W, C], y [B, Y] or None) -> [B, H, W, O]."""
 
     layer: Layer
+    compute: nn.Compute = nn.FLOAT32
 
     @linen.compact
     def __call__(self, h: Array, y: Array | None) -> Array:
-        return self.layer.apply(h, y)
+        return self.layer.apply(h, y, self.compute)
 
 
 class _Block(linen.Module):
     layer: Layer
-
-    RECOMPUTED = True
+    compute: nn.Compute
 
     @linen.compact
     def __call__(self, h: Array, y: Array | None) -> tuple[Array, None]:
-        return h + self.layer.apply(h, y), None
+        return h + self.layer.apply(h, y, self.compute), None
 
 
 def relu(h: Array, groups: int = 1) -> Array:
@@ -269,9 +268,9 @@ def network(layers: Sequence[Layer], config: Config, spec: DataSpec, output: out
     def init(key: Key) -> PyTree:
         return nn.init(module, key, jnp.zeros((1, *spec.shape)), y)["params"]
 
-    def apply(params: PyTree, x: Array, y: Array | None, key: Key | None = None) -> Array:
+    def apply(params: PyTree, x: Array, y: Array | None, key: Key | None = None, compute: nn.Compute = nn.FLOAT32) -> Array:
         del key
-        h = module.apply({"params": params}, x, y)
+        h = module.clone(compute=compute).apply({"params": params}, x, y)
         return h.reshape(*h.shape[:-1], output.groups, output.outputs)
 
     def steps(params: PyTree, y: Array | None, n: int) -> Steps:

@@ -35,8 +35,7 @@ class _Block(linen.Module):
 
     features: int
     dropout: float | Array | None
-
-    RECOMPUTED = True
+    dtype: str
 
     @linen.compact
     def __call__(self, streams: tuple[Array, Array], cuts: tuple[Array, Array] | None, y: Array | None
@@ -49,21 +48,21 @@ class _Block(linen.Module):
 
     def _half(self, stream: str, x: Array, more: list[tuple[str, Array | None]], wide: int, y: Array | None) -> Array:
         def conv(name: str, features: int, init: nn.Uniform) -> nn.Conv:
-            return nn.Conv(features, (2, wide), padding=((1, 0), (1, wide - 2)), kernel_init=init, name=f"{stream}_{name}")
+            return nn.Conv(features, (2, wide), padding=((1, 0), (1, wide - 2)), kernel_init=init, dtype=self.dtype,
+                           name=f"{stream}_{name}")
 
         c = conv("in", self.features, nn.lecun_uniform)(concat_elu(x))
         for name, a in more:
             if a is not None:
                 c += nn.Conv(self.features, (1, 1), use_bias=False, kernel_init=nn.lecun_uniform,
-                             name=f"{stream}_{name}")(concat_elu(a))
+                             dtype=self.dtype, name=f"{stream}_{name}")(concat_elu(a))
         c = concat_elu(c)
         if self.dropout is not None and self.has_rng("dropout"):
             kept = jax.random.uniform(self.make_rng("dropout"), c.shape) >= self.dropout
             c = jnp.where(kept, c / (1 - self.dropout), 0)
         c = conv("out", 2 * self.features, _SMALL)(c)
         if y is not None:
-            c += linen.Dense(2 * self.features, use_bias=False, kernel_init=nn.lecun_uniform,
-                             name=f"{stream}_class")(y)[:, None, None]
+            c += nn.Dense(2 * self.features, use_bias=False, dtype=self.dtype, name=f"{stream}_class")(y)[:, None, None]
         return gated(x, c)
 
 
@@ -73,11 +72,14 @@ class _PlusPlus(linen.Module):
     num_scales: int
     dropout: float | Array | None
     outputs: int
+    compute: nn.Compute = nn.FLOAT32
 
     @linen.compact
     def __call__(self, x: Array, y: Array | None) -> Array:
+        how = {"kernel_init": nn.lecun_uniform, "dtype": self.compute.dtype}
+
         def conv(name: str, window: tuple[int, int], padding: tuple, stride: int = 1) -> nn.Conv:
-            return nn.Conv(self.features, window, (stride, stride), padding, kernel_init=nn.lecun_uniform, name=name)
+            return nn.Conv(self.features, window, (stride, stride), padding, name=name, **how)
 
         height, width = x.shape[1:3]
         x = _padded(x, self.num_scales)
@@ -96,17 +98,17 @@ class _PlusPlus(linen.Module):
         for s in reversed(range(self.num_scales)):
             if s + 1 < self.num_scales:
                 streams = tuple(nn.ConvTranspose(self.features, (2, w), (2, 2), ((1, 1), (1, w - 1)),
-                                                 kernel_init=nn.lecun_uniform, name=f"{name}_double_{s}")(z)
+                                                 name=f"{name}_double_{s}", **how)(z)
                                 for name, w, z in zip("uv", (3, 2), streams, strict=True))
             streams, _ = self._blocks(f"up_{s}", self.num_blocks + (s + 1 < self.num_scales))(
                 streams, jax.tree.map(lambda x: x[::-1], cuts[s]), y)
-        out = nn.Conv(self.outputs, (1, 1), kernel_init=nn.lecun_uniform, name="out")(jax.nn.elu(streams[1]))
+        out = nn.Conv(self.outputs, (1, 1), name="out", **how)(jax.nn.elu(streams[1]))
         return out[:, :height, :width, None]
 
     def _blocks(self, name: str, length: int) -> linen.Module:
-        blocks = linen.scan(_Block, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
-                            in_axes=(0, linen.broadcast), length=length)
-        return blocks(self.features, self.dropout, name=name)
+        blocks = linen.scan(self.compute.block(_Block), variable_axes={"params": 0},
+                            split_rngs={"params": True, "dropout": True}, in_axes=(0, linen.broadcast), length=length)
+        return blocks(self.features, self.dropout, self.compute.dtype, name=name)
 
 
 def _padded(x: Array, num_scales: int) -> Array:
@@ -124,7 +126,9 @@ def make(config: Config, spec: DataSpec, output: outputs.Output) -> Network:
     def init(key: Key) -> PyTree:
         return nn.init(module, key, jnp.zeros((1, *spec.shape)), y)["params"]
 
-    def apply(params: PyTree, x: Array, y: Array | None, key: Key | None = None) -> Array:
-        return module.apply({"params": params}, x, y, rngs=None if key is None else {"dropout": key})
+    def apply(params: PyTree, x: Array, y: Array | None, key: Key | None = None, compute: nn.Compute = nn.FLOAT32
+              ) -> Array:
+        return module.clone(compute=compute).apply({"params": params}, x, y,
+                                                   rngs=None if key is None else {"dropout": key})
 
     return Network(init, apply, lambda params, y, n: plusplus_sampler.steps(params, y, n, config.num_scales, spec.shape))

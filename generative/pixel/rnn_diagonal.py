@@ -31,17 +31,19 @@ from jaxdl.generative.pixel.rnn_row import Cells, Seen, lstm
 class _Core(linen.Module):
     features: int
     groups: int
+    dtype: str
 
     @linen.compact
     def __call__(self, h: Array, y: Array | None) -> Array:
         ones, wide = (1, 1), 4 * self.features
         mask = nn.causal_mask(ones, "B", self.groups)
-        left = nn.Conv(wide, ones, mask=mask, kernel_init=nn.lecun_uniform, name="left")(h)
-        right = nn.Conv(wide, ones, kernel_init=nn.lecun_uniform, name="right")(h[:, :, ::-1])
+        how = {"kernel_init": nn.lecun_uniform, "dtype": self.dtype}
+        left = nn.Conv(wide, ones, mask=mask, name="left", **how)(h)
+        right = nn.Conv(wide, ones, name="right", **how)(h[:, :, ::-1])
         kernels = [self.param(f"{side}_state", nn.lecun_uniform, (2, self.features, wide)) for side in ("left", "right")]
         gates = jnp.stack([left, right])
         if y is not None:
-            of_class = linen.Dense(2 * wide, use_bias=False, kernel_init=nn.lecun_uniform, name="class")(y)
+            of_class = nn.Dense(2 * wide, use_bias=False, name="class", **how)(y)
             gates += jnp.stack(jnp.split(of_class, 2, -1))[:, :, None, None]
         left, right = _along_diagonals(gates, jnp.stack(kernels), self.groups)
         return left + jnp.pad(right[:, :, ::-1], ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
@@ -114,8 +116,8 @@ class DiagonalLSTM:
     features: int
     groups: int
 
-    def apply(self, h: Array, y: Array | None) -> Array:
-        return _Core(self.features, self.groups, name="middle")(h, y)
+    def apply(self, h: Array, y: Array | None, compute: nn.Compute) -> Array:
+        return _Core(self.features, self.groups, compute.dtype, name="middle")(h, y)
 
     def prepare(self, params: PyTree, y: Array | None) -> Weights:
         """As `Layer`. A pixel's kernel takes the state to the left, then the inputs of the groups up to its own."""

@@ -66,8 +66,8 @@ class RowLSTM:
     def _input(self) -> Conv:
         return Conv("input", 4 * self.features, self.groups, (1, 3), by_class="class")
 
-    def apply(self, h: Array, y: Array | None) -> Array:
-        return _Core(self, name="middle")(h, y)
+    def apply(self, h: Array, y: Array | None, compute: nn.Compute) -> Array:
+        return _Core(self, compute, name="middle")(h, y)
 
     def prepare(self, params: PyTree, y: Array | None) -> Weights:
         """As `Layer`. The offset of the gates is added a row at a time."""
@@ -100,11 +100,12 @@ class RowLSTM:
 
 class _Core(linen.Module):
     layer: RowLSTM
+    compute: nn.Compute
 
     @linen.compact
     def __call__(self, h: Array, y: Array | None) -> Array:
         features, groups = self.layer.features, self.layer.groups
-        gates = self.layer._input().apply(h, y)
+        gates = self.layer._input().apply(h, y, self.compute)
         kernel = self.param("state", nn.lecun_uniform, (3, features, 4 * features))
 
         def row(above: Cells, gates: Array) -> tuple[Cells, Array]:  # [B, W, F], from the top

@@ -47,8 +47,9 @@ small_uniform = Uniform(0.02**2, "one")
 def init(module: linen.Module, key: Key, *inputs: Any) -> PyTree:
     """`module.init(key, *inputs)`, with all kernels that begin `Uniform` cut out of one draw.
 
-    flax derives a key and draws numbers for each kernel, and XLA compiles each of these hashes anew: INIT_FIGURE.
-    The distribution is flax's, the bits are not. Call it under jit, where what is replaced is dead code.
+    flax derives a key and draws numbers for each kernel, and XLA compiles each of these hashes anew. On one core 0.16 s become
+    0.08 (DQN), 0.23 become 0.08 (VAE), 0.39 become 0.17 (GAN), 2.6 become 0.24 (PixelCNN++, 3 scales of 2 blocks). The
+    distribution is flax's, the bits are not. Call it under jit, where what is replaced is dead code.
 
     Args:
         inputs: examples of what the module is called with, [B, ...].

@@ -1,45 +1,35 @@
-"""The precision of layers, an argument of the networks that learners build.
+"""How a network computes while it learns, an argument of the networks that learners build.
 
-With `dtype="bfloat16"` a dense or convolutional layer multiplies in bfloat16. Its parameters stay float32, and so is what it
-gives: activations, normalization, distributions, losses and gradients (Micikevicius et al., "Mixed precision training", 2018).
-A learner builds its network twice, with one set of parameters: as its `optim.compute_dtype` says for the loss, and in float32
-for acting, sampling and measuring.
+    dtype="bfloat16"   dense and convolutional layers multiply in bfloat16; their parameters stay float32, and so is what they
+                       give: activations, normalization, distributions, losses and gradients (Micikevicius et al., "Mixed
+                       precision training", 2018)
+    remat=True         blocks keep their inputs and compute the rest again in the backward pass (Chen et al., "Training deep
+                       nets with sublinear memory cost", 2016)
+
+A learner builds its network twice, with one set of parameters: for the loss as its `optim` says, and in float32 for acting,
+sampling and measuring.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import linen
 
 from jaxdl.core.types import Array
 
-_LAYERS = ("Dense", "Conv", "ConvTranspose", "NoisyDense")
-BLOCK = "RECOMPUTED"  # a class attribute, true of modules that are blocks: stacked, and without state beside their parameters
+
+class Compute(NamedTuple):
+    """How a network of blocks computes; other networks take a `dtype` alone."""
+
+    dtype: str = "float32"
+    remat: bool = False
+
+    def block(self, module: type[linen.Module]) -> type[linen.Module]:
+        """The class of a block, which must be given a name, as this network applies it."""
+        return linen.remat(module) if self.remat else module
 
 
-def switched(loss_fn: Callable[..., Any], compute: str, remat: bool) -> Callable[..., Any]:
-    """`loss_fn`, any function that applies networks, with them switched; as it is where nothing is."""
-    if compute == "float32" and not remat:
-        return loss_fn
-
-    def handed(call: Callable[..., Any], args: tuple, kwargs: dict, context: Any) -> Any:
-        module = context.module
-        if context.method_name != "__call__":
-            return call(*args, **kwargs)
-        if compute == "bfloat16" and type(module).__name__ in _LAYERS:
-            object.__setattr__(module, "dtype", jnp.bfloat16)  # of this call alone: modules are bound anew for each
-            return jax.tree.map(widened, call(*args, **kwargs))
-        if remat and getattr(module, BLOCK, False):
-            return jax.checkpoint(lambda *args: call(*args, **kwargs))(*args)
-        return call(*args, **kwargs)
-
-    def run(*args: Any) -> Any:
-        with linen.intercept_methods(handed):
-            return loss_fn(*args)
-
-    return run
+FLOAT32 = Compute()
 
 
 def to_compute(dtype: Any, *arrays: Array | None) -> list[Array | None]:
@@ -48,5 +38,5 @@ def to_compute(dtype: Any, *arrays: Array | None) -> list[Array | None]:
 
 
 def widened(y: Array) -> Array:
-    """What a layer gives: float32 where it multiplied in bfloat16."""
+    """The output of a layer: float32 where it multiplied in bfloat16."""
     return y.astype(jnp.float32) if y.dtype == jnp.bfloat16 else y

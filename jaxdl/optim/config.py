@@ -49,11 +49,12 @@ class Config:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """What dense and convolutional layers multiply in while they learn; parameters, losses and statistics stay float32."""
     remat: bool = False
-    """Keep only what goes into the blocks of a network, and compute the rest again in the backward pass: less memory."""
+    """Keep only the inputs of a network's blocks, and compute the rest again in the backward pass: less memory. For networks
+    of stacked blocks (pixelcnn, pixelrnn)."""
 
 
-def validate(config: Config, batch_size: int | None = None) -> None:
-    """Refuse settings that make no sense, or do not fit the batch.
+def validate(config: Config, batch_size: int | None = None, has_blocks: bool = False) -> None:
+    """Refuse settings that make no sense, do not fit the batch, or ask for blocks that the network does not have.
 
     Raises:
         UserError: names the field, what was given and what would do.
@@ -71,6 +72,9 @@ def validate(config: Config, batch_size: int | None = None) -> None:
     if config.weight_decay is not None and config.optimizer not in ("adamw", "muon"):
         raise UserError(f"weight_decay={config.weight_decay} is for adamw and muon, and optimizer={config.optimizer}; use "
                         "l2, or optimizer=adamw")
+    if config.remat and not has_blocks:
+        raise UserError("remat=True recomputes the blocks of deep networks (pixelcnn, pixelrnn), and this network has none; "
+                        "set remat=False, and grad_accumulation=2 or more to save memory")
     if batch_size is not None:
         check_divides(config.grad_accumulation, batch_size)
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.core.types import Array, Key, Mean, PyTree
-from jaxdl.nn.precision import switched
 from jaxdl.optim.config import Config, check_divides
 
 
@@ -26,8 +25,7 @@ def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: 
     Returns:
         The gradient, a tree like `params`, and `aux` of the whole batch.
     """
-    grad = jax.grad(switched(loss_fn, config.compute_dtype, config.remat), has_aux=True)
-    return microbatches(grad, params, batch, key, config.grad_accumulation, batch_axis)
+    return microbatches(jax.grad(loss_fn, has_aux=True), params, batch, key, config.grad_accumulation, batch_axis)
 
 
 def microbatches(grad_fn: Callable[..., tuple[PyTree, Any]], params: PyTree, batch: PyTree, key: Key, n: int,

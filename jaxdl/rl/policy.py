@@ -91,7 +91,7 @@ class Model(NamedTuple):
     actions: actions.Actions
     init: Callable[[Key], PyTree]  # (key) -> parameters
     moments: Moments | None  # of no observations, where they are normalized
-    unroll: Callable[..., Unrolled]  # (params, carry [B, ...], obs [T, B, ...], first [T, B]) -> Unrolled
+    unroll: Callable[..., Unrolled]  # (params, carry [B, ...], obs [T, B, ...], first [T, B], dtype="float32") -> Unrolled
     value_after: Callable[..., Array]  # (params, carries [T, B, ...], next_obs [T, B, ...]) -> [T, B]
     explore: Actor  # draws; its extras are an ActionInfo
     greedy: Actor  # the most likely action
@@ -104,11 +104,12 @@ class Torso(linen.Module):
     activation: str
     stacked: bool
     categories: int | None
+    dtype: str = "float32"
 
     @linen.compact
     def __call__(self, obs: Array) -> Array:
-        x = nn.encode(obs, self.stacked, self.categories)
-        return nn.MLP(self.hidden_sizes, activation=self.activation, kernel_init=nn.he_uniform)(x)
+        x = nn.encode(obs, self.stacked, self.categories, self.dtype)
+        return nn.MLP(self.hidden_sizes, activation=self.activation, kernel_init=nn.he_uniform, dtype=self.dtype)(x)
 
 
 class Network(linen.Module):
@@ -121,16 +122,17 @@ class Network(linen.Module):
     size: int  # numbers of a distribution that depend on the observation
     free: int  # numbers that do not
     log_std: float | Array
+    dtype: str = "float32"
 
     def setup(self) -> None:
         """Make the layers."""
         branches = range(1 if self.shared else 2)
-        self.torsos = [self.torso.clone() for _ in branches]
+        self.torsos = [self.torso.clone(dtype=self.dtype) for _ in branches]
         if self.recurrent != "none":
             cell = nn.GRU if self.recurrent == "gru" else nn.LSTM
-            self.cells = [cell(self.recurrent_size) for _ in branches]
-        self.policy = linen.Dense(self.size, kernel_init=nn.Uniform(2e-4, "in"))
-        self.value = linen.Dense(1, kernel_init=nn.lecun_uniform)
+            self.cells = [cell(self.recurrent_size, self.dtype) for _ in branches]
+        self.policy = nn.Dense(self.size, kernel_init=nn.Uniform(2e-4, "in"), dtype=self.dtype)
+        self.value = nn.Dense(1, dtype=self.dtype)
         if self.free:
             self.spread = self.param("spread", lambda key: jnp.full(self.free, self.log_std, jnp.float32))
 
@@ -208,15 +210,17 @@ def make(config: Config, spec: EnvSpec, algorithm: str) -> Model:
         """[T, B, ...] -> [T * B, ...]."""
         return x.reshape(-1, *x.shape[2:])
 
-    def unroll(params: PyTree, carry: PyTree, obs: Array, first: Array) -> Unrolled:
+    def unroll(params: PyTree, carry: PyTree, obs: Array, first: Array, dtype: str = "float32") -> Unrolled:
+        apply = network.clone(dtype=dtype).apply
+
         def grid(x: Array) -> Array:
             return x.reshape(*obs.shape[:2], *x.shape[1:])
 
-        features, carries = jax.tree.map(grid, network.apply(params, rows(obs), method="features")), None
+        features, carries = jax.tree.map(grid, apply(params, rows(obs), method="features")), None
         if recurrent:
             carries, features = nn.unroll_steps(
-                lambda carry, gates: network.apply(params, carry, gates, method="step"), carry, features, first)
-        return Unrolled(*network.apply(params, features, method="heads"), carries)
+                lambda carry, gates: apply(params, carry, gates, method="step"), carry, features, first)
+        return Unrolled(*apply(params, features, method="heads"), carries)
 
     def value_after(params: PyTree, carries: PyTree, next_obs: Array) -> Array:
         value = network.apply(params, jax.tree.map(rows, carries), rows(next_obs))[2]
