@@ -45,9 +45,14 @@ def share(config: T, shards: int) -> T:
     """The config of one of `shards` devices: its part of each of the sizes in `shared_sizes`, which its class declares.
 
     Raises:
-        UserError: a size does not divide; names the nearest that would.
+        UserError: a size does not divide (names the nearest that would), or the class declares none.
     """
-    sizes = {field: getattr(config, field) for field in config.shared_sizes} if shards > 1 else {}
+    if shards == 1:
+        return config
+    if not hasattr(config, "shared_sizes"):
+        raise UserError(f"devices={shards} cannot share this run: {type(config).__module__}.{type(config).__name__} does not "
+                        "declare shared_sizes, the sizes of which each device gets a part")
+    sizes = {field: getattr(config, field) for field in config.shared_sizes}
     for field, value in sizes.items():
         check_share(field, value, shards)
     return dataclasses.replace(config, **{field: value // shards for field, value in sizes.items()})

@@ -284,8 +284,8 @@ def _open_output(folder: Path | None, last: int, step: int, resume: bool, callba
         log = None
         if folder and first:
             log = stack.enter_context(closing(open_log(folder, resume_step=step if resume else None)))
-        bar = stack.enter_context(progress(last, step, enabled=callbacks.show_progress if first else None,
-                                           watched=callbacks.watched))
+        show = ("bar" if callbacks.show_progress else "lines") if first else "nothing"
+        bar = stack.enter_context(progress(last, step, show=show, watched=callbacks.watched))
         yield _Output(log, bar, callbacks.warn)
 
 

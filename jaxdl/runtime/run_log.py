@@ -1,13 +1,13 @@
-"""What a run writes down as it goes: rows of numbers, TensorBoard events, and a progress display.
+"""The log of a run: rows of numbers, TensorBoard events, and a progress display.
 
     RUN/metrics.jsonl     one JSON object a row: `step`, `wall_s` (seconds since the run began), then the values
         tensorboard/      the same values as events
 
-A value is a number, or of a population a list with one number a seed; a number that is not finite is `null`. Of a
+A value is a number, or a list with one number for each member of a population; a number that is not finite is `null`. For a
 population's value `x` TensorBoard gets the mean as `x` and the extremes as `x_min` and `x_max`.
 
-A row is one write to the end of the file: a process that is killed leaves at most one torn last line, which readers
-leave out and a resumed run removes. Rows of steps that a resumed run will do again are removed too.
+A row is one write to the end of the file, so a process that is killed leaves at most one torn last line. Readers skip it; a
+resumed run removes it, and the rows of steps that it will do again.
 """
 
 import math
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from jaxdl.core import files
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve
 
-Values = dict[str, float | np.ndarray]  # a number each, or one a seed [K]
+Values = dict[str, float | np.ndarray]  # a number each, or [K] one for each member
 
 _FLUSH_S = 5.0  # events reach the disk this often: their writer flushes with an fsync
 
@@ -44,7 +44,7 @@ class Log:
             raise files.cannot_write(path, e) from e
 
     def row(self, step: int, values: Values) -> None:
-        """Write down the values at a step.
+        """Write the values at a step.
 
         Raises:
             UserError: they cannot be written (the disk is full ...). The rows before stay whole.
@@ -57,7 +57,7 @@ class Log:
             raise files.cannot_write(self._path.parent / "tensorboard", e) from e
 
     def close(self) -> None:
-        """Write out what is still held back, and close the files."""
+        """Write what is still buffered, and close the files."""
         self._file.close()
         try:
             self._events.close()
@@ -190,7 +190,7 @@ def _open_events(folder: Path, resume_step: int | None) -> Any:
 
 
 class Progress:
-    """What `progress` gives: call `update` as the run goes on."""
+    """A progress display, made by `progress`; call `update` as the run goes on."""
 
     def __init__(self, total: int, initial: int, bar: Any | None, lines: bool, watched: Sequence[Curve]):
         self._total, self._tenth, self._bar, self._lines = total, self._tenths(initial, total), bar, lines
@@ -199,7 +199,7 @@ class Progress:
         self._watched = watched
 
     def update(self, step: int, values: Values) -> None:
-        """Show a step and what is known there; values of earlier steps stay until there are newer ones."""
+        """Show a step and its values; those of earlier steps stay until there are newer ones."""
         self._latest |= {name: float(np.nanmean(value)) for name, value in values.items()}
         now = time.monotonic()
         self._first = self._first or (step, now)  # what came before compiled: not part of the speed
@@ -218,7 +218,7 @@ class Progress:
         return 10 * step // max(total, 1)
 
     def _numbers(self) -> list[str]:
-        """The latest of what people watch, the evaluated number before the one of training."""
+        """The latest watched values, that of an evaluation in place of that of training."""
         found: dict[str, float] = {}
         for curve in sorted(self._watched, key=lambda curve: not curve.name.startswith("eval/")):
             if curve.short and curve.name in self._latest:
@@ -227,21 +227,22 @@ class Progress:
 
 
 @contextmanager
-def progress(total: int, initial: int = 0, *, enabled: bool | None, watched: Sequence[Curve] = ()) -> Iterator[Progress]:
+def progress(total: int, initial: int = 0, *, show: Literal["bar", "lines", "nothing"], watched: Sequence[Curve] = ()
+             ) -> Iterator[Progress]:
     """Show on stderr how far a run is, while the context lasts.
 
-    A bar with the steps, steps per second, the time left and the latest of what is watched where stderr is a
-    terminal; elsewhere, and where not `enabled`, a plain line at each evaluation and each tenth of the steps.
+    It has the steps, steps per second, the time left and the latest watched values. Where stderr is no terminal, plain lines
+    take the place of a bar.
 
     Args:
         total: the step at which the run ends.
         initial: the step at which it begins.
-        enabled: True a bar, False plain lines, None nothing at all.
+        show: a bar, or a plain line at each evaluation and each tenth of the steps, or nothing.
         watched: metrics whose latest values are shown, under their short names.
     """
-    bar = _bar(total, initial) if enabled and sys.stderr.isatty() else None
+    bar = _bar(total, initial) if show == "bar" and sys.stderr.isatty() else None
     with bar or nullcontext():
-        yield Progress(total, initial, bar, bar is None and enabled is not None, watched)
+        yield Progress(total, initial, bar, bar is None and show != "nothing", watched)
 
 
 def _rate(steps: int, seconds: float, left: int) -> list[str]:

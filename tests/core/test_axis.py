@@ -10,6 +10,7 @@ from jaxdl.agents import dqn
 from jaxdl.core import axis
 from jaxdl.core.axis import AXIS
 from jaxdl.core.errors import UserError
+from jaxdl.optim import Config as OptimConfig
 
 TREE = {"a": jnp.arange(12.0).reshape(4, 3), "b": (jnp.array([1.0, -2.0, 4.0, 8.0]), jnp.ones((4, 2, 2)))}
 
@@ -70,6 +71,12 @@ def test_a_part_can_be_resharded_by_a_function_of_its_own():
 def test_sizes_that_do_not_divide_are_refused_with_the_nearest_that_would(shards, near):
     with pytest.raises(UserError, match=rf"num_envs=4 .* {shards} devices; {near} would"):
         axis.share(dqn.Config(num_envs=4, buffer_size=48, batch_size=48), shards)
+
+
+def test_settings_that_declare_no_shared_sizes_are_for_one_device():
+    assert axis.share(OptimConfig(), 1) == OptimConfig()
+    with pytest.raises(UserError, match=r"devices=2 .* shared_sizes"):
+        axis.share(OptimConfig(), 2)
 
 
 def test_a_share_is_of_the_sizes_that_the_class_declares_alone():

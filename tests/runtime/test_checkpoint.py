@@ -1,8 +1,7 @@
-"""Checkpoints: what is read is what was written, bit by bit; a damaged one is never taken for a whole one."""
+"""Checkpoints: what is read is what was written, bit by bit, and a whole one is there at every moment."""
 
 import errno
 import itertools
-import json
 import multiprocessing
 import os
 import random
@@ -16,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checkpoints import META, files_of, fill, small
+from tools import same_bits
 
 from jaxdl.core.config import config
 from jaxdl.core.errors import CheckpointError
-from jaxdl.runtime import checkpoint, manifest
-
-META = {"config": {"gamma": 0.99, "sizes": [64, 64]}, "digest": "abc"}
+from jaxdl.runtime import checkpoint
 
 
 class Pair(NamedTuple):
@@ -42,38 +41,8 @@ def state_of(seed=0):
          jax.random.split(k[6], (0,))])
 
 
-def bits(x):
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        x = jax.random.key_data(x)
-    return np.asarray(x).tobytes()
-
-
-def assert_same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert x.dtype == y.dtype
-        assert x.shape == y.shape
-        assert bits(x) == bits(y)
-
-
 def shapes_of(tree):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
-
-
-def small(step):
-    """A state that its step determines."""
-    rng = np.random.default_rng(step)
-    return {"a": rng.normal(size=(64, 33)).astype(np.float32),
-            "b": {"t": np.int32(step), "u": rng.integers(0, 256, (3000,), np.uint8)}}
-
-
-def fill(folder, *steps, keep=9):
-    for step in steps:
-        checkpoint.save(folder, step, small(step), meta=META, keep=keep)
-
-
-def files_of(path):
-    return sorted(p for p in path.rglob("*") if p.is_file())
 
 
 # What was written
@@ -85,7 +54,7 @@ def test_every_leaf_comes_back_with_its_bits(tmp_path):
     for like in (state_of(0), shapes_of(state)):
         step, restored = checkpoint.restore(tmp_path, like, meta=META)
         assert step == 12
-        assert_same(restored, state)
+        same_bits(restored, state)
         assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(restored))
 
 
@@ -112,7 +81,7 @@ def test_a_state_without_elements(tmp_path, state):
     checkpoint.save(tmp_path, 5, state, meta=META, keep=1)
     step, restored = checkpoint.restore(tmp_path, state)
     assert step == 5
-    assert_same(restored, state)
+    same_bits(restored, state)
 
 
 def test_what_is_no_array_is_refused_by_name(tmp_path):
@@ -143,9 +112,9 @@ def test_a_restored_state_needs_no_new_program(tmp_path):
     programs = step._cache_size()
     checkpoint.save(tmp_path, 1, fresh, meta={}, keep=1)
     _, restored = checkpoint.restore(tmp_path, shapes_of(fresh))
-    assert_same(step(restored), wanted)
+    same_bits(step(restored), wanted)
     assert step._cache_size() == programs
-    assert_same(compiled(restored), wanted)
+    same_bits(compiled(restored), wanted)
 
 
 def test_a_state_can_be_donated_as_soon_as_it_is_saved(tmp_path):
@@ -158,7 +127,7 @@ def test_a_state_can_be_donated_as_soon_as_it_is_saved(tmp_path):
     assert all(x.is_deleted() for x in state.values())
     assert {name: x.unsafe_buffer_pointer() for name, x in after.items()} == places  # in place: no host view was left
     _, restored = checkpoint.restore(tmp_path, wanted)
-    assert_same(restored, wanted)
+    same_bits(restored, wanted)
     places = {name: x.unsafe_buffer_pointer() for name, x in restored.items()}
     assert {name: x.unsafe_buffer_pointer() for name, x in overwrite(restored).items()} == places
 
@@ -198,7 +167,7 @@ def test_each_step_can_be_read(tmp_path):
     for step in (1, 2):
         found, restored = checkpoint.restore(tmp_path, small(0), step=step)
         assert found == step
-        assert_same(restored, jax.tree.map(jnp.asarray, small(step)))
+        same_bits(restored, jax.tree.map(jnp.asarray, small(step)))
     assert checkpoint.restore(tmp_path, small(0))[0] == 2
 
 
@@ -212,7 +181,7 @@ def test_saving_a_step_again_replaces_it_and_never_leaves_none(tmp_path, monkeyp
         path = checkpoint.save(tmp_path, 7, small(k), meta={"k": k}, keep=1)
         assert checkpoint.steps(tmp_path) == [7]
         assert os.listdir(tmp_path) == [path.name]
-        assert_same(checkpoint.restore(tmp_path, like)[1], jax.tree.map(jnp.asarray, small(k)))
+        same_bits(checkpoint.restore(tmp_path, like)[1], jax.tree.map(jnp.asarray, small(k)))
         assert checkpoint.read_meta(tmp_path, 7) == {"k": k}
     assert whole_at == [[]] + 6 * [[7]]
 
@@ -305,145 +274,6 @@ def test_settings_of_an_earlier_version_are_those_of_the_fields_they_became(tmp_
     assert checkpoint.read_meta(tmp_path, 2) == {"config": {"learning_rate": 0.5, "added": 3}}
 
 
-def flip(file, at):
-    data = bytearray(file.read_bytes())
-    data[at] ^= 1 << (at % 8)
-    file.write_bytes(data)
-
-
-def test_a_flipped_byte_in_any_file_is_refused_or_harmless(tmp_path):
-    path = checkpoint.save(tmp_path, 1, small(1), meta=META, keep=1)
-    like, wanted, refused, said = small(0), jax.tree.map(jnp.asarray, small(1)), set(), set()
-    for file in files_of(path):
-        whole = file.read_bytes()
-        for at in sorted({0, len(whole) // 3, len(whole) // 2, len(whole) - 1} & set(range(len(whole)))):
-            flip(file, at)
-            try:
-                assert_same(checkpoint.restore(tmp_path, like, meta=META)[1], wanted)
-            except checkpoint.DamagedError as e:
-                refused.add(file)
-                said.add(str(e))
-            file.write_bytes(whole)
-    assert path / "manifest" / "manifest.json" in refused
-    largest = max(files_of(path), key=lambda f: f.stat().st_size)  # the elements
-    assert largest in refused
-    assert all(f"checkpoint {path} is damaged (" in sentence for sentence in said)
-    assert_same(checkpoint.restore(tmp_path, like, meta=META)[1], wanted)
-
-
-def test_a_missing_or_short_file_is_refused_or_harmless(tmp_path):
-    path = checkpoint.save(tmp_path, 1, small(1), meta=META, keep=1)
-    like, wanted, refused = small(0), jax.tree.map(jnp.asarray, small(1)), 0
-    for file, size in itertools.product(files_of(path), (None, 0, 0.5)):
-        whole = file.read_bytes()
-        file.unlink()
-        if size is not None:
-            file.write_bytes(whole[: int(size * len(whole))])
-        try:
-            assert_same(checkpoint.restore(tmp_path, like, meta=META)[1], wanted)
-        except CheckpointError:
-            refused += 1
-        file.write_bytes(whole)
-    assert refused >= 9
-
-
-def damage(path):
-    """Flip a bit among the elements."""
-    flip(max(files_of(path), key=lambda f: f.stat().st_size), -1000)
-
-
-def test_the_newest_whole_one_before_a_damaged_one_is_offered(tmp_path):
-    fill(tmp_path, 10, 20, 30, 40)
-    damage(tmp_path / "30")
-    with pytest.raises(checkpoint.DamagedError, match=r"30 is damaged .*step 20, can be read with step=20") as caught:
-        checkpoint.restore(tmp_path, small(0), step=30)
-    assert caught.value.earlier == 20
-    damage(tmp_path / "20")
-    with pytest.raises(checkpoint.DamagedError) as caught:
-        checkpoint.restore(tmp_path, small(0), step=30)
-    assert caught.value.earlier == 10
-    damage(tmp_path / "10")
-    with pytest.raises(checkpoint.DamagedError, match="there is no whole one before it"):
-        checkpoint.restore(tmp_path, small(0), step=30)
-    assert checkpoint.restore(tmp_path, small(0))[0] == 40
-    fill(tmp_path, 30)  # a run that went on from an earlier one writes it anew
-    assert checkpoint.restore(tmp_path, small(0), step=30)[0] == 30
-
-
-def test_other_bits_are_refused_by_the_name_of_the_leaf(tmp_path):
-    path, other = (checkpoint.save(tmp_path / str(k), 1, {"a": {"b": jnp.arange(3) + k}}, meta={}, keep=1)
-                   for k in (0, 1))
-    (path / "arrays").rename(tmp_path / "away")
-    (other / "arrays").rename(path / "arrays")  # sound in itself, but not what this manifest was written for
-    with pytest.raises(checkpoint.DamagedError, match=r"leaf \['a'\]\['b'\] has other bits than were written"):
-        checkpoint.restore(tmp_path / "0", {"a": {"b": jnp.arange(3)}})
-
-
-@pytest.mark.parametrize("change", [
-    {"dtype": "int32"}, {"shape": [3, 2]}, {"shape": [10**12]}, {"shape": []}, {"shape": [0]}])
-def test_arrays_that_are_not_what_the_manifest_says(tmp_path, change):
-    path = checkpoint.save(tmp_path, 1, {"a": jnp.zeros((2, 3))}, meta={}, keep=1)
-    like = {"a": jax.ShapeDtypeStruct(change.get("shape", (2, 3)), change.get("dtype", "float32"))}
-    reseal(path, lambda m: m["leaves"][0].update(change))
-    with pytest.raises(checkpoint.DamagedError):
-        checkpoint.restore(tmp_path, like)
-
-
-def reseal(path, change):
-    """Change a manifest and give it the digest that fits."""
-    file = path / manifest.PATH
-    values = json.loads(file.read_text())["manifest"]
-    change(values)
-    file.write_text(json.dumps({"manifest": values, "sha256": manifest._sha256_of_json(values)}))
-
-
-@pytest.mark.parametrize("change", [
-    lambda m: m.clear(),
-    lambda m: m.pop("meta"),
-    lambda m: m.update(more=1),
-    lambda m: m.update(step="1"),
-    lambda m: m.update(step=2),
-    lambda m: m.update(leaves={}),
-    lambda m: m["leaves"].append(m["leaves"][0]),
-    lambda m: m["leaves"][0].update(path=3),
-    lambda m: m["leaves"][0].update(shape=["1"]),
-    lambda m: m["leaves"][0].update(shape=None),
-    lambda m: m["leaves"][0].pop("sha256"),
-    lambda m: m.update(format=2),
-])
-def test_a_manifest_of_another_form_is_refused(tmp_path, change):
-    reseal(checkpoint.save(tmp_path, 1, small(1), meta=META, keep=1), change)
-    for read in (lambda: checkpoint.restore(tmp_path, small(0)), lambda: checkpoint.read_meta(tmp_path, 1)):
-        with pytest.raises(CheckpointError, match=r"manifest cannot be read|has format (2|None)"):
-            read()
-
-
-@pytest.mark.parametrize("text", [
-    b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 200_000, b'{"manifest": 1, "sha256": 2}', b"9" * 10_000,
-    b'{"a":' * 200_000, b" " * (2**26 + 1)], ids=lambda t: str(t[:12]))
-def test_a_manifest_that_is_no_manifest_is_refused(tmp_path, text):
-    path = checkpoint.save(tmp_path, 1, small(1), meta=META, keep=1)
-    (path / "manifest" / "manifest.json").write_bytes(text)
-    for read in (lambda: checkpoint.restore(tmp_path, small(0)), lambda: checkpoint.read_meta(tmp_path, 1)):
-        with pytest.raises(checkpoint.DamagedError, match="manifest cannot be read"):
-            read()
-
-
-def test_a_manifest_that_is_too_large_is_refused(tmp_path, monkeypatch):
-    fill(tmp_path, 1)
-    monkeypatch.setattr(manifest, "_MAX_BYTES", 100)
-    with pytest.raises(checkpoint.DamagedError, match="it is larger than 100 bytes"):
-        checkpoint.read_meta(tmp_path, 1)
-
-
-def test_a_changed_setting_in_the_manifest_is_refused(tmp_path):
-    path = checkpoint.save(tmp_path, 1, small(1), meta=META, keep=1)
-    file = path / "manifest" / "manifest.json"
-    file.write_text(file.read_text().replace("0.99", "0.98"))
-    with pytest.raises(checkpoint.DamagedError, match="it is not what was written"):
-        checkpoint.read_meta(tmp_path, 1)
-
-
 # What cannot be written
 
 
@@ -462,7 +292,7 @@ def test_a_write_that_the_system_refuses_leaves_what_was_there(tmp_path, limit):
     assert str(caught.value) == f"the checkpoint of step 3 cannot be written into {tmp_path}: File too large"
     assert {f: f.read_bytes() for f in files_of(tmp_path)} == before
     assert checkpoint.steps(tmp_path) == [1, 2]
-    assert_same(checkpoint.restore(tmp_path, small(0))[1], jax.tree.map(jnp.asarray, small(2)))
+    same_bits(checkpoint.restore(tmp_path, small(0))[1], jax.tree.map(jnp.asarray, small(2)))
     fill(tmp_path, 3, keep=1)
     assert os.listdir(tmp_path) == ["3"]
 
@@ -529,7 +359,7 @@ def test_killed_at_any_moment_a_whole_checkpoint_is_there(tmp_path):
         whole = checkpoint.steps(tmp_path)
         assert whole[-1] in (done.value, done.value + 1)
         for step in whole:
-            assert_same(checkpoint.restore(tmp_path, small(0), step=step)[1], jax.tree.map(jnp.asarray, small(step)))
+            same_bits(checkpoint.restore(tmp_path, small(0), step=step)[1], jax.tree.map(jnp.asarray, small(step)))
         leftovers += len(os.listdir(tmp_path)) > len(whole)
     assert leftovers, "no kill fell into a save"
     fill(tmp_path, step + 1, keep=2)

@@ -209,8 +209,8 @@ def lines_of(capsys):
 
 
 def test_progress_without_a_terminal_is_a_line_a_tenth_and_an_evaluation(capsys):
-    for enabled in (True, False):  # a bar needs a terminal
-        with progress(1000, enabled=enabled, watched=WATCHED) as bar:
+    for show in ("bar", "lines"):  # a bar needs a terminal
+        with progress(1000, show=show, watched=WATCHED) as bar:
             for step in range(20, 1001, 20):
                 evaluated = {"eval/return_mean": np.array([3.0, 5.0])} if step == 440 else {}
                 bar.update(step, {"loss": 1 / step} | evaluated)
@@ -226,13 +226,13 @@ def test_progress_without_a_terminal_is_a_line_a_tenth_and_an_evaluation(capsys)
 
 
 def test_progress_of_a_resumed_run_and_of_one_with_nothing_to_do(capsys):
-    with progress(1000, 900, enabled=False, watched=WATCHED) as bar:
+    with progress(1000, 900, show="lines", watched=WATCHED) as bar:
         bar.update(950, {})
         bar.update(1000, {})
     assert [line.split(",")[0] for line in lines_of(capsys)] == ["step 1"]  # 1,000
-    with progress(0, 0, enabled=False):
+    with progress(0, 0, show="lines"):
         pass
-    with progress(1000, enabled=None) as bar:
+    with progress(1000, show="nothing") as bar:
         bar.update(1000, {"eval/elbo": 1.0})
     assert lines_of(capsys) == []
 
@@ -252,7 +252,7 @@ def test_progress_on_a_terminal_is_one_line_that_changes(capsys, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(sys, "stderr", Terminal(sys.stderr))
-    with progress(1000, 0, enabled=True, watched=WATCHED) as bar:
+    with progress(1000, 0, show="bar", watched=WATCHED) as bar:
         bar.update(100, {"loss": 0.25})
         time.sleep(0.01)
         bar.update(600, {"episode_return": 12.5})
