@@ -325,10 +325,6 @@ def test_the_learning_rate_falls_over_the_planned_updates():
     assert (moved[8:] == 0).all()
 
 
-def test_the_defaults_are_valid():
-    dqn.validate(dqn.Config())
-
-
 @pytest.mark.parametrize(("settings", "message"), [
     *[({field: 0}, f"{field} must be above 0, got 0") for field in
       ("num_envs", "total_steps", "buffer_size", "learning_starts", "batch_size", "train_freq", "gradient_steps",

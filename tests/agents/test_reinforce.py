@@ -444,8 +444,7 @@ def test_shards_make_the_update_of_the_whole():
 # --- Settings.
 
 
-def test_the_defaults_are_valid():
-    reinforce.validate(reinforce.Config())
+def test_complete_episodes_are_learned_from_where_no_value_is():
     assert not reinforce.complete(reinforce.Config())
     assert all(reinforce.complete(reinforce.Config(baseline=b)) for b in ("none", "constant", "batch", "leave_one_out"))
     assert reinforce.complete(reinforce.Config(learn_from="complete"))

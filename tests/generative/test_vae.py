@@ -275,8 +275,7 @@ def test_the_plan_by_hand(settings, steps):
     assert vaes.total_steps(vaes.Config(**{"batch_size": 7} | settings), SPEC) == steps
 
 
-def test_the_defaults_are_valid():
-    vaes.validate(vaes.Config())
+def test_one_of_epochs_and_steps_is_enough_and_layers_may_be_none():
     vaes.validate(vaes.Config(epochs=3))
     vaes.validate(vaes.Config(total_steps=3, hidden_sizes=()))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import math
 
 import jax
@@ -314,9 +315,7 @@ def test_choices_that_need_another_field_say_so():
         optim.validate(Config(optimizer="sgd", weight_decay=0.1))
 
 
-def test_the_defaults_are_valid_and_documented():
-    optim.validate(Config())
-    import inspect
+def test_every_setting_is_documented():
     source = inspect.getsource(Config)
     for field in dataclasses.fields(Config):
         after = source[source.index(f"    {field.name}: "):].split("\n", 2)
