@@ -104,6 +104,14 @@ def shuffled_minibatches(key: Key, size: int, num_epochs: int, num_minibatches: 
     return index.reshape(num_epochs * num_minibatches, -1)
 
 
+def keep_if(going: Array, new: PyTree, old: PyTree) -> PyTree:
+    """Parameters and optimizer state as they were where updates have ended; the schedule of the learning rate goes on."""
+    def schedule(x: PyTree) -> bool:
+        return isinstance(x, optax.ScaleByScheduleState)
+
+    return jax.tree.map(lambda new, old: new if schedule(new) else jnp.where(going, new, old), new, old, is_leaf=schedule)
+
+
 def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     """The learner and its policies for an environment.
 
@@ -142,31 +150,31 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     def update(state: State, trajectory: Trajectory, key: Key) -> tuple[State, UpdateResult]:
         whole, explained = rollout_of(state, trajectory)
 
-        def weigh(index: Array) -> tuple[Array, Array]:
-            """Weights and advantages of a minibatch."""
+        def weigh(index: Array) -> tuple[Array, Array, Array]:
+            """The sequences of a minibatch, their weights and their advantages."""
             weight, advantage = on_policy.weights(whole.weight[:, index] > 0, axis_name), whole.advantage[:, index]
             if config.normalize_advantage:
                 advantage = on_policy.standardized(advantage, weight, axis_name)
-            return weight, advantage
+            return index, weight, advantage
 
-        def learn(carry: tuple[PyTree, PyTree, Array], xs: tuple[Array, PyTree]) -> tuple[tuple, tuple[Mean, Array]]:
+        # On one device a minibatch is weighed when it is its turn, which is 4 % faster. Over shards all are weighed before the
+        # loop: 23 reductions a rollout in place of 69, and on four virtual devices 1.7 times the time of one in place of 2.3.
+        weights_ahead = axis_name is not None
+
+        def learn(carry: tuple[PyTree, PyTree, Array], part: PyTree) -> tuple[tuple, tuple[Mean, Array]]:
             params, opt, going = carry
-            index, weighed = xs
-            weight, advantage = weigh(index) if weighed is None else weighed
-            part = on_policy.select(whole, index)._replace(weight=weight, advantage=advantage)
-            grads, metrics = optim.gradients(loss_fn, params, part, key, config.optim, on_policy.BATCH_AXIS)
+            index, weight, advantage = part if weights_ahead else weigh(part)
+            minibatch = on_policy.select(whole, index)._replace(weight=weight, advantage=advantage)
+            grads, metrics = optim.gradients(loss_fn, params, minibatch, key, config.optim, on_policy.BATCH_AXIS)
             new = optimizer.step(grads, opt, params, axis_name)
             if config.target_kl is not None:
                 kl = axis.sum_over(Mean(metrics.total[METRICS.index("approx_kl")], metrics.count), axis_name)
                 going = going & (kl.total <= 1.5 * config.target_kl * kl.count)
-                new = jax.tree.map(  # but the schedule of the learning rate goes on
-                    lambda new, old: new if isinstance(new, optax.ScaleByScheduleState) else jnp.where(going, new, old),
-                    new, (params, opt), is_leaf=lambda x: isinstance(x, optax.ScaleByScheduleState))
+                new = keep_if(going, new, (params, opt))
             return (*new, going), (metrics, going)
 
         index = shuffled_minibatches(key, whole.weight.shape[1], config.num_epochs, config.num_minibatches)
-        # Over shards all minibatches are weighed before the first, with as many reductions as one; alone that costs a tenth.
-        parts = index, None if axis_name is None else jax.vmap(weigh)(index)
+        parts = jax.vmap(weigh)(index) if weights_ahead else index
         carry, (metrics, going) = jax.lax.scan(learn, (state.params, state.opt, jnp.ones((), bool)), parts)
         metrics = on_policy.named_metrics(METRICS, metrics) | {"explained_variance": explained}
         if config.target_kl is not None:
