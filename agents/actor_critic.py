@@ -2,17 +2,17 @@
 
     loss = mean(-log pi(action | obs) * A + vf_coef * (V(obs) - target) ** 2 / 2 - ent_coef * entropy)
 
-The advantage of an action is A(s, a) = Q(s, a) - V(s): how much better it is than what the policy does on average. V is
-learned; Q(s, a) is estimated from what was paid after it, and target is that estimate:
+The advantage of an action is A(s, a) = Q(s, a) - V(s): how much better it is than the policy's average action. V is learned;
+Q(s, a) is estimated from the rewards that followed, and the estimate is the target of V:
 - `n_step`: the rewards of n steps, and the value after them (Mnih et al., "Asynchronous methods for deep reinforcement
   learning", 2016);
-- `gae`: the average of all these n, weighted by lambda ** n (Schulman et al., "High-dimensional continuous control using
+- `gae`: the average over all n, weighted by lambda ** n (Schulman et al., "High-dimensional continuous control using
   generalized advantage estimation", 2016). Lambda = 1 is the return to the end of the rollout.
 
-Subtracting V(s), which no action changes, leaves the gradient's mean as it is and lowers its variance. Exact it is with
-lambda = 1 and whole episodes (`agents.reinforce`); a rollout that ends inside an episode bootstraps from a value that is an
-estimate, which is the bias that actor-critic methods trade for less variance. So do a discount below 1, whose factor
-gamma ** t is left out as everywhere in practice, and the entropy bonus.
+Subtracting V(s), which does not depend on the action, leaves the gradient's mean unchanged and lowers its variance. The
+gradient is exact with lambda = 1 and complete episodes (`agents.reinforce`). A rollout that ends inside an episode bootstraps
+from an estimated value: this bias is what actor-critic methods trade for less variance. A discount below 1, whose factor
+gamma ** t is left out as everywhere in practice, and the entropy bonus bias it too.
 
 How this differs from Mnih et al.: environments are stepped side by side and an update is one of all of them (A2C of OpenAI's
 Baselines); an episode that is cut by its time limit bootstraps from its last observation.
@@ -47,7 +47,7 @@ class Config(on_policy.Config):
     gae_lambda: float = 0.95
     """gae only: lambda; 1 is the return to the end of the rollout (SB3), 0 one step."""
     n_steps: int = 5
-    """n_step only: steps of the return before it bootstraps (SB3); shorter at the end of a rollout."""
+    """n_step only: steps of the return before it bootstraps (SB3); fewer at the end of a rollout."""
     normalize_advantage: bool = False
     """Standardize the advantages of each rollout."""
     normalize_reward: bool = True
@@ -115,7 +115,5 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
 
 make_run, make_host_run = on_policy.runs(make)
-
-
 ALGORITHM = agent_algorithm("actor_critic", "advantage actor-critic, n-step or GAE", Config, validate, make, make_run,
                             make_host_run)

@@ -11,9 +11,9 @@ with A = GAE(lambda) of the old values and target = A + V_old. Schulman et al., 
 How this differs from the paper: advantages are standardized in each minibatch, gradients are clipped, values may be (as in
 OpenAI's Baselines; Engstrom et al. 2020 measure what that does). The updates of a rollout may end early, where the policy
 has moved further than `target_kl` (by the estimate mean(ratio - 1 - log ratio) of Schulman 2020). An episode that is cut by
-its time limit bootstraps from its last observation. With a recurrent policy a minibatch holds whole sequences, the rollouts
-of some of the environments, whose states begin as they were played. With one epoch of one minibatch the ratio is 1, and the
-gradient is that of `agents.actor_critic`.
+its time limit bootstraps from its last observation. A minibatch of a recurrent policy holds the whole rollouts of some
+environments, and starts from the recurrent states with which they were played. With one epoch of one minibatch the ratio is
+1, and the gradient is that of `agents.actor_critic`.
 
 Shapes: `T` steps of a rollout, `B` environments, `b` sequences of a minibatch.
 """
@@ -54,11 +54,11 @@ class Config(on_policy.Config):
     clip_range: float = 0.2
     """How far the ratio may move from 1 before its gain ends (Schulman et al. 2017)."""
     clip_range_vf: float | None = None
-    """How far a value may move from the old one before its loss no longer falls (Baselines); not given, it is free."""
+    """How far a value may move from the old one before its loss no longer falls (Baselines); no limit if not given."""
     normalize_advantage: bool = True
     """Standardize the advantages of each minibatch (Baselines)."""
     target_kl: float | None = None
-    """End the updates of a rollout once the policy has moved by 1.5 times so much, in nats (Spinning Up)."""
+    """Stop the updates of a rollout once the policy has moved by 1.5 times this KL divergence, in nats (Spinning Up)."""
     optim: OptimConfig = OptimConfig(learning_rate=1e-3, schedule="linear", eps=1e-5, max_grad_norm=0.5)
     """The optimizer (CleanRL's, at four times its rate: 2.5e-4 is late on CartPole)."""
 
@@ -86,12 +86,12 @@ def validate(config: Config) -> None:
 
 
 def surrogate(ratio: Array, advantage: Array, clip_range: float | Array) -> Array:
-    """The clipped surrogate, to be made large: `min(ratio * A, clip(ratio, 1 - eps, 1 + eps) * A)`, [...] -> [...]."""
+    """The clipped surrogate, which is maximized: `min(ratio * A, clip(ratio, 1 - eps, 1 + eps) * A)`, [...] -> [...]."""
     return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip_range, 1 + clip_range) * advantage)
 
 
 def value_loss(value: Array, old: Array, target: Array, clip_range: float | Array | None) -> Array:
-    """Half the squared error; with a range the larger one of this and that of the value kept near the old one, [...]."""
+    """Half the squared error, [...]; with a range the larger of it and that of the value clipped to the old one's range."""
     loss = losses.squared(value - target)
     if clip_range is None:
         return loss
@@ -105,7 +105,7 @@ def shuffled_minibatches(key: Key, size: int, num_epochs: int, num_minibatches: 
 
 
 def keep_if(going: Array, new: PyTree, old: PyTree) -> PyTree:
-    """Parameters and optimizer state as they were where updates have ended; the schedule of the learning rate goes on."""
+    """The `new` parameters and optimizer state if `going`, else the `old` ones; the learning rate's schedule goes on."""
     def schedule(x: PyTree) -> bool:
         return isinstance(x, optax.ScaleByScheduleState)
 
@@ -136,8 +136,8 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         metrics = [ratio - 1 - log_ratio, loss, actor, critic, entropy, jnp.abs(ratio - 1) > config.clip_range]
         return (part.weight * loss).mean(), on_policy.masked_means(metrics, part.weight)
 
-    def rollout_of(state: State, trajectory: Trajectory) -> tuple[Minibatch, Mean]:
-        """The rollout as one minibatch of all its sequences, and how well its values predict their targets."""
+    def read(state: State, trajectory: Trajectory) -> tuple[Minibatch, Mean]:
+        """All sequences of the rollout as one minibatch, and the share of their targets' variance that its values explain."""
         batch = on_policy.prepare_batch(state.moments, trajectory, config.gamma, axis_name)
         value, next_value = on_policy.values(model, state.params, trajectory, batch)
         advantage = returns.gae(trajectory.reward, batch.discount, batch.continues, value, next_value, config.gae_lambda)
@@ -148,7 +148,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         return whole if config.policy.recurrent != "none" else on_policy.flatten_time(whole), explained
 
     def update(state: State, trajectory: Trajectory, key: Key) -> tuple[State, UpdateResult]:
-        whole, explained = rollout_of(state, trajectory)
+        whole, explained = read(state, trajectory)
 
         def weigh(index: Array) -> tuple[Array, Array, Array]:
             """The sequences of a minibatch, their weights and their advantages."""
@@ -185,7 +185,4 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
 
 make_run, make_host_run = on_policy.runs(make)
-
-
-ALGORITHM = agent_algorithm("ppo", "proximal policy optimization", Config, validate, make, make_run,
-                            make_host_run)
+ALGORITHM = agent_algorithm("ppo", "proximal policy optimization", Config, validate, make, make_run, make_host_run)

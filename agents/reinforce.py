@@ -3,29 +3,28 @@
     grad J = E[sum_t gamma^t grad log pi(a_t | s_t) (G_t - b_t)],    G_t = sum_{k >= t} gamma^(k - t) r_k
 
 Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning" (1992); the baseline b
-lowers the variance. `returns=episode` has the return of the whole episode, G_0, in place of gamma^t G_t: as unbiased, and
-noisier, since what was paid before an action cannot depend on it. Baselines:
+lowers the variance. `returns=episode` has the return of the whole episode, G_0, in place of gamma^t G_t: also unbiased, but
+noisier, since rewards before an action do not depend on it. Baselines:
 - `none`: b = 0;
 - `constant`: a moving average of the returns of earlier rollouts. Unbiased: it does not depend on these actions;
-- `batch`: the mean of the rollout's episodes, of each step's returns at that step (0 once an episode is over). Its own
-  return is in it: of N episodes, the mean of the gradient is (1 - 1/N) of the true one, in the same direction;
-- `leave_one_out`: the mean of the other episodes, which is unbiased (Kool et al. 2019, "Buy 4 REINFORCE samples, get a
+- `batch`: the mean over the rollout's episodes of their returns at the same step (0 once an episode is over). An episode's own
+  return is part of it: with N episodes the expected gradient is (1 - 1/N) of the true one, in the same direction;
+- `leave_one_out`: the mean over the other episodes, which is unbiased (Kool et al. 2019, "Buy 4 REINFORCE samples, get a
   baseline for free!");
 - `value`: a learned V(s_t), as it was before the rollout. Unbiased for any V (Sutton et al. 2000).
 
-What a gradient is made of (`learn_from`): `complete` ones, those that began so early in the rollout that it holds them to
-their end whatever they do: which are in is settled before they are played, so that long ones count as often as short ones.
-Their gradients are summed over steps and averaged over episodes. Or `fragments`: all steps, the returns bootstrapped at the
-rollout's end by the value that is then needed, and averaged over steps; what lies beyond the end is an estimate.
+The gradient is made of (`learn_from`) `complete` episodes, or of `fragments`. Complete ones are those that began so early that
+the rollout holds them to their end however long they last: which count is settled before they are played, so that long ones
+count as often as short ones. Their gradients are summed over steps and averaged over episodes. Fragments are all steps of the
+rollout, averaged; returns bootstrap at its end, from the value that is then needed, so that the rest is an estimate.
 
 What the defaults change about the gradient: the factor gamma^t is left out (`discount_states` keeps it), as everywhere in
-practice, since it would stop learning late in an episode; what is followed is then no gradient of any objective (Nota &
-Thomas 2020). An entropy bonus adds its own gradient. Averages over steps weigh long episodes more. Clipping the gradient,
-and Adam, change its length. A time limit that ends an episode is bootstrapped with the value baseline, and with the others
-the end of the return. Rollouts longer than the time limit, as they are if not given, hold a random number N of complete
-episodes: the sum of their gradients has the mean E[N] grad J, and division by N biases it by the order of 1/N. Exact, and
-tested to be so, are rollouts of one time limit on the device, whose episodes terminate, gamma = 1 or `discount_states`, no
-entropy bonus, no normalization.
+practice, since it would stop learning late in an episode; the update is then not the gradient of any objective (Nota & Thomas
+2020). An entropy bonus adds its own gradient. Averages over steps weigh long episodes more. Clipping the gradient, and Adam,
+change its length. Where a time limit ends an episode, the return bootstraps with the value baseline and ends with the others.
+Rollouts longer than the time limit, as by default, hold a random number N of complete episodes: the sum of their gradients has
+the mean E[N] grad J, and division by N biases it by the order of 1/N. The gradient is exact, and tested to be, for rollouts
+of one time limit on the device, episodes that terminate, gamma = 1 or `discount_states`, no entropy bonus, no normalization.
 
 Shapes: `T` steps of a rollout, `B` environments, `H` the time limit of an episode.
 """
@@ -63,19 +62,19 @@ class Config(on_policy.Config):
     """Steps of each environment in one rollout, which makes one update; if not given 64 for fragments, and for complete
     episodes twice their time limit."""
     baseline: Literal["none", "constant", "batch", "leave_one_out", "value"] = "value"
-    """What is subtracted from returns."""
+    """The baseline that is subtracted from returns."""
     returns: Literal["to_go", "episode"] = "to_go"
-    """What an action is weighed by: the rewards after it, or all of its episode."""
+    """The weight of an action: the rewards after it, or those of its whole episode."""
     learn_from: Literal["auto", "complete", "fragments"] = "auto"
     """Learn from complete episodes alone, or from all steps; auto is fragments with the value baseline, else complete."""
     discount_states: bool = False
     """Keep the factor gamma^t of the t-th step of an episode, which makes the gradient that of the discounted return."""
     baseline_decay: float = 0.9
-    """constant only: what a rollout leaves of the weight of earlier ones."""
+    """constant only: the factor by which a rollout reduces the weight of earlier ones."""
     normalize_advantage: bool = False
-    """Standardize what actions are weighed by, over the rollout."""
+    """Standardize the weights of actions over the rollout."""
     vf_coef: float = 0.5
-    """value only: weight of its loss."""
+    """Weight of the value's loss (baseline=value only)."""
     optim: OptimConfig = OptimConfig(learning_rate=4e-3, schedule="linear", eps=1e-5, max_grad_norm=0.5)
     """The optimizer; a high rate that falls (chosen on CartPole over 30 seeds)."""
 
@@ -109,12 +108,12 @@ def validate(config: Config) -> None:
 
 
 def complete(config: Config) -> bool:
-    """Whether complete episodes alone are learned from."""
+    """Whether only complete episodes are learned from."""
     return config.learn_from == "complete" or (config.learn_from == "auto" and config.baseline != "value")
 
 
 def rollout_steps(config: Config, spec: EnvSpec, fresh: bool = True) -> int:
-    """Steps of each environment in one rollout; where rollouts do not begin with `fresh` episodes, one must end first.
+    """Steps of each environment in one rollout. If rollouts do not begin with `fresh` episodes, one must end in it first.
 
     Raises:
         UserError: they cannot hold a complete episode, or are more than the whole run has.
@@ -134,15 +133,15 @@ def rollout_steps(config: Config, spec: EnvSpec, fresh: bool = True) -> int:
 
 
 class Episodic(NamedTuple):
-    """Where the rows of a rollout stand in their episodes, [T, B]."""
+    """Positions of the rows of a rollout in their episodes, [T, B]."""
 
     begin: Array  # int32: the row at which its episode began, -1 before the rollout
     age: Array  # int32: rows since then
-    whole: Array  # bool: of an episode that is complete whatever happens
+    whole: Array  # bool: part of a complete episode
 
 
 def episodic(trajectory: Trajectory, limit: int) -> Episodic:
-    """The episodes of a rollout: complete whatever happens are those that began at least `limit` rows before its end."""
+    """The episodes of a rollout; complete are those that began at least `limit` rows before its end, however they went."""
     length = trajectory.first.shape[0]
     row = jnp.arange(length, dtype=jnp.int32)[:, None]
     begin = jax.lax.cummax(jnp.where(trajectory.first, row, -1))
@@ -249,8 +248,5 @@ def planned_updates(config: Config, spec: EnvSpec) -> int:
 
 
 make_run, make_host_run = on_policy.runs(make, rollout_steps, fresh_episodes=complete)
-
-
-ALGORITHM = agent_algorithm(
-    "reinforce", "the score-function estimator with a choice of baselines", Config, validate, make,
-    make_run, make_host_run)
+ALGORITHM = agent_algorithm("reinforce", "the score-function estimator with a choice of baselines", Config, validate, make,
+                            make_run, make_host_run)

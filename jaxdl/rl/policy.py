@@ -5,8 +5,8 @@ distribution of actions (`rl.actions`), and the value of the observation. Policy
 own or share them. Kernels begin with variance 2 / fan_in, those of the policy's head a hundredth of that size, so that the
 first policy hardly prefers any action (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods?").
 
-Observations are normalized by running statistics that are the learner's: frozen while it plays and learns from what was
-played, and updated once an update.
+Observations are normalized by running statistics that belong to the learner. They are constant during a rollout and the
+update from it, and are then updated once.
 
 Shapes: `T` time, `B` sequences side by side, `P` parameters of the distribution of an action.
 """
@@ -113,14 +113,14 @@ class Torso(linen.Module):
 
 
 class Network(linen.Module):
-    """Torsos, cells and heads. A branch is the policy's or the value's; where they share there is one."""
+    """Torsos, cells and heads. The policy and the value have a branch each, or share one."""
 
     torso: Torso
     shared: bool
     recurrent: Literal["none", "gru", "lstm"]
     recurrent_size: int
-    size: int  # numbers of a distribution that depend on the observation
-    free: int  # numbers that do not
+    size: int  # parameters of a distribution that depend on the observation
+    free: int  # parameters that do not
     log_std: float | Array
     dtype: str = "float32"
 
@@ -137,7 +137,7 @@ class Network(linen.Module):
             self.spread = self.param("spread", lambda key: jnp.full(self.free, self.log_std, jnp.float32))
 
     def features(self, obs: Array) -> list[Array]:
-        """Observations [N, ...] -> of each branch the features, or the gates of its cell, [N, F]."""
+        """Observations [N, ...] -> each branch's features, or the gates of its cell, [N, F]."""
         features = [torso(obs) for torso in self.torsos]
         return features if self.recurrent == "none" else [
             cell.project(x) for cell, x in zip(self.cells, features, strict=True)]
@@ -184,7 +184,8 @@ def make(config: Config, spec: EnvSpec, algorithm: str) -> Model:
     """The policy and value of an environment.
 
     Raises:
-        UserError: observations or actions are of a kind that it cannot serve, or cannot be normalized or squashed.
+        EnvError: the observations or actions are of a kind that policies do not support.
+        UserError: the observations cannot be normalized, or the actions not squashed.
     """
     space = spec.observation_space
     envs.check_spaces(spec, algorithm, actions=(

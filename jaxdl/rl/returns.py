@@ -3,7 +3,7 @@
 Two facts end an episode: a termination ends the value, a truncation only the recording (the value goes on from the last
 true observation).
 
-Fragments `[T, ...]` may hold several episodes. What is known of their step t, and what the functions over them take:
+Fragments `[T, ...]` may hold several episodes. The functions over them take, for each step t:
 
     reward      r_t
     discount    d_t = gamma * (1 - terminated_t)
@@ -13,7 +13,7 @@ Fragments `[T, ...]` may hold several episodes. What is known of their step t, a
     next_value  v'_t = V(next_obs_t) of the true successor, also where the episode is truncated at t. Where it continues
                 that is `value` of step t+1
 
-They are functions of numbers and stop no gradients: who wants constants for targets stops them at the inputs or the outputs.
+The functions stop no gradients: stop them at the inputs or the outputs where targets are to be constants.
 
 Shapes: `T` time, `n` steps, `B` batch, `...` any trailing axes, the same for all arrays: an array of another shape raises
 AssertionError when the program is traced, since broadcasting would hide it.
@@ -28,12 +28,12 @@ from jaxdl.core.types import Array
 
 def n_step_transition(reward: Array, terminated: Array, done: Array, available: Array, gamma: float | Array
                       ) -> tuple[Array, Array, Array]:
-    """Consecutive steps as one: what they paid, how the value after them is discounted, and which step was the last.
+    """Consecutive steps as one transition: their discounted reward, the discount of the value after them, the last step.
 
         reward = sum_{j < m} gamma^j r_j,    discount = gamma^m * (1 - terminated_{m-1})
 
-    with m the number of steps taken: all that are available, but none after the end of an episode. Sutton (1988), cut
-    at truncations and at the newest step, where a shorter return is as valid a target.
+    with m the number of steps taken: all that are available, but none after the end of an episode (Sutton 1988). At
+    truncations and at the newest step the return is shorter, which is as valid a target.
 
     Args:
         reward: [n, B].

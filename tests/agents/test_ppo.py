@@ -262,9 +262,9 @@ def test_an_update_descends_the_gradient_of_the_loss_written_by_hand():
     new, metrics = update(config, state, batch)
     assert_close(new.params, jax.tree.map(lambda p, g: p - np.float32(0.1) * np.asarray(g), state.params, grads), rtol=1e-5,
                  atol=1e-6)
-    told = {name: float(m.total / m.count) for name, m in metrics.items()}
-    assert told == pytest.approx(jax.tree.map(float, parts), rel=1e-4, abs=1e-6)
-    assert 0.2 < told["clip_fraction"] < 0.8
+    means = {name: float(m.total / m.count) for name, m in metrics.items()}
+    assert means == pytest.approx(jax.tree.map(float, parts), rel=1e-4, abs=1e-6)
+    assert 0.2 < means["clip_fraction"] < 0.8
     assert metrics["loss"].count == valid.sum()
 
 
@@ -273,12 +273,12 @@ def test_one_epoch_of_one_minibatch_is_an_update_of_actor_critic(kind, optim):
     changed = {"optim": optim, "ent_coef": 0.05, "vf_coef": 0.7} | recurrent(kind)
     mine, other, batch = ppo_config(**changed), critic_config(**changed), batch_of(kind)
     state = state_of(ppo, mine)
-    (new, told), (expected, said) = (update(c, s, batch) for c, s in ((mine, state), (other, actor_critic.State(*state))))
+    (new, metrics), (expected, other_metrics) = (update(config, state, batch) for config in (mine, other))
     assert_close(new.params, expected.params)
     assert differ(new.params, state.params)
     for name in ("entropy", "value_loss", "explained_variance"):
-        np.testing.assert_allclose(told[name], said[name], rtol=1e-5)
-    np.testing.assert_allclose([told["approx_kl"].total, told["clip_fraction"].total], 0, atol=1e-5)
+        np.testing.assert_allclose(metrics[name], other_metrics[name], rtol=1e-5)
+    np.testing.assert_allclose([metrics["approx_kl"].total, metrics["clip_fraction"].total], 0, atol=1e-5)
 
 
 def test_values_are_kept_near_the_old_ones_in_later_epochs():
@@ -309,10 +309,10 @@ def test_rows_that_only_reset_change_nothing(name):
 
     garbage = batch._replace(obs=spoilt(batch.obs, 50), next_obs=spoilt(batch.next_obs, -30), reward=spoilt(batch.reward, 900),
                              choice=policy.ActionInfo(spoilt(batch.choice.action, 2), spoilt(batch.choice.dist, 5)))
-    (new, told), (other, said) = (update(config, state, x) for x in (batch, garbage))
+    (new, metrics), (other, other_metrics) = (update(config, state, x) for x in (batch, garbage))
     assert_close(new.params, other.params, rtol=1e-5, atol=1e-6)
-    assert_close(told, said, rtol=1e-4, atol=1e-5)
-    assert float(told["loss"].count) == batch.valid.sum() * getattr(config, "num_epochs", 1)
+    assert_close(metrics, other_metrics, rtol=1e-4, atol=1e-5)
+    assert float(metrics["loss"].count) == batch.valid.sum() * getattr(config, "num_epochs", 1)
     counted = batch._replace(valid=np.ones_like(batch.valid))
     assert differ(update(config, state, counted)[0].params, new.params)
 
@@ -379,8 +379,8 @@ def test_updates_end_where_the_policy_has_moved_too_far():
     slow = dataclasses.replace(SGD, learning_rate=0.05)
     two, three = (ppo_config(num_epochs=n, optim=slow) for n in (2, 3))
     state, batch = state_of(ppo, two), batch_of()
-    (after_two, told), (after_three, said) = (update(c, state, batch) for c in (two, three))
-    kl = [float(m["approx_kl"].total) / batch.valid.sum() for m in (told, said)]
+    (after_two, metrics), (after_three, other_metrics) = (update(c, state, batch) for c in (two, three))
+    kl = [float(m["approx_kl"].total) / batch.valid.sum() for m in (metrics, other_metrics)]
     second, third = kl[0], kl[1] - kl[0]  # of the policy with which the second and the third update begin
     assert third > 2 * second > 0
 
@@ -447,9 +447,9 @@ def test_microbatches_make_the_same_update(name):
     algorithm, config = VARIANTS[name]
     state, batch = state_of(algorithm, config), batch_of(config.policy.recurrent)
     configs = [dataclasses.replace(config, optim=dataclasses.replace(SGD, grad_accumulation=n)) for n in (2, 1)]
-    (new, told), (expected, said) = (update(config, state, batch) for config in configs)
+    (new, metrics), (expected, other_metrics) = (update(config, state, batch) for config in configs)
     assert_close(new.params, expected.params, rtol=1e-5, atol=1e-6)
-    assert_close(told, said, rtol=1e-4, atol=1e-5)
+    assert_close(metrics, other_metrics, rtol=1e-4, atol=1e-5)
 
 
 # --- Statistics of observations.

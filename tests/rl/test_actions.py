@@ -1,4 +1,4 @@
-"""Distributions over the actions of spaces: against distrax, scipy, enumeration and integrals; draws follow what is said."""
+"""Distributions over the actions of spaces, against distrax, scipy, enumeration and integrals; draws follow them."""
 
 import functools
 import itertools

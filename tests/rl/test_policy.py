@@ -36,7 +36,7 @@ KINDS = [("none", False), ("none", True), ("gru", True), ("lstm", False)]
 
 
 class Played(NamedTuple):
-    """What a model says of the same steps, as a whole and one after the other."""
+    """Outputs of a model for the same steps, all at once and one after the other."""
 
     whole: policy.Unrolled
     after: jax.Array  # value_after
@@ -219,8 +219,8 @@ def test_greedy_takes_the_mode_and_exploring_draws_from_the_distribution():
         return (model.explore.act(params, None, obs, model.explore.sample_noise(key, 8000), 0),
                 model.greedy.act(params, None, obs, None, 0))
 
-    (carry, action, choice), (_, best, said) = act(jax.random.key(2))
-    assert (carry, said) == (None, {})
+    (carry, action, choice), (_, best, extras) = act(jax.random.key(2))
+    assert (carry, extras) == (None, {})
     np.testing.assert_array_equal(best, choice.dist.argmax(-1))
     assert len(np.unique(best)) > 1
     np.testing.assert_array_equal(choice.action, action)
@@ -238,13 +238,14 @@ def test_acting_sees_observations_by_the_statistics(actor):
     moments = Moments(jnp.float32(10), jnp.array([1.0, -2.0]), jnp.array([40.0, 2.5]))  # variances 4 and 1/4
     by_hand = (np.asarray(OBS[0]) - [1, -2]) / [2, 0.5]
     noise = plain.explore.sample_noise(jax.random.key(1), B)
-    _, action, said = jit(getattr(normal, actor).act)(policy.Policy(params, moments), None, OBS[0], noise, 0)
-    _, expected, told = jit(getattr(plain, actor).act)(policy.Policy(params, None), None, jnp.float32(by_hand), noise, 0)
+    _, action, extras = jit(getattr(normal, actor).act)(policy.Policy(params, moments), None, OBS[0], noise, 0)
+    _, expected, expected_extras = jit(getattr(plain, actor).act)(
+        policy.Policy(params, None), None, jnp.float32(by_hand), noise, 0)
     np.testing.assert_array_equal(action, expected)
-    assert_close(said, told, rtol=1e-4)
-    if said:
+    assert_close(extras, expected_extras, rtol=1e-4)
+    if extras:
         unseen = plain.explore.act(policy.Policy(params, None), None, OBS[0], noise, 0)[2].dist
-        assert np.abs(said.dist - unseen).min() > 1e-3
+        assert np.abs(extras.dist - unseen).min() > 1e-3
 
 
 def test_only_floating_point_observations_are_normalized():

@@ -77,13 +77,13 @@ def settings(**changed):
 def simulated(env, steps, resets=False, num_envs=E):
     """The first rows of an environment, in order, and what its episodes were: (row, return, length) at the end of each."""
     episode, step, over, first, carry, total = 0, 0, False, True, BEGIN, 0.0
-    rows, told = [], []
+    rows, reported = [], []
     for i in range(steps):
         carry = BEGIN if first else carry
         obs = env, episode, step
         if over:  # only with `resets`
             reward, terminated, truncated = 0.0, False, False
-            told.append((i, total, step))
+            reported.append((i, total, step))
             episode, step, total = episode + 1, 0, 0.0
         else:
             reward, terminated, truncated = rule(env, episode, step)
@@ -92,9 +92,9 @@ def simulated(env, steps, resets=False, num_envs=E):
         rows.append((obs, action, reward, (env, episode, step), terminated, truncated, first, not over, carry))
         first, over, carry = over, terminated or truncated, carry + 1
         if over and not resets:
-            told.append((i, total, step))
+            reported.append((i, total, step))
             episode, step, total, first, over = episode + 1, 0, 0.0, True, False
-    return rows, told
+    return rows, reported
 
 
 @functools.cache
@@ -117,8 +117,8 @@ def assert_rows(batch, begin, resets=False):
     assert [x.dtype for x in batch[2:8]] == [np.float32, np.int32, bool, bool, bool, bool]
 
 
-def assert_told(metrics, begin, end, resets=False):
-    """Episodes that end in the rows from `begin` to `end` are reported, whole."""
+def assert_reported(metrics, begin, end, resets=False):
+    """Episodes that end in the rows from `begin` to `end` are reported."""
     wanted = [x for e in range(E) for i, *x in simulated(e, end, resets)[1] if i >= begin]
     assert metrics["episode_return"] == Mean(sum(r for r, _ in wanted), len(wanted))
     assert metrics["episode_length"] == Mean(sum(n for _, n in wanted), len(wanted))
@@ -147,7 +147,7 @@ def test_rollouts_are_the_rows_of_a_plain_simulation_and_go_on_where_the_last_en
     for i in range(5):
         state, batch, metrics = played(state, jax.random.key(i), E * T * i)
         assert_rows(batch, T * i, resets)
-        assert_told(metrics, T * i, T * (i + 1), resets)
+        assert_reported(metrics, T * i, T * (i + 1), resets)
         count += float(metrics["episode_return"].count)
         ends |= set(zip(np.ravel(batch.terminated).tolist(), np.ravel(batch.truncated).tolist(), strict=True))
     assert ends == {(False, False), (True, False), (False, True), (True, True)}
@@ -161,7 +161,7 @@ def test_fresh_rollouts_begin_with_new_episodes():
     for i in range(2):
         state, batch, metrics = played(state, jax.random.key(i), 0)
         assert_rows(batch, 0)
-        assert_told(metrics, 0, T)  # and those that were under way are forgotten
+        assert_reported(metrics, 0, T)  # and those that were under way are forgotten
     assert not simulated(2, T)[0][-1][4]
     assert not simulated(2, T)[0][-1][5]
 
@@ -188,7 +188,7 @@ def test_rewards_that_are_learned_from_may_be_clipped_and_returns_are_reported_a
     reward = expected(T)[2]
     assert np.abs(reward).max() > 1 > np.abs(reward).min()
     np.testing.assert_array_equal(batch.reward, np.clip(reward, -1, 1))
-    assert_told(metrics, 0, T)
+    assert_reported(metrics, 0, T)
 
 
 def scaled(reward, ends, counted, gamma, rollouts):
@@ -211,7 +211,7 @@ def test_rewards_are_divided_by_the_deviation_of_their_discounted_sums(clip):
     for i in range(3):
         state, batch, metrics = played(state, jax.random.key(i), E * T * i)
         got.append(batch.reward)
-        assert_told(metrics, T * i, T * (i + 1))
+        assert_reported(metrics, T * i, T * (i + 1))
     _, _, reward, _, terminated, truncated, *_ = expected(3 * T)
     wanted = scaled(np.clip(reward, -1, 1) if clip else reward, terminated | truncated, np.ones((3 * T, E), bool), GAMMA, 3)
     np.testing.assert_allclose(np.concatenate(got), wanted, rtol=1e-5)
@@ -242,12 +242,12 @@ def test_shards_share_the_statistics_of_rewards():
         return jnp.concatenate(got), state.scale
 
     parts, scale = jit(jax.vmap(lambda offset: play(offset, "shards", 2), axis_name="shards"))(jnp.array([0, 2]))
-    whole, of_whole = jit(lambda: play(0, None, 4))()
+    whole, whole_scale = jit(lambda: play(0, None, 4))()
     np.testing.assert_allclose(np.concatenate(parts, 1), whole, rtol=1e-5)
-    for x, y in zip(scale.moments, of_whole.moments, strict=True):
+    for x, y in zip(scale.moments, whole_scale.moments, strict=True):
         assert x[0] == x[1]
         np.testing.assert_allclose(x[0], y, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(scale.total.ravel(), of_whole.total, rtol=1e-5)
+    np.testing.assert_allclose(scale.total.ravel(), whole_scale.total, rtol=1e-5)
 
 
 def test_discounted_sums_of_fresh_rollouts_do_not_go_on_from_episodes_that_were_left():
@@ -326,11 +326,11 @@ def played_on_the_host(source, rollouts, state=None):
     for k in range(rollouts):
         state, metrics = source.prepare(state, jax.random.key(k)), []
         for _ in range(T):
-            state, action, said = source.act(state, BY_TIME, None, jnp.int32(E * i))
-            assert said == {}
+            state, action, extras = source.act(state, BY_TIME, None, jnp.int32(E * i))
+            assert extras == {}
             np.testing.assert_array_equal(action, expected(i + 1, resets=True)[1][i])
-            state, told = source.observe(state, answer(i))
-            metrics.append(told)
+            state, reported = source.observe(state, answer(i))
+            metrics.append(reported)
             i += 1
         state, batch = source.sample(state, jax.random.key(0), jnp.int32(0))
         yield state, batch, metrics
@@ -341,8 +341,8 @@ def test_rollouts_on_the_host_are_the_rows_of_a_plain_simulation():
     for k, (_, batch, metrics) in enumerate(played_on_the_host(host_source_of(), 4)):
         assert_rows(batch, k * T, resets=True)
         seen.append((batch.valid, batch.first, batch.terminated, batch.truncated))
-        for i, told in enumerate(metrics, start=k * T):
-            assert_told(told, i, i + 1, resets=True)
+        for i, reported in enumerate(metrics, start=k * T):
+            assert_reported(reported, i, i + 1, resets=True)
     valid, first, terminated, truncated = map(np.concatenate, zip(*seen, strict=True))
     assert not valid.all()
     for e in range(E):  # an end, the row that only resets, the first of the next
@@ -371,7 +371,7 @@ def test_rollouts_on_the_host_and_on_the_device_have_the_same_transitions():
         assert len(here[0]) > 6
 
 
-def test_after_a_restart_environments_on_the_host_begin_anew():
+def test_after_a_restart_environments_on_the_host_are_reset():
     source = host_source_of()
     *_, (state, _, _) = played_on_the_host(source, 1)
     assert not state.first.all()
@@ -391,7 +391,7 @@ def test_steps_that_only_reset_are_not_in_the_statistics_of_rewards():
     np.testing.assert_allclose(np.concatenate([b.reward for b in batches]), wanted, rtol=1e-5)
 
 
-def test_a_run_on_the_host_draws_its_noise_ahead_anew_for_each_rollout():
+def test_a_run_on_the_host_draws_the_noise_of_each_rollout_ahead():
     source = host_source_of()
     run = compose_host(LEARNER, source, num_envs=E, train_freq=T, updates=1, first_step=0)
     assert run.ahead
