@@ -11,6 +11,7 @@ Shapes: `B` batch, `N` images, `H W C` an image, `Z` code.
 """
 
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from jaxdl import nn, optim
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.task import Curve, Features, Latents, Reconstructor, Score
-from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
+from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative.task import model_algorithm
 from jaxdl.ops.pixels import to_unit
@@ -127,7 +128,17 @@ def corrupted(config: Config, x: Array, key: Key) -> Array:
     return x
 
 
-def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
+class Autoencoder(NamedTuple):
+    """A learner and what its model can do."""
+
+    learner: Learner
+    measure: Callable[[PyTree, Examples, Key], dict[str, Mean]]  # (params, examples, key) -> means over held-out examples
+    encode: Callable[..., Array]  # (params, examples, key) -> latents [N, Z]
+    decode: Callable[..., Array]  # (params, latents [N, Z], labels=None) -> images [N, H, W, C]
+    reconstruct: Callable[[PyTree, Examples, Key], Array]  # (params, examples, key) -> images [N, H, W, C]
+
+
+def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Autoencoder:
     """The learner and its model for images of a shape."""
     down = encoder(config)
     up = Decoder(config.network, config.conv_channels[::-1], config.hidden_sizes[::-1], config.activation, spec.shape)
@@ -173,14 +184,10 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         """Images made again from their corrupted selves."""
         return decode(params, down.apply(params["encoder"], corrupted(config, to_unit(examples.images), key)))
 
-    return Generative(Learner(init, update, lambda state: state.params), measure, "-mse", encode=encode, decode=decode,
-                      reconstruct=reconstruct)
+    return Autoencoder(Learner(init, update, lambda state: state.params), measure, encode, decode, reconstruct)
 
 
-def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
-    """An autoencoder on a dataset that lies on the device (`data`: `Examples`)."""
-    learner = make(config, spec, axis_name).learner
-    return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)
+make_run = minibatches.run_maker(make)
 
 
 MSE = Score("mse", False, "mean squared error of held-out data")
@@ -188,7 +195,7 @@ MSE_CURVES = (Curve("mse", False, "mean squared error a pixel", "eval/mse", 0.05
               Curve("eval/mse", False, "mean squared error of held-out data", None, 0.05, "mse"))
 
 
-def abilities(config: Config, spec: DataSpec, model: Generative) -> dict[type, Any]:
+def abilities(config: Config, spec: DataSpec, model: Autoencoder) -> dict[type, Any]:
     """What a trained model can do."""
     del spec
     features = Features(encoder(config), lambda network, x: network(x, hidden=True), to_unit,

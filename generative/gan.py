@@ -24,7 +24,7 @@ from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve, Latents, Sampler, Score
-from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
+from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative import adversarial
 from jaxdl.generative.gan_networks import Discriminator, Generator
@@ -219,7 +219,16 @@ def discriminator_gradient(model: Model, vectors: list[spectral.Vectors], params
     return jax.grad(loss_fn, has_aux=True)(params)
 
 
-def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
+class GAN(NamedTuple):
+    """A learner and what its generator can do."""
+
+    learner: Learner
+    sample: Callable[..., Array]  # (params, key, N, labels=None) -> images [N, H, W, C] in [0, 1]
+    prior: Callable[[Key, int], Array]  # (key, N) -> latents [N, Z]
+    decode: Callable[..., Array]  # (params, latents [N, Z], labels=None) -> images [N, H, W, C]
+
+
+def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> GAN:
     """The learner and its model for images of a shape. A batch of the learner has n * B images.
 
     Raises:
@@ -277,8 +286,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
         return (state._replace(generator=new, opt_generator=opt, ema=ema, count=state.count + 1),
                 UpdateResult(metrics | {"loss_generator": Mean.of(loss)}))
 
-    return Generative(Learner(init, update, lambda state: state.ema), None, "-fid", model.sample, prior=model.prior,
-                      decode=model.decode)
+    return GAN(Learner(init, update, lambda state: state.ema), model.sample, model.prior, model.decode)
 
 
 def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
@@ -288,7 +296,7 @@ def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shard
     return minibatches.run_of(learner, spec.num_examples, critic_steps(config) * config.batch_size, axis_name, shards)
 
 
-def abilities(config: Config, spec: DataSpec, model: Generative) -> dict[type, Any]:
+def abilities(config: Config, spec: DataSpec, model: GAN) -> dict[type, Any]:
     """What a trained model can do."""
     del config, spec
     return {Sampler: Sampler(model.sample), Latents: Latents(model.decode, prior=model.prior)}

@@ -18,13 +18,12 @@ Shapes: `B` batch, `N` images, `H W C` an image, `D` = H * W * C, `P` outputs a 
 `Y` classes.
 """
 
-import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen
 
 from jaxdl import nn, optim
 from jaxdl.core import axis
@@ -32,11 +31,12 @@ from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve, Density, Latents, Reconstructor, Sampler, Score
-from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
+from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative import estimators, likelihoods
 from jaxdl.generative.labels import Classes
 from jaxdl.generative.task import model_algorithm
+from jaxdl.generative.vae_network import Gaussian, Network
 from jaxdl.ops import distributions, losses
 from jaxdl.optim import Config as OptimConfig
 
@@ -82,9 +82,6 @@ class Config(minibatches.Config):
     """The optimizer."""
 
 
-Gaussian = tuple[Array, Array]  # mean and log-variance [..., B, Z]
-
-
 class State(NamedTuple):
     """State of the learner."""
 
@@ -98,70 +95,6 @@ class Draws(NamedTuple):
     log_px: Array  # [K, B] log p(x|z)
     log_w: Array  # [K, B] log p(x, z) - log q(z|x)
     kl: list[Array]  # of each layer, the top one first, [K, B, Z] or [1, B, Z]: log q - log p of each number, or its mean
-
-
-class Network(linen.Module):
-    """Encoder and decoder. `y` [B, Y] is the class, one-hot, or None; `dtype` is the precision of the layers."""
-
-    shape: tuple[int, int, int]
-    outputs: int
-    config: Config
-    dtype: Any = "float32"
-
-    def setup(self) -> None:
-        """Make the layers."""
-        c, how = self.config, {"activation": self.config.activation, "dtype": self.dtype}
-        self.encoder = nn.MLP(c.hidden_sizes, **how)
-        self.posterior = nn.GaussianHead(c.latent_size, dtype=self.dtype)
-        self.decoder = nn.MLP(c.hidden_sizes[::-1], **how)
-        if c.network == "conv":
-            self.down = nn.ConvEncoder(c.conv_channels, **how)
-            self.pixels = nn.ConvDecoder((*self.shape[:2], self.outputs * self.shape[2]), c.conv_channels[::-1], **how)
-        else:
-            self.pixels = nn.Dense(self.outputs * math.prod(self.shape), dtype=self.dtype)
-        if self.two_layers:
-            self.second_encoder = nn.MLP(c.second_hidden_sizes, **how)
-            self.second_posterior = nn.GaussianHead(c.second_latent_size, dtype=self.dtype)
-            self.second_decoder = nn.MLP(c.second_hidden_sizes[::-1], **how)
-            self.prior = nn.GaussianHead(c.latent_size, dtype=self.dtype)
-
-    @property
-    def two_layers(self) -> bool:
-        """Whether there is a second layer of latents above the first."""
-        return self.config.second_latent_size is not None
-
-    def encode(self, x: Array, y: Array | None) -> Gaussian:
-        """q(z|x) of [B, D]: mean and log-variance [B, Z]."""
-        if self.config.network == "conv":
-            x = self.down(x.reshape(-1, *self.shape)).reshape(len(x), -1)
-        return self.posterior(self.encoder(_with_class(x, y)))
-
-    def second_encode(self, z: Array, y: Array | None) -> Gaussian:
-        """q(z_2|z_1): [..., B, Z] -> mean and log-variance [..., B, Z_2]."""
-        return self.second_posterior(self.second_encoder(_with_class(z, y)))
-
-    def second_decode(self, z: Array, y: Array | None) -> Gaussian:
-        """p(z_1|z_2): [..., B, Z_2] -> mean and log-variance [..., B, Z]."""
-        return self.prior(self.second_decoder(_with_class(z, y)))
-
-    def decode(self, z: Array, y: Array | None) -> Array:
-        """What p(x|z) is made of: [..., B, Z] -> [..., B, P, D]."""
-        h = self.decoder(_with_class(z, y))
-        if self.config.network == "mlp":
-            return self.pixels(h).reshape(*z.shape[:-1], self.outputs, -1)
-        x = self.pixels(h.reshape(-1, h.shape[-1]))
-        return jnp.moveaxis(x.reshape(*z.shape[:-1], -1, self.outputs, self.shape[2]), -2, -3).reshape(
-            *z.shape[:-1], self.outputs, -1)
-
-    def __call__(self, x: Array, y: Array | None) -> Array:
-        z, _ = self.encode(x, y)
-        if self.two_layers:
-            z, _ = self.second_decode(self.second_encode(z, y)[0], y)
-        return self.decode(z, y)
-
-
-def _with_class(x: Array, y: Array | None) -> Array:
-    return x if y is None else jnp.concatenate([x, jnp.broadcast_to(y, (*x.shape[:-1], y.shape[-1]))], -1)
 
 
 def validate(config: Config) -> None:
@@ -354,7 +287,20 @@ def reconstruct(model: Model, params: PyTree, examples: Examples, key: Key) -> A
     return pixels(model, params, model.apply("encode", params, x, y)[0], y)
 
 
-def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
+class VAE(NamedTuple):
+    """A learner and what its model can do."""
+
+    learner: Learner
+    measure: Callable[[PyTree, Examples, Key], dict[str, Mean]]  # (params, examples, key) -> means over held-out examples
+    sample: Callable[..., Array]  # (params, key, N, labels=None) -> images [N, H, W, C] in [0, 1]
+    log_prob: Callable[..., Array]  # (params, examples, key, num_samples, chunk) -> [N] nats
+    prior: Callable[[Key, int], Array]  # (key, N) -> latents [N, Z]
+    encode: Callable[..., Array]  # (params, examples, key) -> latents [N, Z]
+    decode: Callable[..., Array]  # (params, latents [N, Z], labels=None) -> images [N, H, W, C]
+    reconstruct: Callable[[PyTree, Examples, Key], Array]  # (params, examples, key) -> images [N, H, W, C]
+
+
+def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> VAE:
     """The learner and its model for images of a shape.
 
     Raises:
@@ -377,10 +323,8 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
                                             config.optim.grad_accumulation)
         return State(*optimizer.step(grads, state.opt, state.params, axis_name)), UpdateResult(metrics)
 
-    return Generative(
-        Learner(init, update, lambda state: state.params), partial(measure, model), "elbo", partial(sample, model),
-        partial(log_prob, model), prior=partial(prior, model), encode=partial(encode, model),
-        decode=partial(decode, model), reconstruct=partial(reconstruct, model))
+    abilities = (partial(f, model) for f in (measure, sample, log_prob, prior, encode, decode, reconstruct))
+    return VAE(Learner(init, update, lambda state: state.params), *abilities)
 
 
 def _kl_standard_normal(mean: Array, log_var: Array) -> Array:
@@ -393,13 +337,10 @@ def _kl_above(kl: Array, free: float | Array, axis_name: str | None) -> Array:
     return jnp.where(counts, kl, free).sum()
 
 
-def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
-    """A VAE on a dataset that lies on the device (`data`: `Examples`)."""
-    learner = make(config, spec, axis_name).learner
-    return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)
+make_run = minibatches.run_maker(make)
 
 
-def abilities(config: Config, spec: DataSpec, model: Generative) -> dict[type, Any]:
+def abilities(config: Config, spec: DataSpec, model: VAE) -> dict[type, Any]:
     """What a trained model can do."""
     del config, spec
     return {Sampler: Sampler(model.sample), Density: Density(model.log_prob, exact=False),

@@ -18,6 +18,7 @@ gives (`jaxdl encode`), and of whose draws `decode` makes images (`jaxdl sample 
 Shapes: `B` batch, `N` images, `H W C` an image, `h w` a map of codes, `E` width of a code, `K` codes.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -29,7 +30,7 @@ from jaxdl.core import axis
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.task import Codes, Reconstructor
-from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
+from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative.autoencoder import MSE, MSE_CURVES
 from jaxdl.generative.task import model_algorithm
@@ -206,7 +207,17 @@ def losses(model: Model, config: Config, codes: Array, params: PyTree, images: A
     return loss.mean(), (metrics, z, chosen)
 
 
-def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
+class VQVAE(NamedTuple):
+    """A learner and what its model can do; latents are codes, int32 [N, h, w]."""
+
+    learner: Learner
+    measure: Callable[[PyTree, Examples, Key], dict[str, Mean]]  # (params, examples, key) -> means over held-out examples
+    encode: Callable[..., Array]  # (params, examples, key) -> latents [N, Z]
+    decode: Callable[..., Array]  # (params, latents [N, Z], labels=None) -> images [N, H, W, C]
+    reconstruct: Callable[[PyTree, Examples, Key], Array]  # (params, examples, key) -> images [N, H, W, C]
+
+
+def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> VQVAE:
     """The learner and its model for images of a shape; codes int32 [N, h, w] are its latents."""
     model = Model(Encoder(config.conv_channels, config.embedding_size), Decoder(config.conv_channels[::-1], spec.shape))
     learning = Model(*(network.clone(dtype=config.optim.compute_dtype) for network in model))
@@ -235,17 +246,13 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Genera
     def params_of(state: State) -> PyTree:
         return state.params | {"codes": state.codebook.codes}
 
-    return Generative(Learner(init, update, params_of), model.measure, "-mse", encode=model.encode, decode=model.decode,
-                      reconstruct=model.reconstruct)
+    return VQVAE(Learner(init, update, params_of), model.measure, model.encode, model.decode, model.reconstruct)
 
 
-def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
-    """A VQ-VAE on a dataset that lies on the device (`data`: `Examples`)."""
-    learner = make(config, spec, axis_name).learner
-    return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)
+make_run = minibatches.run_maker(make)
 
 
-def abilities(config: Config, spec: DataSpec, model: Generative) -> dict[type, Any]:
+def abilities(config: Config, spec: DataSpec, model: VQVAE) -> dict[type, Any]:
     """What a trained model can do."""
     del spec
     return {Codes: Codes(model.encode, model.decode, config.num_codes), Reconstructor: Reconstructor(model.reconstruct)}

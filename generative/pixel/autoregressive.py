@@ -25,7 +25,7 @@ from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Completer, Curve, Density, Sampler, Score
-from jaxdl.core.types import Array, DataSpec, Examples, Generative, Key, Learner, Mean, PyTree, Run, UpdateResult
+from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative import likelihoods
 from jaxdl.generative.labels import Classes
@@ -127,7 +127,17 @@ def output_of(config: Config, spec: DataSpec) -> outputs.Output:
     return output
 
 
-def make(config: Config, spec: DataSpec, network: Network, output: outputs.Output, axis_name: str | None = None) -> Generative:
+class PixelModel(NamedTuple):
+    """A learner and what its model can do; its density is exact."""
+
+    learner: Learner
+    measure: Callable[[PyTree, Examples, Key], dict[str, Mean]]  # (params, examples, key) -> means over held-out examples
+    sample: Callable[..., Array]  # (params, key, N, labels=None) -> images [N, H, W, C] in [0, 1]
+    log_prob: Callable[..., Array]  # (params, examples, key, num_samples, chunk) -> [N] nats
+    complete: Callable[..., Array]  # (params, key, images uint8, known [H, W], labels, temperature, sampler) -> images
+
+
+def make(config: Config, spec: DataSpec, network: Network, output: outputs.Output, axis_name: str | None = None) -> PixelModel:
     """The learner and its model: maximum likelihood, in nats per image."""
     optimizer = optim.make(config.optim, horizon=minibatches.total_steps(config, spec))
     classes = Classes.of(config.conditional, spec)
@@ -185,23 +195,18 @@ def make(config: Config, spec: DataSpec, network: Network, output: outputs.Outpu
     def sample(params: PyTree, key: Key, n: int, labels: Array | None = None, **how: Any) -> Array:
         return complete(params, key, jnp.zeros((n, *spec.shape), jnp.uint8), jnp.zeros(spec.shape[:2], bool), labels, **how)
 
-    return Generative(Learner(init, update, lambda state: state.ema), measure, "-nll", sample, log_prob, complete=complete)
+    return PixelModel(Learner(init, update, lambda state: state.ema), measure, sample, log_prob, complete)
 
 
 def bound(network: Callable[[Any, DataSpec], tuple[Network, outputs.Output]]
-          ) -> tuple[Callable[..., Generative], Callable[..., Run]]:
+          ) -> tuple[Callable[..., PixelModel], Callable[..., Run]]:
     """`make` and `make_run` of a module, from its networks `(config, spec) -> (network, output)`, whose errors they raise."""
 
-    def make_model(config: Config, spec: DataSpec, axis_name: str | None = None) -> Generative:
+    def make_model(config: Config, spec: DataSpec, axis_name: str | None = None) -> PixelModel:
         """The learner and its model for images of a shape."""
         return make(config, spec, *network(config, spec), axis_name)
 
-    def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
-        """A run on a dataset on the device."""
-        learner = make_model(config, spec, axis_name).learner
-        return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)
-
-    return make_model, make_run
+    return make_model, minibatches.run_maker(make_model)
 
 
 def incremental(network: Network, output: outputs.Output, params: PyTree, noise: Array, given: Array, known: Array,
@@ -301,7 +306,7 @@ CURVES = (Curve("nll", False, "-log p(x) (nats per image)", "eval/nll", 0.05, "n
           Curve("eval/nll", False, "-log p(x) of held-out data (nats per image)", None, 0.05, "nll"))
 
 
-def abilities(config: Config, spec: DataSpec, model: Generative) -> dict[type, Any]:
+def abilities(config: Config, spec: DataSpec, model: PixelModel) -> dict[type, Any]:
     """What a trained model can do."""
     sampler = Sampler(model.sample, DrawOptions, at_once=64, raster=True, levels=output_of(config, spec).levels)
     return {Sampler: sampler, Completer: Completer(model.complete), Density: Density(model.log_prob, exact=True)}

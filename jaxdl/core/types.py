@@ -86,25 +86,6 @@ class Learner(NamedTuple):
     params: Callable[[PyTree], PyTree]  # (learner state) -> what acts or samples
 
 
-class Generative(NamedTuple):
-    """A learner on a dataset with what its model can do, None where it cannot. Images go out as floats in [0, 1].
-
-    `labels` [N] int32 are for a model that is conditional on them; one that is draws classes in turn without.
-    """
-
-    learner: Learner
-    measure: Callable[[PyTree, Examples, Key], Metrics] | None  # (params, examples, key) -> means over held-out examples
-    score: str  # the number, of `measure` or of features, by which models are compared; with a minus in front lower is better
-    sample: Callable[..., Array] | None = None  # (params, key, N, labels=None) -> images [N, H, W, C]
-    log_prob: Callable[..., Array] | None = None  # (params, examples, key, num_samples, chunk) -> [N] nats
-    complete: Callable[..., Array] | None = None  # (params, key, images [N, H, W, C] uint8, known [H, W], labels, temperature,
-    # sampler "incremental" or "naive") -> images [N, H, W, C] that have the known pixels; pixel by pixel, density exact
-    prior: Callable[[Key, int], Array] | None = None  # (key, N) -> latents z [N, ...]
-    encode: Callable[[PyTree, Examples, Key], Array] | None = None  # (params, examples, key) -> z [N, ...]
-    decode: Callable[..., Array] | None = None  # (params, z [N, ...], labels=None) -> images [N, H, W, C]
-    reconstruct: Callable[[PyTree, Examples, Key], Array] | None = None  # (params, examples, key) -> images [N, H, W, C]
-
-
 def no_warmup(state: PyTree, params: PyTree, key: Key, t: Array, data: PyTree) -> PyTree:
     """The warmup of a source that has nothing to fill."""
     del params, key, t, data

@@ -13,6 +13,7 @@ near sqrt(N) with a * b as close to N as it gets (equal for 60,000 = 250 * 240),
 Shapes: `N` examples, `B` batch.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -90,6 +91,18 @@ def run_of(learner: Learner, num_examples: int, batch_size: int, axis_name: str 
     axis.check_share("batch_size", batch_size, shards)
     source = dataset(num_examples // shards, batch_size // shards)
     return compose(learner, source, stride=1, axis_name=axis_name)
+
+
+def run_maker(make: Callable[..., Any]) -> Callable[..., Run]:
+    """The function `(config, spec, axis_name=None, shards=1) -> Run` of a module, from its `make(config, spec, axis_name)`.
+
+    The run is one on a dataset that lies on the device; what `make` gives has a `learner`.
+    """
+
+    def make_run(config: Any, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
+        return run_of(make(config, spec, axis_name).learner, spec.num_examples, config.batch_size, axis_name, shards)
+
+    return make_run
 
 
 def dataset(num_examples: int, batch_size: int) -> Source:

@@ -17,7 +17,7 @@ from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Classifier, Curve, Score
-from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, Run, UpdateResult
+from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.data.augment import shifted
 from jaxdl.ops import losses
@@ -135,10 +135,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
                  lambda params, images: apply(params, images)[0])
 
 
-def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
-    """A classifier on a dataset that lies on the device (`data`: `Examples`)."""
-    learner = make(config, spec, axis_name).learner
-    return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)
+make_run = minibatches.run_maker(make)
 
 
 def abilities(config: Config, spec: DataSpec, model: Model) -> dict[type, Any]:

@@ -100,14 +100,6 @@ class Model(NamedTuple):
     sample: Any = None
 
 
-def make_run(make):
-    def run(config, spec, axis_name=None, shards=1):
-        learner = make(config, spec, axis_name).learner
-        return minibatches.run_of(learner, spec.num_examples, config.batch_size, axis_name, shards)
-
-    return run
-
-
 def mean_image(config: ModelConfig, spec: Any, axis_name: str | None = None) -> Model:
     def update(state, examples, key):
         error = examples.images / 255 - state
@@ -140,12 +132,12 @@ def nearest_mean(config: ModelConfig, spec: Any, axis_name: str | None = None) -
 
 
 MODEL = model_algorithm(
-    "mine:MODEL", "the mean image", ModelConfig, minibatches.validate, mean_image, make_run(mean_image),
+    "mine:MODEL", "the mean image", ModelConfig, minibatches.validate, mean_image, minibatches.run_maker(mean_image),
     minibatches.total_steps, lambda config, spec, model: {Sampler: Sampler(model.sample)},
     Score("mse", False, "squared error of my model"),
     (Curve("mse", False, "squared error of my model", "eval/mse"),))
 GUESS = dataset_algorithm(
-    "mine:GUESS", "the nearest mean", ModelConfig, minibatches.validate, nearest_mean, make_run(nearest_mean),
+    "mine:GUESS", "the nearest mean", ModelConfig, minibatches.validate, nearest_mean, minibatches.run_maker(nearest_mean),
     minibatches.total_steps, Score("error", False, "wrong guesses of mine"),
     (Curve("error", False, "wrong guesses of mine", "eval/error"),))
 
