@@ -392,11 +392,10 @@ def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, s
     """DQN on Gymnasium environments."""
     sizes = source_settings(config, shards)
     agent = make(config, spec, axis_name, sizes)
-    return compose_host(agent.learner, replay.host_replay(spec, agent.explore, sizes), num_envs=config.num_envs,
-                        train_freq=config.train_freq, updates=config.gradient_steps, first_step=sizes.first_step,
-                        axis_name=axis_name)
+    return compose_host(
+        agent.learner, replay.host_replay(spec, agent.explore, sizes), num_envs=config.num_envs, axis_name=axis_name,
+        train_freq=config.train_freq, updates=config.gradient_steps, first_step=sizes.first_step)
 
 
-ALGORITHM = agent_algorithm(
-    "dqn", "deep Q-learning with replay, and the parts of Rainbow as options", Config, validate, make,
-    make_run, make_host_run, warn)
+ALGORITHM = agent_algorithm("dqn", "deep Q-learning with replay, and the parts of Rainbow as options", Config, validate, make,
+                            make_run, make_host_run, warn)

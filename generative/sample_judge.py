@@ -25,6 +25,7 @@ from jaxdl.core.config import to_dict
 from jaxdl.core.errors import CheckpointError, UserError
 from jaxdl.metrics import sample_quality
 from jaxdl.runtime import checkpoint, fit
+from jaxdl.runtime.dataset_task import in_blocks
 from jaxdl.runtime.device_driver import make_device_driver
 from jaxdl.supervised import classifier
 
@@ -73,11 +74,12 @@ def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path 
     logits, features = jax.jit(model.logits), jax.jit(model.features)
 
     def classes(images: np.ndarray) -> np.ndarray:
-        return _in_blocks(lambda block: logits(params, block).argmax(-1), images)
+        return in_blocks(lambda block: logits(params, block).argmax(-1), _BLOCK, images)
 
     accuracy = float((classes(test.images) == test.labels).mean())
     weights = b"".join(np.ascontiguousarray(x).tobytes() for x in jax.tree.leaves(params))
-    return Judge(lambda images: _in_blocks(lambda block: features(params, block), images), classes, accuracy, _sha256(weights))
+    return Judge(lambda images: in_blocks(lambda block: features(params, block), _BLOCK, images), classes, accuracy,
+                 _sha256(weights))
 
 
 def figures(images: np.ndarray, train_data: data.Dataset, test: data.Dataset, judges: dict[str, Judge]) -> dict[str, Any]:
@@ -124,10 +126,6 @@ def _cached(folder: Path, meta: dict[str, Any], like: Any) -> Any:
         return checkpoint.restore(folder, like, meta=meta)[1] if checkpoint.steps(folder) else None
     except CheckpointError:
         return None
-
-
-def _in_blocks(f: Callable[[np.ndarray], jax.Array], images: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.asarray(f(images[i : i + _BLOCK])) for i in range(0, len(images), _BLOCK)])
 
 
 def _sha256(data: bytes) -> str:

@@ -16,6 +16,7 @@ from jaxdl.core.types import Array
 from jaxdl.experiments import latents
 from jaxdl.experiments.commands import common
 from jaxdl.generative import sample_judge
+from jaxdl.runtime.dataset_task import in_blocks
 
 _LABELLED = 10_000  # samples from which the directions of attributes are taken
 _TRIED = 1_000  # samples on which their effect is measured
@@ -49,7 +50,7 @@ def run(args: Args) -> dict[str, Any]:
     decode = jax.jit(space.decode)
 
     def images_of(z: Array, labels: Array | None) -> np.ndarray:
-        return common.in_blocks(lambda z, labels: decode(params, z, labels), _TRIED, z, labels)
+        return in_blocks(lambda z, labels: decode(params, z, labels), _TRIED, z, labels)
 
     judge = sample_judge.judge("conv", train, test)
 

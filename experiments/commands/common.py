@@ -4,18 +4,15 @@ Not a command.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
-import numpy as np
 import tyro
 
 from jaxdl.core import files
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Task
-from jaxdl.core.types import PyTree
 from jaxdl.experiments import run_folder, tasks
 
 
@@ -92,13 +89,6 @@ def check_picture(out: Path, *suffixes: str) -> None:
         raise UserError(f"out must end in {' or '.join(suffixes)}, got {out}")
     if not out.absolute().parent.is_dir():
         raise files.cannot_write(out, FileNotFoundError())
-
-
-def in_blocks(f: Callable[..., Any], size: int, *arrays: PyTree) -> np.ndarray:
-    """`f` of arrays [N, ...] (trees of them, None allowed), `size` rows at a time, its results put together."""
-    num = len(jax.tree.leaves(arrays)[0])
-    parts = (jax.tree.map(lambda x: x[i : i + size], arrays) for i in range(0, num, size))  # noqa: B023
-    return np.concatenate([np.asarray(f(*part)) for part in parts])
 
 
 def value_of(argv: Sequence[str], flag: str) -> str | None:

@@ -19,6 +19,7 @@ from jaxdl.core.task import Codes
 from jaxdl.data import idx
 from jaxdl.experiments import tasks
 from jaxdl.experiments.commands import common
+from jaxdl.runtime.dataset_task import in_blocks
 
 _AT_ONCE = 500  # images
 
@@ -37,7 +38,7 @@ def run(args: Args) -> dict[str, Any]:
         raise UserError(f"{args.out} exists; choose another folder, or remove it")
     opened, codes = _open(args)
     encode = jax.jit(codes.encode)
-    found = {split: common.in_blocks(lambda part: encode(opened.params, part, jax.random.key(0)), _AT_ONCE, dataset.arrays)
+    found = {split: in_blocks(lambda part: encode(opened.params, part, jax.random.key(0)), _AT_ONCE, dataset.arrays)
              for split, dataset in opened.task.splits.items()}
     try:
         args.out.mkdir(parents=True)
@@ -72,7 +73,7 @@ def decoder(run: Path, levels: int, shape: tuple[int, ...]) -> Callable[[np.ndar
 
     def decode(draws: np.ndarray) -> np.ndarray:
         drawn = np.rint(draws[..., 0] * (levels - 1)).astype(np.int32)
-        return common.in_blocks(lambda part: program(opened.params, part), _AT_ONCE, drawn)
+        return in_blocks(lambda part: program(opened.params, part), _AT_ONCE, drawn)
 
     return decode
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxdl import data
 from jaxdl.core import task
@@ -126,3 +127,10 @@ def blocks(dataset: data.Dataset, seed: int, size: int = BLOCK) -> Iterator[tupl
     key = jax.random.key(seed)
     for i in range(0, dataset.spec.num_examples, size):
         yield jax.random.fold_in(key, i), dataset.rows(slice(i, i + size))
+
+
+def in_blocks(f: Callable[..., Any], size: int, *arrays: PyTree) -> np.ndarray:
+    """`f` of arrays [N, ...] (trees of them, None allowed), `size` rows at a time, its results put together."""
+    num = len(jax.tree.leaves(arrays)[0])
+    parts = (jax.tree.map(lambda x: x[i : i + size], arrays) for i in range(0, num, size))  # noqa: B023
+    return np.concatenate([np.asarray(f(*part)) for part in parts])
