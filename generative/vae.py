@@ -143,8 +143,7 @@ class Model(NamedTuple):
 
 def draw_noise(model: Model, keys: Key, n: int) -> list[Array]:
     """Standard normal noise of each layer, [K, n, Z], for each of the K keys."""
-    config = model.network.config
-    sizes = [config.latent_size, *([config.second_latent_size] if model.network.two_layers else [])]
+    sizes = [model.network.latent_size, *([model.network.second_latent_size] if model.network.two_layers else [])]
     noise = jax.vmap(lambda key: jax.random.normal(key, (n, sum(sizes))))(keys)
     return jnp.split(noise, sizes[:-1], -1)
 
@@ -256,7 +255,7 @@ def pixels(model: Model, params: PyTree, z: Array, y: Array | None) -> Array:
 
 def prior(model: Model, key: Key, n: int) -> Array:
     """Draws of the top latent, [n, Z]."""
-    return jax.random.normal(key, (n, model.network.config.second_latent_size or model.network.config.latent_size))
+    return jax.random.normal(key, (n, model.network.second_latent_size or model.network.latent_size))
 
 
 def sample(model: Model, params: PyTree, key: Key, n: int, labels: Array | None = None) -> Array:
@@ -309,7 +308,8 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> VAE:
     if config.likelihood == "bernoulli":
         likelihoods.check(config.binarize, spec)
     likelihood = likelihoods.make(config.likelihood, config.binarize, config.variance)
-    network = Network(spec.shape, likelihood.outputs, config)
+    network = Network(spec.shape, likelihood.outputs, config.network, config.conv_channels, config.hidden_sizes,
+                      config.activation, config.latent_size, config.second_latent_size, config.second_hidden_sizes)
     model = Model(network, likelihood, Classes.of(config.conditional, spec))
     learning = model._replace(network=network.clone(dtype=config.optim.compute_dtype))
     optimizer = optim.make(config.optim, horizon=total_steps(config, spec))

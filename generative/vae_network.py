@@ -1,10 +1,10 @@
-"""The network of a variational autoencoder: encoders to one or two layers of Gaussian latents, and decoders back.
+"""The encoder and decoder of a VAE with one or two layers of Gaussian latents.
 
-Shapes: `B` batch, `D` pixels of an image, `Z` latent, `Y` classes, `P` outputs a pixel.
+Shapes: `B` images, `H W C` an image, `D` = H * W * C, `P` outputs a number of it, `Z` latent, `Y` classes.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen
@@ -18,36 +18,42 @@ Gaussian = tuple[Array, Array]  # mean and log-variance [..., B, Z]
 class Network(linen.Module):
     """Encoder and decoder. `y` [B, Y] is the class, one-hot, or None; `dtype` is the precision of the layers."""
 
-    shape: tuple[int, int, int]
-    outputs: int
-    config: Any  # vae.Config
+    shape: tuple[int, int, int]  # H, W, C
+    outputs: int  # P
+    network: Literal["mlp", "conv"]
+    conv_channels: tuple[int, ...]
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    latent_size: int
+    second_latent_size: int | None
+    second_hidden_sizes: tuple[int, ...]
     dtype: Any = "float32"
 
     def setup(self) -> None:
         """Make the layers."""
-        c, how = self.config, {"activation": self.config.activation, "dtype": self.dtype}
-        self.encoder = nn.MLP(c.hidden_sizes, **how)
-        self.posterior = nn.GaussianHead(c.latent_size, dtype=self.dtype)
-        self.decoder = nn.MLP(c.hidden_sizes[::-1], **how)
-        if c.network == "conv":
-            self.down = nn.ConvEncoder(c.conv_channels, **how)
-            self.pixels = nn.ConvDecoder((*self.shape[:2], self.outputs * self.shape[2]), c.conv_channels[::-1], **how)
+        how = {"activation": self.activation, "dtype": self.dtype}
+        self.encoder = nn.MLP(self.hidden_sizes, **how)
+        self.posterior = nn.GaussianHead(self.latent_size, dtype=self.dtype)
+        self.decoder = nn.MLP(self.hidden_sizes[::-1], **how)
+        if self.network == "conv":
+            self.down = nn.ConvEncoder(self.conv_channels, **how)
+            self.pixels = nn.ConvDecoder((*self.shape[:2], self.outputs * self.shape[2]), self.conv_channels[::-1], **how)
         else:
             self.pixels = nn.Dense(self.outputs * math.prod(self.shape), dtype=self.dtype)
         if self.two_layers:
-            self.second_encoder = nn.MLP(c.second_hidden_sizes, **how)
-            self.second_posterior = nn.GaussianHead(c.second_latent_size, dtype=self.dtype)
-            self.second_decoder = nn.MLP(c.second_hidden_sizes[::-1], **how)
-            self.prior = nn.GaussianHead(c.latent_size, dtype=self.dtype)
+            self.second_encoder = nn.MLP(self.second_hidden_sizes, **how)
+            self.second_posterior = nn.GaussianHead(self.second_latent_size, dtype=self.dtype)
+            self.second_decoder = nn.MLP(self.second_hidden_sizes[::-1], **how)
+            self.prior = nn.GaussianHead(self.latent_size, dtype=self.dtype)
 
     @property
     def two_layers(self) -> bool:
         """Whether there is a second layer of latents above the first."""
-        return self.config.second_latent_size is not None
+        return self.second_latent_size is not None
 
     def encode(self, x: Array, y: Array | None) -> Gaussian:
         """q(z|x) of [B, D]: mean and log-variance [B, Z]."""
-        if self.config.network == "conv":
+        if self.network == "conv":
             x = self.down(x.reshape(-1, *self.shape)).reshape(len(x), -1)
         return self.posterior(self.encoder(_with_class(x, y)))
 
@@ -62,7 +68,7 @@ class Network(linen.Module):
     def decode(self, z: Array, y: Array | None) -> Array:
         """What p(x|z) is made of: [..., B, Z] -> [..., B, P, D]."""
         h = self.decoder(_with_class(z, y))
-        if self.config.network == "mlp":
+        if self.network == "mlp":
             return self.pixels(h).reshape(*z.shape[:-1], self.outputs, -1)
         x = self.pixels(h.reshape(-1, h.shape[-1]))
         return jnp.moveaxis(x.reshape(*z.shape[:-1], -1, self.outputs, self.shape[2]), -2, -3).reshape(
