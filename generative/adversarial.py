@@ -1,7 +1,7 @@
 """Objectives of adversarial training, one formula a function, element by element on the discriminator's logits.
 
 A discriminator gives a logit d for an image, and D = sigmoid(d) where it is a probability that the image is real. Both players
-minimize; each function says whose loss it is.
+minimize a loss of their own.
 
     non_saturating   -log D(x) - log(1 - D(G(z)));  -log D(G(z))              Goodfellow et al. (2014)
     minimax          the same;                       log(1 - D(G(z)))         Goodfellow et al. (2014), eq. 1
@@ -24,7 +24,7 @@ Objective = Literal["non_saturating", "minimax", "least_squares", "hinge", "wgan
 
 
 def discriminator_loss(objective: Objective, real: Array, fake: Array) -> Array:
-    """Of the discriminator: logits of real and of generated images [B], [B] -> [B]."""
+    """The discriminator's loss: logits of real and of generated images [B], [B] -> [B]."""
     if objective in ("non_saturating", "minimax"):
         return jax.nn.softplus(-real) + jax.nn.softplus(fake)
     if objective == "least_squares":
@@ -35,7 +35,7 @@ def discriminator_loss(objective: Objective, real: Array, fake: Array) -> Array:
 
 
 def generator_loss(objective: Objective, fake: Array) -> Array:
-    """Of the generator: logits of generated images [B] -> [B]."""
+    """The generator's loss: logits of generated images [B] -> [B]."""
     if objective == "non_saturating":
         return jax.nn.softplus(-fake)
     if objective == "minimax":

@@ -2,7 +2,7 @@
 
     loss = mean over images of sum_d |x_d - decode(encode(corrupt(x)))_d|^2,    x in [0, 1]
 
-With corruption the code must hold what tells an image from its damage: Vincent et al., "Extracting and composing robust
+With corruption the code must separate an image from its damage: Vincent et al., "Extracting and composing robust
 features with denoising autoencoders" (2008). `gaussian` adds noise, `mask` sets each pixel to zero with a probability.
 Learned without labels, the encoder is a start for a classifier that has few (`jaxdl transfer`). How this differs from the
 paper: convolutions, the squared error, one stage of training in place of a stack.
@@ -151,7 +151,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Autoen
         return State(params, optimizer.init(params))
 
     def errors(params: PyTree, x: Array, seen: Array, dtype: Any = "float32") -> Array:
-        """Squared error [B] of each image x made again from what is seen of it."""
+        """Squared error [B] of each image x reconstructed from `seen`, x itself or its corrupted self."""
         z = down.clone(dtype=dtype).apply(params["encoder"], seen)
         return jnp.square(up.clone(dtype=dtype).apply(params["decoder"], z) - x).sum((1, 2, 3))
 

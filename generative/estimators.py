@@ -32,7 +32,7 @@ def doubly_reparameterized(draw: Callable[[PyTree], tuple[list[Array], Any]],
     """The negative importance-weighted bound, other results, and the gradient's estimate.
 
     Args:
-        draw: `params -> (z, posterior)`: samples [K, B, Z] of each layer, and what their density is made of.
+        draw: `params -> (z, posterior)`: samples [K, B, Z] of each layer, and the parameters of their density.
         log_weights: `(params, z, posterior) -> (log w [K, B], aux)`. It must hold the parameters of q fixed.
         params: where the gradient is taken.
     """

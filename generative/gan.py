@@ -1,10 +1,10 @@
 """Generative adversarial networks: a generator against a discriminator, alternating inside one program.
 
-Goodfellow et al., "Generative adversarial nets" (2014); objectives are in `adversarial`, networks in
-`gan_networks`. An update is `n_critic` steps of the discriminator, each on a batch of real images and one of generated ones,
-then one of the generator. With one step the generated batch is made once: the discriminator learns from it, and the generator
-gets its gradient through the discriminator as it is then. What is sampled is a running mean of the generator's parameters and
-statistics (Yazici et al., "The unusual effectiveness of averaging in GAN training", 2019).
+Goodfellow et al., "Generative adversarial nets" (2014); objectives are in `adversarial`, networks in `gan_networks`. An
+update is `n_critic` steps of the discriminator, each on a batch of real images and one of generated ones, then one of the
+generator. With one step the generated batch is made once: the discriminator learns from it, and the generator gets its
+gradient through the updated discriminator. Samples come from a running mean of the generator's parameters and statistics
+(Yazici et al., "The unusual effectiveness of averaging in GAN training", 2019).
 
 How this differs from DCGAN and SNGAN: networks as small as the images need, initial kernels uniform.
 
@@ -35,8 +35,8 @@ from jaxdl.ops.pixels import to_symmetric
 from jaxdl.optim import Config as OptimConfig
 
 _PENALTY = 10.0  # weight of the gradient penalty (Gulrajani et al. 2017)
-_CRITIC = 5  # steps of a critic under it
-_SLOW = 2e-4  # learning rate of a discriminator without one (DCGAN)
+_CRITIC = 5  # steps of a critic with a gradient penalty
+_SLOW = 2e-4  # learning rate of a discriminator without a gradient penalty (DCGAN)
 
 
 def _of_old_conditional(value: Any) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Config(minibatches.Config):
     batch_size: int = 64
     """Real images in one step of the discriminator, and generated ones in a step of either."""
     objective: adversarial.Objective = "non_saturating"
-    """What both players minimize."""
+    """The losses of both players."""
     network: Literal["dcgan", "resnet"] = "dcgan"
     """Strided convolutions, or residual blocks."""
     latent_size: int = 32
@@ -69,9 +69,9 @@ class Config(minibatches.Config):
     hidden_size: int | None = 256
     """Width of a fully connected layer of both networks where images are smallest, or None; InfoGAN has 1,024."""
     conditional: bool = False
-    """Model p(x|y): generator and discriminator are told the class, the generator by an embedding."""
+    """Model p(x|y): both networks take the class, the generator as an embedding."""
     class_conditioning: Literal["projection", "concatenation"] = "projection"
-    """How the discriminator is told the class: by a projection of its features, or as planes beside the colours."""
+    """How the discriminator takes the class: by a projection of its features, or as planes beside the colours."""
     n_critic: int | None = None
     """Steps of the discriminator for one of the generator; 5 for wgan_gp and 1 for the others if not given."""
     gradient_penalty: float | None = None
@@ -142,7 +142,7 @@ def total_steps(config: Config, spec: DataSpec) -> int:
 
 
 class Model(NamedTuple):
-    """Both networks, and the classes they are told."""
+    """Both networks, and the classes they take."""
 
     config: Config
     generator: Generator
@@ -290,7 +290,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> GAN:
 
 
 def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
-    """A GAN on a dataset that lies on the device (`data`: `Examples`)."""
+    """A GAN on a dataset on the device (`data`: `Examples`)."""
     learner = make(config, spec, axis_name).learner
     axis.check_share("batch_size", config.batch_size, shards)
     return minibatches.run_of(learner, spec.num_examples, critic_steps(config) * config.batch_size, axis_name, shards)

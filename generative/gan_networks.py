@@ -25,7 +25,7 @@ from jaxdl.nn.dense import Dense
 from jaxdl.nn.initializers import Uniform, small_uniform
 
 _EMBEDDING = 32  # numbers that a class becomes for the generator
-_LIKE_LATENTS = Uniform(1.0, "one")  # of the variance of what they stand beside
+_LIKE_LATENTS = Uniform(1.0, "one")  # an embedding has the variance of the latents beside it
 
 
 class BatchNorm(linen.Module):
@@ -109,7 +109,7 @@ class Discriminator(linen.Module):
         return jax.nn.leaky_relu(BatchNorm(True, self.axis_name)(x) if self.batch_norm else x, 0.2)
 
     def dcgan(self, x: Array) -> tuple[Array, Array]:
-        """Features [B, F] for the class, and all that goes into the logit [B, ...]."""
+        """Features [B, F] for the class, and the inputs of the logit [B, ...]."""
         how = {"kernel_init": small_uniform, "dtype": self.dtype}
         x = jax.nn.leaky_relu(Conv(self.width, (4, 4), (2, 2), **how)(x), 0.2)
         x = self.act(Conv(2 * self.width, (4, 4), (2, 2), use_bias=not self.batch_norm, **how)(x))

@@ -1,4 +1,4 @@
-"""What a decoder's outputs say of an image's pixels: p(x|z), element by element independent given z.
+"""Likelihoods p(x|z) of an image's pixels, independent of one another given z, with a decoder's outputs as parameters.
 
     bernoulli              x in {0, 1}; dynamic binarization draws x anew each time an image is seen, a pixel being 1 with the
                            probability of its intensity (Salakhutdinov & Murray 2008, Burda et al. 2016)
@@ -33,7 +33,7 @@ class Likelihood(NamedTuple):
     """A distribution of pixels."""
 
     outputs: int  # P: numbers that the decoder gives for each of the image
-    target: Callable[[Array, Key], Array]  # (images uint8 [B, H, W, C], key) -> x [B, D] float32, what the encoder sees too
+    target: Callable[[Array, Key], Array]  # (images uint8 [B, H, W, C], key) -> x [B, D] float32, also the encoder's input
     log_prob: Callable[[Array, Array], Array]  # (outputs [..., B, P, D], x [B, D]) -> [..., B] nats
     mean: Callable[[Array], Array]  # outputs [..., P, D] -> expected pixels [..., D] in [0, 1]
 

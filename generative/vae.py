@@ -5,11 +5,11 @@
 
 iwae_1 is the ELBO, and the bound rises with K. Draws are mean + exp(log_var / 2) * noise, differentiable in both. With two
 layers q(z_1, z_2|x) = q(z_1|x) q(z_2|z_1) and p(x, z_1, z_2) = p(z_2) p(z_1|z_2) p(x|z_1), each a Gaussian given by a network.
-Of the ELBO two terms may be changed: beta weighs the KL (Higgins et al. 2017), and free bits leave the KL of each latent
-number unpunished below a level, as the mean over the batch (Kingma et al. 2016, eq. 15, with groups of one).
-The gradient of iwae_K goes through all of it, or for the encoder through the draws alone, weighed by the square of each draw's
-share of the weights, which has the same mean and less noise (Tucker et al., "Doubly reparameterized gradient estimators for
-Monte Carlo objectives", 2019; here of both layers' draws together).
+Two settings change the ELBO: beta weighs the KL (Higgins et al. 2017), and free bits leave the KL of each latent number
+unpunished below a level, as the mean over the batch (Kingma et al. 2016, eq. 15, with groups of one). The gradient of iwae_K
+is taken through everything, or for the encoder through the draws alone, weighted by the square of each draw's share of the
+weights, which has the same mean and less noise (Tucker et al., "Doubly reparameterized gradient estimators for Monte Carlo
+objectives", 2019; here of both layers' draws together).
 
 How this differs from the papers: the KL of the ELBO is in closed form where there is one (one layer, the top one of two), and
 Burda et al. take samples throughout. Everything is in nats per image.
@@ -60,18 +60,18 @@ class Config(minibatches.Config):
     second_hidden_sizes: tuple[int, ...] = (100, 100)
     """Widths of the hidden layers between the two latents, either way (Burda et al.)."""
     conditional: bool = False
-    """Model p(x|y): encoder and decoder are told the class."""
+    """Model p(x|y): encoder and decoder take the class."""
     likelihood: likelihoods.Name = "bernoulli"
     """Distribution of the pixels: bernoulli for binary images, gaussian, or discretized_logistic for the 256 values."""
     binarize: likelihoods.Binarize = "dynamic"
-    """How images become binary (bernoulli): dynamic draws each pixel anew, fixed once for all, threshold cuts at a half;
+    """How images become binary (bernoulli): dynamic draws each pixel every time, fixed once, threshold cuts at a half;
     none for images that are binary already, as those of the literature's fixed binarizations."""
     variance: float | None = None
     """Variance of every pixel in units of their range squared (gaussian); an output of the decoder if not given."""
     objective: Literal["elbo", "iwae"] = "elbo"
     """The bound that is maximized: the ELBO, as the mean over samples, or the importance-weighted bound."""
     estimator: Literal["reparameterized", "doubly_reparameterized"] = "reparameterized"
-    """How the gradient goes to the encoder (iwae): through all, or with less noise (Tucker et al. 2019)."""
+    """Estimator of the encoder's gradient (iwae): through everything, or with less noise (Tucker et al. 2019)."""
     num_samples: int = 1
     """Samples of the latent an image and update, K."""
     beta: float = 1.0
@@ -126,7 +126,7 @@ def total_steps(config: Config, spec: DataSpec) -> int:
 
 
 class Model(NamedTuple):
-    """A network, the distribution that its outputs make, and the classes it is told."""
+    """A network, the likelihood that its outputs parameterize, and the classes it takes."""
 
     network: Network
     likelihood: likelihoods.Likelihood

@@ -66,7 +66,7 @@ class Network(linen.Module):
         return self.prior(self.second_decoder(_with_class(z, y)))
 
     def decode(self, z: Array, y: Array | None) -> Array:
-        """What p(x|z) is made of: [..., B, Z] -> [..., B, P, D]."""
+        """Parameters of p(x|z): [..., B, Z] -> [..., B, P, D]."""
         h = self.decoder(_with_class(z, y))
         if self.network == "mlp":
             return self.pixels(h).reshape(*z.shape[:-1], self.outputs, -1)

@@ -12,8 +12,8 @@ A code that is hardly chosen is soon never chosen: one whose n_k falls below a p
 of the batch (Dhariwal et al., "Jukebox", 2020, section 3.1). Perplexity, exp of the entropy of the codes chosen in a batch, is
 the number of codes in use. `v` is the variance of a Gaussian likelihood, in units of the range of pixels squared.
 
-The prior over codes, without which nothing can be sampled, is a model of its own: a PixelCNN, which learns what `encode`
-gives (`jaxdl encode`), and of whose draws `decode` makes images (`jaxdl sample --decoder`).
+Sampling needs a prior over codes, which is a model of its own: a PixelCNN learns the codes that `encode` gives (`jaxdl
+encode`), and `decode` makes images of its draws (`jaxdl sample --decoder`).
 
 Shapes: `B` batch, `N` images, `H W C` an image, `h w` a map of codes, `E` width of a code, `K` codes.
 """

@@ -1,4 +1,4 @@
-"""How like real images generated ones are, from features of both. No network is in here: features come from outside.
+"""Distances between real and generated images, computed from features of both, which a network elsewhere has made.
 
 All of it is NumPy in float64: N x N matrices are made in blocks, F x F ones are small.
 
@@ -12,13 +12,13 @@ import numpy as np
 from jaxdl.core.errors import UserError
 
 _BLOCK = 1000  # rows of an N x M matrix at a time
-_TENTH = 10  # a class is present from one part in so many of its share of the reference on
+_TENTH = 10  # a class is present if its share is at least this part of its share of the reference
 _LARGEST = 1e40  # the sixth power of it, which the kernel takes, is still a number
 _EPS = float(np.finfo(np.float64).eps)
 
 
 class Neighbours(NamedTuple):
-    """What manifolds of nearest neighbours say; see `precision_recall_density_coverage`."""
+    """Scores from balls of nearest neighbours; see `precision_recall_density_coverage`."""
 
     precision: float
     recall: float
@@ -80,8 +80,8 @@ def precision_recall_density_coverage(real: np.ndarray, fake: np.ndarray, k: int
     """Shares of samples within reach of the other set: real x_i [N, F], fake y_j [M, F].
 
     The ball B(x_i) reaches to the k-th nearest neighbour of x_i among the other reals, B(y_j) to that of y_j among the other
-    fakes. Both have their borders, up to rounding, so that a copy lies in the ball of what it copies, even if that has k
-    copies and no size.
+    fakes. Balls include their borders, up to rounding, so a copy lies in the ball of its original, even if that has k
+    copies and so a radius of zero.
 
         precision = 1/M sum_j 1[y_j in some B(x_i)]           Kynkaanniemi et al., "Improved precision and recall metric for
         recall    = 1/N sum_i 1[x_i in some B(y_j)]           assessing generative models" (2019)
@@ -97,7 +97,7 @@ def precision_recall_density_coverage(real: np.ndarray, fake: np.ndarray, k: int
     if k < 1:
         raise UserError(f"k must be 1 or above, got {k}")
     real, fake = _checked(real, fake, k + 1)
-    centre = real.mean(0)  # distances stay, and what is squared becomes small
+    centre = real.mean(0)  # distances stay the same, and their squares lose fewer digits
     real, fake = real - centre, fake - centre
     reach_real, reach_fake = _reach(real, k), _reach(fake, k)
     around, covered, in_fake = np.zeros(len(fake)), np.zeros(len(real), bool), np.zeros(len(real), bool)

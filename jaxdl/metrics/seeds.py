@@ -1,8 +1,8 @@
-"""What several seeds say together: the interquartile mean and its bootstrap interval.
+"""Statistics over seeds: the interquartile mean and its bootstrap interval.
 
 Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice": a handful of runs is a
 small sample with outliers. The interquartile mean (IQM) resists them nearly as the median does and wastes less of the
-sample; an interval says how much another draw of seeds may move it.
+sample; an interval shows how far another draw of seeds may move it.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ _BLOCK = 2**22  # numbers resampled at a time
 
 
 def iqm(values: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Interquartile mean: the mean of what is left when a quarter of the sample is cut off at each end.
+    """Interquartile mean: the mean of the sample without a quarter at each end.
 
-    Exactly a quarter, for any number of runs: of n sorted values the outer n/4 get no weight, and one that the cut goes
-    through gets a fraction. Where 4 divides n this is `scipy.stats.trim_mean(values, 0.25)`, which elsewhere cuts off
-    whole values only (of 10 runs it keeps the middle six, this one five). A NaN in a sample makes its IQM NaN.
+    Exactly a quarter is cut off, for any number of runs: of n sorted values the outer n/4 get no weight, and a value that the
+    cut goes through gets a fraction. Where 4 divides n this is `scipy.stats.trim_mean(values, 0.25)`, which elsewhere
+    cuts off whole values only (of 10 runs it keeps the middle six, this one five). A NaN in a sample makes its IQM NaN.
 
     Args:
         values: [..., n, ...], n at `axis`, at least 1.

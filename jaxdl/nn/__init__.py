@@ -1,6 +1,6 @@
 """Networks as flax.linen modules: torsos that turn observations or images into features, and heads on top of them.
 
-Parameters and activations are float32, and `dtype` is what layers multiply in (`precision`). Kernels begin uniform with
+Parameters and activations are float32, and layers multiply in `dtype` (`precision`). Kernels begin uniform with
 variance 1 / fan_in (LeCun et al. 1998), biases at zero; `init` compiles faster than flax's own.
 
 Shapes: `B` batch, `H W C` an image, `F` features.

@@ -63,8 +63,8 @@ def conv(x: Array, kernel: Array, strides: tuple[int, int] = (1, 1), padding: st
          mask: Mask | None = None, plain: bool = False) -> Array:
     """Convolve images: [B, H, W, C], [h, w, C, O] -> [B, P, Q, O].
 
-    What is fast is decided when it is traced, by the default backend. (`lax.platform_dependent` would decide when it is
-    compiled, but its branches would have to share one rule for gradients, and a GPU would lose forward mode.)
+    The default backend at the time of tracing decides which form is used. (`lax.platform_dependent` would decide at the time of
+    compiling, but its branches would have to share one rule for gradients, and a GPU would lose forward mode.)
 
     Args:
         strides: rows and columns from one window to the next.
@@ -93,7 +93,7 @@ def conv(x: Array, kernel: Array, strides: tuple[int, int] = (1, 1), padding: st
 
 
 def causal_mask(window: tuple[int, int], kind: str, groups: int = 1) -> Mask:
-    """Mask of a kernel that sees only what comes before its centre: rows from the top, pixels of a row from the left.
+    """Mask of a kernel that sees only the pixels before its centre: rows from the top, pixels of a row from the left.
 
     van den Oord et al. 2016 (arXiv:1601.06759), figure 2. With groups of channels (red, green, blue), each a contiguous part of
     them, the centre comes in that order: kind "A", of a first layer, lets group i see groups < i of the centre, "B" those <= i.
@@ -167,8 +167,8 @@ def _transposed_padding(window: int, stride: int, padding: str) -> tuple[int, in
 class Conv(linen.Module):
     """`linen.Conv` by `conv`: the same parameters, "kernel" [h, w, C, O] and "bias" [O]; [..., H, W, C] -> [..., P, Q, O].
 
-    It multiplies in `dtype` (None: that of its inputs), and what it gives is float32 even if that is bfloat16 (`precision`).
-    A mask is of 0 and 1, [h, w, G, G'] in tuples, as `causal_mask` makes it; the kernel keeps its whole shape.
+    It multiplies in `dtype` (None: that of its inputs), and its output is float32 even if that is bfloat16 (`precision`).
+    A mask is of 0 and 1, [h, w, G, G'] in tuples, as `causal_mask` makes it; the shape of the kernel does not depend on it.
     """
 
     features: int

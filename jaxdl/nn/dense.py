@@ -14,7 +14,7 @@ from jaxdl.nn.precision import to_compute, widened
 class Dense(linen.Module):
     """`linen.Dense` with the same parameters: [..., F] -> [..., features].
 
-    It multiplies in `dtype` (None: that of its inputs), and what it gives is float32 even if that is bfloat16 (`precision`).
+    It multiplies in `dtype` (None: that of its inputs), and its output is float32 even if that is bfloat16 (`precision`).
     """
 
     features: int

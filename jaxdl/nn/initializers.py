@@ -45,14 +45,14 @@ small_uniform = Uniform(0.02**2, "one")
 
 
 def init(module: linen.Module, key: Key, *inputs: Any) -> PyTree:
-    """`module.init(key, *inputs)`, with all kernels that begin `Uniform` cut out of one draw.
+    """`module.init(key, *inputs)`, with all kernels whose initializer is `Uniform` cut out of one draw.
 
-    flax derives a key and draws numbers for each kernel, and XLA compiles each of these hashes anew. On one core 0.16 s become
-    0.08 (DQN), 0.23 become 0.08 (VAE), 0.39 become 0.17 (GAN), 2.6 become 0.24 (PixelCNN++, 3 scales of 2 blocks). The
-    distribution is flax's, the bits are not. Call it under jit, where what is replaced is dead code.
+    flax derives a key and draws numbers for each kernel, and XLA compiles a loop for each of these hashes. On one core 0.16 s
+    become 0.08 (DQN), 0.23 become 0.08 (VAE), 0.39 become 0.17 (GAN), 2.6 become 0.24 (PixelCNN++, 3 scales of 2 blocks). The
+    distribution is flax's, the bits are not. Call it under jit, where flax's own draws are dead code.
 
     Args:
-        inputs: examples of what the module is called with, [B, ...].
+        inputs: examples of the module's arguments, [B, ...].
     """
     layers: dict[tuple[str, ...], linen.Module] = {}
 
@@ -80,7 +80,7 @@ def _bound(layers: dict[tuple[str, ...], linen.Module], path: tuple, leaf: Array
     """The `a` of U(-a, a) if a variable is the kernel of a layer whose `kernel_init` is `Uniform`, else None."""
     collection, *where, name = (getattr(part, "key", None) for part in path)  # no key: a box around a leaf
     layer = layers.get(tuple(where)) if (collection, name) == ("params", "kernel") else None
-    rank = 2 + len(getattr(layer, "kernel_size", ()))  # more axes, of linen.scan or linen.vmap, are no part of a fan
+    rank = 2 + len(getattr(layer, "kernel_size", ()))  # axes before those are of linen.scan or linen.vmap
     if not isinstance(getattr(layer, "kernel_init", None), Uniform) or leaf.ndim < rank:
         return None
     return layer.kernel_init.bound(leaf.shape[-rank:])

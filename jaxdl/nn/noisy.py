@@ -73,7 +73,7 @@ def noise(variables: PyTree, key: Key, lead: tuple[int, ...] = ()) -> PyTree:
     if not sizes:
         return found
     e = jax.random.normal(key, (*lead, sum(p + q for _, p, q in sizes)))
-    # the barrier: or XLA draws the numbers anew for every example that they are broadcast to
+    # without the barrier XLA draws the numbers again for every example that they are broadcast to
     e, begin = jax.lax.optimization_barrier(jnp.sign(e) * jnp.sqrt(jnp.abs(e))), 0
     for path, p, q in sizes:
         layer = found

@@ -1,8 +1,8 @@
 """How a network computes while it learns, an argument of the networks that learners build.
 
-    dtype="bfloat16"   dense and convolutional layers multiply in bfloat16; their parameters stay float32, and so is what they
-                       give: activations, normalization, distributions, losses and gradients (Micikevicius et al., "Mixed
-                       precision training", 2018)
+    dtype="bfloat16"   dense and convolutional layers multiply in bfloat16; their parameters and outputs stay float32, and so
+                       do normalization, distributions, losses and gradients (Micikevicius et al., "Mixed precision
+                       training", 2018)
     remat=True         blocks keep their inputs and compute the rest again in the backward pass (Chen et al., "Training deep
                        nets with sublinear memory cost", 2016)
 
@@ -33,7 +33,7 @@ FLOAT32 = Compute()
 
 
 def to_compute(dtype: Any, *arrays: Array | None) -> list[Array | None]:
-    """The arrays in the dtype that a layer multiplies in; None is that which they promote to."""
+    """The arrays in the dtype in which a layer multiplies; None is the dtype that they promote to."""
     return linen.dtypes.promote_dtype(*arrays, dtype=dtype)
 
 

@@ -1,4 +1,4 @@
-"""Log-densities, entropies and draws, in nats, element by element unless said otherwise.
+"""Log-densities, entropies and draws, in nats, element by element unless a docstring says otherwise.
 
 Shapes: `...` any, `A` classes, `M` atoms.
 """

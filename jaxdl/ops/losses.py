@@ -40,7 +40,7 @@ def quantile_huber(quantiles: Array, targets: Array, delta: float | Array = 1.0)
 
 @jax.custom_jvp
 def _quantile_huber(quantiles: Array, targets: Array, delta: Array) -> Array:
-    """Of each quantile, [..., N]."""
+    """The loss of each quantile, [..., N]."""
     return _mean_of_pairs(quantiles, targets, lambda error: huber(error, delta) / delta)
 
 

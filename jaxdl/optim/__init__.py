@@ -1,4 +1,4 @@
-"""Optimizers: a config of one, its schedule, the gradients it is given, and the mean of what it made."""
+"""Optimizers: their settings, schedules, gradients, steps, and moving averages of parameters."""
 
 from jaxdl.nn.kernels import is_kernel
 from jaxdl.optim.config import Config, validate

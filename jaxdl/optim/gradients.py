@@ -19,7 +19,7 @@ def gradients(loss_fn: Callable[..., tuple[Array, Any]], params: PyTree, batch: 
         params: where the gradient is taken.
         batch: a pytree of arrays [B, ...].
         key: of the noise in the loss.
-        config: says how many microbatches there are.
+        config: its `grad_accumulation` is the number of microbatches.
         batch_axis: see `microbatches`.
 
     Returns:
@@ -63,10 +63,10 @@ def microbatches(grad_fn: Callable[..., tuple[PyTree, Any]], params: PyTree, bat
         grads, aux = grad_fn(params, *part)
         return jax.tree.map(jnp.add, total, grads), aux
 
-    def whole(x: Mean | Array) -> Mean | Array:
+    def merged(x: Mean | Array) -> Mean | Array:
         return Mean(*(v.sum(0) for v in x)) if isinstance(x, Mean) else x.reshape(-1, *x.shape[2:])
 
     parts = jax.tree.map(cut, batch_axis, batch)
     total, aux = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, params), (parts, jax.random.split(key, n)))
     grads = jax.tree.map(lambda g: g / n, total)
-    return grads, jax.tree.map(whole, aux, is_leaf=lambda x: isinstance(x, Mean))
+    return grads, jax.tree.map(merged, aux, is_leaf=lambda x: isinstance(x, Mean))

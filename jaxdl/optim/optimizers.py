@@ -49,7 +49,7 @@ def make(config: Config, horizon: int) -> Optimizer:
 
 
 def transform(config: Config, horizon: int) -> optax.GradientTransformation:
-    """The optimizer as optax's transform. `update` needs the parameters, and what it returns is added to them."""
+    """The optimizer as optax's transform. `update` needs the parameters, and its updates are added to them."""
     def adam() -> optax.GradientTransformation:
         return optax.scale_by_adam(config.beta1, config.beta2, config.eps)
 
