@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def parse(cls: type[T], argv: Sequence[str], prog: str, description: str) -> T:
-    """An instance of `cls` from `argv`.
+    """An instance of `cls` from `argv`. Where its flags depend on something, its attribute `of` says on what.
 
     Raises:
         UserError: what was wrong with the command line, in one sentence.
@@ -119,7 +119,8 @@ def _refuse_unknown(cls: type, argv: Sequence[str], prog: str, asks: str) -> Non
         if word.startswith("--") and name not in known and name not in switches:
             near = suggest(name, known)
             near = near.replace("'", "") if "did you mean" in near else ""
-            raise UserError(f"{name} is no flag of '{prog}'{near} {asks}")
+            of = f" for {cls.of}" if getattr(cls, "of", "") else ""
+            raise UserError(f"{name} is no flag of '{prog}'{of}{near} {asks}")
 
 
 def _with_paths(cls: type) -> type:

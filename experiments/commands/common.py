@@ -6,7 +6,7 @@ Not a command.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
@@ -26,25 +26,28 @@ class RunArgs:
     """Folder with the dataset's files, where it is not the one that the run was trained from."""
 
 
-def task_of(argv: Sequence[str]) -> Task | None:
-    """The task of the run that a command line names, for flags that depend on it; None where it names none."""
+class Named(NamedTuple):
+    """The run that a command line names, before its flags are read."""
+
+    algo: str
+    task: Task
+
+
+def run_of(argv: Sequence[str]) -> Named | None:
+    """The run that a command line names, for flags that depend on it; None where it names none."""
     for word in argv:
         if not word.startswith("-") and (Path(word) / "config.json").is_file():
-            return tasks.open_task(_settings_of(Path(word), argv))
+            settings, data_dir = run_folder.open_run(Path(word)), value_of(argv, "--data-dir")
+            settings = settings if data_dir is None else tasks.with_data_dir(settings, data_dir)
+            return Named(settings.algo, tasks.open_task(settings))
     return None
 
 
-def _settings_of(folder: Path, argv: Sequence[str]) -> run_folder.Settings:
-    settings = run_folder.open_run(folder)
-    data_dir = value_of(argv, "--data-dir")
-    return settings if data_dir is None else tasks.with_data_dir(settings, data_dir)
-
-
-def args_with(base: type, name: str, options: Any) -> type:
-    """`base` with one more field, a class of flags: the options of an ability, with their defaults."""
+def args_with(base: type, named: Named | None, field: str, options: Any) -> type:
+    """`base` with one more field, a class of flags: the options of an ability of the run, with their defaults."""
     return dataclasses.make_dataclass(
-        base.__name__, [(name, type(options), dataclasses.field(default=options))], bases=(base,), frozen=True, kw_only=True,
-        namespace={"__doc__": base.__doc__, "__module__": base.__module__})
+        base.__name__, [(field, type(options), dataclasses.field(default=options))], bases=(base,), frozen=True, kw_only=True,
+        namespace={"__doc__": base.__doc__, "__module__": base.__module__, "of": f"a run of {named.algo}" if named else ""})
 
 
 def open_run(args: RunArgs, ability: type, cannot: str) -> tasks.TrainedRun:

@@ -28,10 +28,10 @@ class _Filmed(_Args):
 
 def Args(argv: Sequence[str]) -> type:
     """The flags, which depend on the run."""
-    task = common.task_of(argv)
-    if task is None:
-        return common.args_with(_Args, "evaluation", Options())
-    return common.args_with(_Filmed if Film in task.abilities else _Args, "evaluation", task.options)
+    named = common.run_of(argv)
+    if named is None:
+        return common.args_with(_Args, None, "evaluation", Options())
+    return common.args_with(_Filmed if Film in named.task.abilities else _Args, named, "evaluation", named.task.options)
 
 
 def run(args: Any) -> dict[str, Any]:

@@ -52,9 +52,9 @@ def Args(argv: Sequence[str]) -> type:
 
 def with_options(base: type, argv: Sequence[str]) -> type:
     """`base` with the options of the sampler of the run that a command line names."""
-    task = common.task_of(argv)
-    sampler = task.abilities.get(Sampler) if task else None
-    return common.args_with(base, "sampler", sampler.Options() if sampler else NoOptions())
+    named = common.run_of(argv)
+    sampler = named.task.abilities.get(Sampler) if named else None
+    return common.args_with(base, named, "sampler", sampler.Options() if sampler else NoOptions())
 
 
 def run(args: Any) -> dict[str, Any]:
@@ -87,6 +87,7 @@ def open_sampler(args: Any) -> tuple[tasks.TrainedRun, Sampler]:
     """
     common.check_between("num", args.num, 1, 10_000)
     common.check_seed(args.seed)
+    args.sampler.validate()
     if args.out.suffix.lower() not in (".png", ".gif"):
         raise UserError(f"out must end in .png or .gif, got {args.out}")
     opened = tasks.load_run(args.run, member=0, data_dir=args.data_dir)

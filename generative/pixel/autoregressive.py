@@ -24,7 +24,7 @@ from jaxdl import nn, optim
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
-from jaxdl.core.task import Completer, Curve, Density, Sampler, Score
+from jaxdl.core.task import Completer, Curve, Density, NoOptions, Sampler, Score
 from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, Run, UpdateResult
 from jaxdl.data import minibatches
 from jaxdl.generative import likelihoods
@@ -288,7 +288,7 @@ def check_prefix(known: Any) -> None:
 
 
 @dataclass(frozen=True)
-class DrawOptions:
+class DrawOptions(NoOptions):
     """How images are drawn pixel by pixel."""
 
     temperature: float = 1.0
@@ -296,7 +296,8 @@ class DrawOptions:
     sampler: Literal["incremental", "naive"] = "incremental"
     """incremental, or naive, which asks the whole network for every pixel. The picture is the same."""
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
+        """Refuse a temperature that is none."""
         if not 0 < self.temperature < float("inf"):
             raise UserError(f"temperature must be above 0, got {self.temperature}")
 

@@ -49,7 +49,14 @@ class Options:
 
 @dataclass(frozen=True)
 class NoOptions:
-    """Nothing can be chosen."""
+    """Nothing can be chosen. An ability's options extend it."""
+
+    def validate(self) -> None:
+        """Refuse options that make no sense.
+
+        Raises:
+            UserError: names the option, what was given and what would do.
+        """
 
 
 class Task(NamedTuple):

@@ -131,15 +131,15 @@ def test_labelled_images_are_as_many_of_each_class():
 
 def test_what_cannot_be_done_is_said(runs, capsys, tmp_path):
     out = tmp_path / "x.png"
-    assert "whose latents cannot be moved between or added up" in refused(capsys, "interpolate", runs / "vqvae", "--out", out)
-    assert "no prior to draw from" in refused(capsys, "sample", runs / "vqvae", "--out", out)
+    assert "run of vqvae, and interpolate" in refused(capsys, "interpolate", runs / "vqvae", "--out", out)
+    assert "vqvae, which draws no images" in refused(capsys, "sample", runs / "vqvae", "--out", out)
     assert "has no prior over its latents" in refused(capsys, "traverse", runs / "autoencoder", "--out", out)
     assert "must end in .png" in refused(capsys, "arithmetic", runs / "vae", "--out", tmp_path / "x.gif")
     assert "there is no folder" in refused(capsys, "interpolate", runs / "vae", "--out", tmp_path / "no" / "x.png")
     assert "between 0 and 9, got [10]" in refused(capsys, "arithmetic", runs / "vae", "--classes", 10, "--out", out)
-    assert "steps between 2 and 100" in refused(capsys, "interpolate", runs / "vae", "--steps", 1, "--out", out)
-    assert "takes the encoder of an autoencoder" in refused(capsys, "transfer", runs / "vae")
+    assert "steps must be between 2 and 100, got 1" in refused(capsys, "interpolate", runs / "vae", "--steps", 1, "--out", out)
+    assert "vae, which has no encoder" in refused(capsys, "transfer", runs / "vae")
     assert "multiples of the 10 classes" in refused(capsys, "transfer", runs / "autoencoder", "--num-labels", 15)
-    assert "cannot sample" in refused(capsys, "evaluate", runs / "vqvae", "--features")
-    assert "models with a density" in refused(capsys, "evaluate", runs / "gan", "--importance-samples", 5)
+    assert "--sample-quality is no flag" in refused(capsys, "evaluate", runs / "vqvae", "--sample-quality")
+    assert "run of gan" in refused(capsys, "evaluate", runs / "gan", "--importance-samples", 5)
     assert not list(tmp_path.iterdir())
