@@ -15,6 +15,7 @@ import pytest
 from jaxdl.agents import dqn
 from jaxdl.experiments import algorithms, cli, tasks
 from jaxdl.experiments.run_folder import Settings
+from jaxdl.rl.task import TrainConfig
 from jaxdl.runtime import checkpoint, fit
 from jaxdl.runtime.run_log import read_metrics
 
@@ -26,7 +27,7 @@ def preset(name, train_config=None, **changed):
     """The settings of a preset."""
     found = algorithms.PRESETS[name]
     return Settings(found.algo, algorithms.replaced(dqn.Config(), found.config | changed),
-                    algorithms.replaced(fit.Config(), found.train | (train_config or {})))
+                    algorithms.replaced(TrainConfig(), found.train | (train_config or {})))
 
 
 def test_rainbow_is_dqn_with_all_of_its_options():
