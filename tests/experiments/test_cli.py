@@ -396,7 +396,7 @@ def test_a_loaded_recurrent_policy_acts_on_all_that_it_has_seen(here, recurrent)
     model = policy.make(run.settings.config.policy, envs.spec("CartPole-v1"), "ppo")
     rng = np.random.default_rng(0)
     obs, first = rng.normal(size=(30, 20, 4)).astype(np.float32), rng.random((30, 20)) < 0.1  # T, B
-    unrolled = model.unroll(run.params.network, model.greedy.init(20), model.normalize(run.params.moments, obs), first)
+    unrolled = model.unroll(run.params.network, model.greedy.init(20), policy.normalize(run.params.moments, obs), first)
     wanted, clear = unrolled.dist.argmax(-1), np.abs(np.diff(unrolled.dist)[..., 0]) > 1e-4
     carry, actions, forgetful = run.begin(20), [], []
     for x, begins in zip(obs, first, strict=True):
