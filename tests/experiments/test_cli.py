@@ -412,7 +412,7 @@ def test_a_loaded_recurrent_policy_acts_on_all_that_it_has_seen(here, recurrent)
     np.testing.assert_array_equal(action, run.play(obs[1], run.play(obs[0], run.begin(20))[1], np.zeros(20, bool))[0])
     with pytest.raises(UserError, match=r"the policy of recurrent is recurrent, and run\.act would lose .*run\.begin\(N\)"):
         run.act(obs[0])
-    with pytest.raises(UserError, match=r"the policy of recurrent is recurrent .* begin with carry = run\.begin\(20\)"):
+    with pytest.raises(UserError, match=r"the policy of recurrent is recurrent .* start with carry = run\.begin\(20\)"):
         run.play(obs[0], None)
 
 
