@@ -648,7 +648,7 @@ def test_a_keyboard_interrupt_is_status_130(monkeypatch, capsys):
 
 def test_programs_are_cached_where_the_command_line_says(tmp_path):
     """JAX reads where when it is imported: a command that imports it too early compiles everything anew."""
-    code = "from experiments import cli; cli.main(['list']); import jax; print(jax.config.jax_compilation_cache_dir)"
+    code = "from jaxdl.experiments import cli; cli.main(['list']); import jax; print(jax.config.jax_compilation_cache_dir)"
     env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"} | {"XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == str(tmp_path / "jaxdl" / "programs")
