@@ -28,7 +28,7 @@ train: $(VENV)/.base
 	$(BIN)/jaxdl train cartpole $(if $(RUN),--out $(RUN))
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

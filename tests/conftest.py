@@ -4,8 +4,6 @@ import os
 import shutil
 import tempfile
 
-import pytest
-
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 "
                       # compiling is most of what tests do: programs without compiler options compile in half the time
@@ -24,13 +22,13 @@ def pytest_unconfigure():
         shutil.rmtree(_MADE, ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)
+# What takes longest, the longest first: `--dist loadfile --no-loadscope-reorder` gives a file to one worker (what tests of a
+# file compile and set up is then made once), and two workers end at about the same time.
+LONGEST = ("test_cli", "test_reinforce", "test_rainbow", "test_in_place", "test_spread", "test_mesh", "test_run", "test_dqn",
+           "test_latents", "test_exact", "test_models", "test_readme", "test_convolution", "test_mistakes", "test_sampling",
+           "test_gan", "test_games", "test_vae_models", "test_own", "test_ppo", "test_devices", "test_processes", "test_sweep")
+
+
 def pytest_collection_modifyitems(items):
-    """A module whose tests share compiled programs or a fixture goes to one worker of `-n 2 --dist loadgroup`."""
-    for item in items:
-        if any(hasattr(x, "cache_info") or _scope(x) == "module" for x in vars(item.module).values()):
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
-
-
-def _scope(x):
-    return getattr(getattr(x, "_fixture_function_marker", None), "scope", None)
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.module.__name__, len(LONGEST)))
