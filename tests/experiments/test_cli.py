@@ -31,8 +31,10 @@ from jaxdl.runtime import checkpoint, fit
 from jaxdl.runtime.run_log import read_metrics
 
 DQN = ["train", "dqn", "--total-steps", "400", "--learning-starts", "100", "--num-envs", "2", "--buffer-size", "1000",
-       "--batch-size", "8", "--hidden-sizes", "8", "--eval-episodes", "2", "--schedule", "linear", "--final-fraction", "0"]
-VAE = ["train", "vae", "--total-steps", "20", "--hidden-sizes", "8", "--latent-size", "2", "--batch-size", "32"]
+       "--batch-size", "8", "--hidden-sizes", "8", "--eval-episodes", "2", "--schedule", "linear", "--final-fraction", "0",
+       "--quick-compile"]
+VAE = ["train", "vae", "--total-steps", "20", "--hidden-sizes", "8", "--latent-size", "2", "--batch-size", "32",
+       "--quick-compile"]
 SUMMARY = {"seed", "steps", "updates", "compile_s", "train_s", "steps_per_s", "ended", "eval", "run", "algo"}
 AGENT_EVAL = {"episodes", "return_mean", "return_std"}
 MODEL_EVAL = {"num", "elbo", "reconstruction", "kl"}
