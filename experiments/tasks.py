@@ -1,6 +1,8 @@
 """From settings to a task, and trained runs read back."""
 
+import functools
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -71,24 +73,20 @@ class TrainedRun:
     task: Task
     members: int = 1  # that the parameters have an axis of
 
-    def __post_init__(self) -> None:
-        if Agent in self.task.abilities and self.members == 1:
-            object.__setattr__(self, "_play", _player(self.task.abilities[Agent].greedy))
-
     def act(self, obs: np.ndarray) -> np.ndarray:
         """Greedy actions [N, ...] of observations [N, ...].
 
         Raises:
             UserError: the run is no agent's, a population's, or the policy is recurrent.
         """
-        if self._is_recurrent():
+        if self._is_recurrent:
             raise UserError(f"the policy of {self.folder} is recurrent, and run.act would lose its hidden state at every step; "
                             "use carry = run.begin(N), then action, carry = run.play(obs, carry)")
         return self.play(obs, None)[0]
 
     def begin(self, n: int) -> PyTree:
         """The hidden state of `n` episodes that begin; None where a policy has none."""
-        return self._ability(Agent, "a policy").greedy.init(n)
+        return self._policy.init(n)
 
     def play(self, obs: np.ndarray, carry: PyTree, first: np.ndarray | None = None) -> tuple[np.ndarray, PyTree]:
         """Greedy actions [N, ...] of observations [N, ...], and the next hidden state.
@@ -96,7 +94,7 @@ class TrainedRun:
         Args:
             first: bool [N], where an episode begins with this observation.
         """
-        if self._is_recurrent() and carry is None:
+        if self._is_recurrent and carry is None:
             raise UserError(f"the policy of {self.folder} is recurrent and needs its hidden state: start with "
                             f"carry = run.begin({len(obs)})")
         obs = jnp.asarray(obs)
@@ -110,12 +108,30 @@ class TrainedRun:
         Raises:
             UserError: the run's model draws nothing, or it is a population's.
         """
-        sampler = self._ability(Sampler, "a sampler")
-        return np.asarray(jax.jit(sampler.draw, static_argnums=2)(self.params, jax.random.key(seed), n))
+        return np.asarray(self._draw(self.params, jax.random.key(seed), n))
 
+    @functools.cached_property
+    def _policy(self) -> Actor:
+        return self._ability(Agent, "a policy").greedy
+
+    @functools.cached_property
     def _is_recurrent(self) -> bool:
-        actor = self._ability(Agent, "a policy").greedy
-        return bool(jax.tree.leaves(jax.eval_shape(lambda: actor.init(1))))
+        return bool(jax.tree.leaves(jax.eval_shape(lambda: self._policy.init(1))))
+
+    @functools.cached_property
+    def _play(self) -> Callable[..., tuple[jax.Array, PyTree]]:
+        actor, key, t = self._policy, jax.random.key(0), jnp.zeros((), jnp.int32)
+
+        @jax.jit
+        def step(params: PyTree, obs: jax.Array, carry: PyTree, first: jax.Array) -> tuple[jax.Array, PyTree]:
+            carry, action, _ = actor.act(params, reset_carry(actor, carry, first), obs, key, t)
+            return action, carry
+
+        return step
+
+    @functools.cached_property
+    def _draw(self) -> Callable[..., jax.Array]:
+        return jax.jit(self._ability(Sampler, "a sampler").draw, static_argnums=2)
 
     def _ability(self, kind: type, what: str) -> Any:
         if self.members > 1:
@@ -124,17 +140,6 @@ class TrainedRun:
         if kind not in self.task.abilities:
             raise UserError(f"{self.folder} is a run of {self.settings.algo}, which has not {what}")
         return self.task.abilities[kind]
-
-
-def _player(actor: Actor) -> Any:
-    key, t = jax.random.key(0), jnp.zeros((), jnp.int32)
-
-    @jax.jit
-    def step(params: PyTree, obs: jax.Array, carry: PyTree, first: jax.Array) -> tuple[jax.Array, PyTree]:
-        carry, action, _ = actor.act(params, reset_carry(actor, carry, first), obs, key, t)
-        return action, carry
-
-    return step
 
 
 def train(folder: Path, settings: Settings, task: Task, driver: Driver, resume: bool = False) -> dict[str, Any]:
@@ -169,7 +174,7 @@ def train(folder: Path, settings: Settings, task: Task, driver: Driver, resume: 
 
 
 def load_run(folder: str | Path, *, best: bool = False, step: int | None = None, member: int | None = None,
-             data_dir: str | Path | None = None) -> TrainedRun:
+             data_dir: str | Path | None = None, task: Task | None = None) -> TrainedRun:
     """Read a run back: its settings, its parameters, and what they do.
 
     Args:
@@ -178,6 +183,7 @@ def load_run(folder: str | Path, *, best: bool = False, step: int | None = None,
         step: those of the checkpoint of this step.
         member: of a population, this one alone; what acts or draws needs one.
         data_dir: where the dataset lies, if not where it was at training.
+        task: the run's, where it is open already.
 
     Raises:
         UserError: no run there, no checkpoint (`best`: no evaluation) in it, or no such member.
@@ -189,7 +195,8 @@ def load_run(folder: str | Path, *, best: bool = False, step: int | None = None,
     count = len(of_each)
     if member is not None and not 0 <= member < count:
         raise UserError(f"member must lie between 0 and {count - 1}, got {member}")
-    task = open_task(settings if data_dir is None else with_data_dir(settings, data_dir))
+    if task is None:
+        task = open_task(settings if data_dir is None else with_data_dir(settings, data_dir))
     keys = jax.eval_shape(jax.vmap(jax.random.key), jnp.zeros(count, jnp.uint32))
     init = task.learner.init if count == 1 else jax.vmap(task.learner.init)
     state = jax.eval_shape(lambda keys: init(keys[0] if count == 1 else keys), keys)

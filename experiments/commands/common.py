@@ -27,7 +27,7 @@ class RunArgs:
 
 
 class Named(NamedTuple):
-    """The run that a command line names, before its flags are read."""
+    """The run that a command line names, opened before its flags are read."""
 
     algo: str
     task: Task
@@ -35,19 +35,25 @@ class Named(NamedTuple):
 
 def run_of(argv: Sequence[str]) -> Named | None:
     """The run that a command line names, for flags that depend on it; None where it names none."""
-    for word in argv:
-        if not word.startswith("-") and (Path(word) / "config.json").is_file():
-            settings, data_dir = run_folder.open_run(Path(word)), value_of(argv, "--data-dir")
-            settings = settings if data_dir is None else tasks.with_data_dir(settings, data_dir)
-            return Named(settings.algo, tasks.open_task(settings))
-    return None
+    folders = [(i, Path(word)) for i, word in enumerate(argv) if (Path(word) / "config.json").is_file()]
+    if not folders:
+        return None
+    # a run may also be the value of a flag, as in --decoder RUN
+    folder = next((path for i, path in folders if i == 0 or not argv[i - 1].startswith("--")), folders[0][1])
+    settings, data_dir = run_folder.open_run(folder), value_of(argv, "--data-dir")
+    settings = settings if data_dir is None else tasks.with_data_dir(settings, data_dir)
+    return Named(settings.algo, tasks.open_task(settings))
 
 
 def args_with(base: type, named: Named | None, field: str, options: Any) -> type:
-    """`base` with one more field, a class of flags: the options of an ability of the run, with their defaults."""
+    """`base` with one more field, a class of flags: the options of an ability of the run, with their defaults.
+
+    The attribute `task` is the run's, for `tasks.load_run`.
+    """
+    more = {"of": f"a run of {named.algo}", "task": named.task} if named else {"task": None}
     return dataclasses.make_dataclass(
         base.__name__, [(field, type(options), dataclasses.field(default=options))], bases=(base,), frozen=True, kw_only=True,
-        namespace={"__doc__": base.__doc__, "__module__": base.__module__, "of": f"a run of {named.algo}" if named else ""})
+        namespace={"__doc__": base.__doc__, "__module__": base.__module__} | more)
 
 
 def open_run(args: RunArgs, ability: type, cannot: str) -> tasks.TrainedRun:

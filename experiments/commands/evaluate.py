@@ -1,12 +1,10 @@
 """evaluate RUN: how good it is: returns of greedy episodes, bounds on held-out data, judged samples"""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxdl.core.errors import UserError
 from jaxdl.core.task import Film, Options
 from jaxdl.experiments import run_report, tasks
 from jaxdl.experiments.commands import common
@@ -40,9 +38,7 @@ def run(args: Any) -> dict[str, Any]:
     filmed = getattr(args, "video", None)
     if filmed is not None:
         video.check_path(filmed)
-    opened = tasks.load_run(args.run, best=args.best, data_dir=args.data_dir)
-    if not isinstance(args.evaluation, type(opened.task.options)):
-        raise UserError(f"{args.run} cannot be evaluated with {dataclasses.asdict(args.evaluation)}")
+    opened = tasks.load_run(args.run, best=args.best, data_dir=args.data_dir, task=args.task)
     members = fit.members_of(opened.params, opened.members)
     found = run_report.of_members(opened.settings, [opened.task.evaluate(params, args.evaluation) for params in members])
     print(f"step {opened.step:,}: {run_report.summary_line(opened.task, found)}")

@@ -90,7 +90,7 @@ def open_sampler(args: Any) -> tuple[tasks.TrainedRun, Sampler]:
     args.sampler.validate()
     if args.out.suffix.lower() not in (".png", ".gif"):
         raise UserError(f"out must end in .png or .gif, got {args.out}")
-    opened = tasks.load_run(args.run, member=0, data_dir=args.data_dir)
+    opened = tasks.load_run(args.run, member=0, data_dir=args.data_dir, task=args.task)
     task, algo = opened.task, opened.settings.algo
     if Sampler not in task.abilities:
         more = ("; 'jaxdl encode' makes a dataset of its codes, for a model to draw" if Codes in task.abilities else
