@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 _FOLDER = Path(__file__).parent / "commands"
+_OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")  # package.module
 _USAGE = """\
 usage: jaxdl COMMAND ...
 
@@ -45,9 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, rest = argv[0], argv[1:]
     as_json, debug = "--json" in rest, "--debug" in rest
     rest = [word for word in rest if word not in ("--json", "--debug")]
-    if command not in commands() and "." not in command:
-        close = difflib.get_close_matches(command, commands(), n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else f"; commands are: {', '.join(commands())}"
+    if not _OWN.fullmatch(command) and not (command.isidentifier() and _line(_FOLDER / f"{command}.py")):
+        known = list(commands())
+        close = difflib.get_close_matches(command, known, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else f"; commands are: {', '.join(known)}"
         return _fail(f"there is no command '{command}'{hint}", 2)
 
     _set_up_jax()
@@ -85,16 +87,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def commands() -> dict[str, tuple[str, str]]:
     """The commands by name: what follows the name on the command line, and what the command does."""
-    found = {}
-    for path in sorted(_FOLDER.glob("*.py")):
-        if line := re.fullmatch(rf"{path.stem}([^:]*): (.+)", _first_line(path)):
-            found[path.stem] = line[1].strip(), line[2]
-    return found
+    lines = {path.stem: _line(path) for path in sorted(_FOLDER.glob("*.py"))}
+    return {name: line for name, line in lines.items() if line}
 
 
-def _first_line(path: Path) -> str:
-    """The first line of a module's docstring, read without importing the module."""
-    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+def _line(path: Path) -> tuple[str, str] | None:
+    """A command's line of the help: the first of its module's docstring, read without importing it. None of what is none."""
+    if not path.is_file():
+        return None
+    first = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+    line = re.fullmatch(rf"{re.escape(path.stem)}([^:]*): (.+)", first)
+    return line and (line[1].strip(), line[2])
 
 
 def _usage() -> str:
