@@ -19,7 +19,7 @@ import numpy as np
 from jaxdl.core import files
 from jaxdl.core.config import names, with_new_names
 from jaxdl.core.errors import UserError
-from jaxdl.core.task import Curve, names_of
+from jaxdl.core.task import Curve
 from jaxdl.experiments import algorithms
 from jaxdl.experiments.algorithms import PRESETS
 from jaxdl.experiments.population import parse
@@ -103,7 +103,7 @@ def _settings(runs: list[Path]) -> list[Setting]:
         metrics = run / "metrics.jsonl"
         curves = _curves(read_metrics(metrics) if metrics.exists() else [])
         if not any(curve.name in curves for curve in algorithm.curves):
-            raise UserError(f"{run} has nothing to draw yet: its metrics hold no finite {names_of(algorithm.curves)}")
+            raise UserError(f"{run} has nothing to draw yet: its metrics hold no finite {_in_words(algorithm.curves)}")
         config = _flat(algorithm.Config, with_new_names(algorithm.Config, config))
         config.pop("data_dir", None)  # where data lies changes nothing
         for swept, members in _swept(values):
@@ -114,6 +114,11 @@ def _settings(runs: list[Path]) -> list[Setting]:
             for name, of_member in curves.items():
                 setting.curves.setdefault(name, []).extend(c for m, c in of_member.items() if members is None or m in members)
     return list(found.values())
+
+
+def _in_words(curves: Sequence[Curve]) -> str:
+    *first, last = (curve.name for curve in curves)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _flat(cls: type, config: dict[str, Any]) -> dict[str, Any]:

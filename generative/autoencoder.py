@@ -204,4 +204,4 @@ def abilities(config: Config, spec: DataSpec, model: Autoencoder) -> dict[type, 
 
 
 ALGORITHM = model_algorithm(
-    "autoencoder", "autoencoder, plain or denoising", Config, validate, make, make_run, total_steps, abilities, MSE, MSE_CURVES)
+    "autoencoder", "autoencoder, plain or denoising", Config, validate, make, make_run, total_steps, MSE, MSE_CURVES, abilities)

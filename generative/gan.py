@@ -135,10 +135,8 @@ def penalty_of(config: Config) -> float | Array | None:
 
 def total_steps(config: Config, spec: DataSpec) -> int:
     """Updates of the generator in the planned run."""
-    if config.total_steps is not None:
-        return config.total_steps
-    return (config.epochs or minibatches.DEFAULT_EPOCHS) * minibatches.steps_per_epoch(
-        spec.num_examples, critic_steps(config) * config.batch_size)
+    an_epoch = minibatches.steps_per_epoch(spec.num_examples, critic_steps(config) * config.batch_size)
+    return minibatches.planned_updates(config, an_epoch)
 
 
 class Model(NamedTuple):
@@ -303,7 +301,7 @@ def abilities(config: Config, spec: DataSpec, model: GAN) -> dict[type, Any]:
 
 
 ALGORITHM = model_algorithm(
-    "gan", "generative adversarial network, five objectives", Config, validate, make, make_run, total_steps, abilities,
+    "gan", "generative adversarial network, five objectives", Config, validate, make, make_run, total_steps,
     Score("fid", False, "Frechet distance of in-domain features"),
     (Curve("eval/fid", False, "Frechet distance of in-domain features", None, 0.05, "fid"),
-     Curve("loss_discriminator", False, "loss of the discriminator", None, 0.05, "loss")))
+     Curve("loss_discriminator", False, "loss of the discriminator", None, 0.05, "loss")), abilities)

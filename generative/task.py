@@ -1,7 +1,7 @@
 """Generative models as algorithms of the command line: held-out examples, judged samples, pictures of both.
 
     ALGORITHM = model_algorithm("vae", "variational autoencoder ...", Config, validate, make, make_run, total_steps,
-                                abilities, score, curves)
+                                score, curves, abilities)
 
 Shapes: `N` images, `H W C` an image.
 """
@@ -17,11 +17,11 @@ import numpy as np
 from jaxdl import data
 from jaxdl.core import task
 from jaxdl.core.errors import UserError
-from jaxdl.core.task import Algorithm, Curve, Density, Reconstructor, Sampler, Score, Task
-from jaxdl.core.types import DataSpec, PyTree, Run
+from jaxdl.core.task import Algorithm, Density, Reconstructor, Sampler
+from jaxdl.core.types import DataSpec, PyTree
 from jaxdl.data import pictures
 from jaxdl.generative import sample_judge
-from jaxdl.runtime.dataset_task import blocks, dataset_task, load_splits
+from jaxdl.runtime.dataset_task import Evaluation, blocks, dataset_algorithm
 
 _JUDGED = 10_000  # samples that are compared with test images, where there are as many of those
 _AT_ONCE = 1_000  # of them drawn in one call
@@ -45,49 +45,33 @@ class BoundOptions(SampleOptions):
     importance_samples: int | None = None
     """Samples an image of the importance-weighted bound on log p(x), reported as nll."""
 
+    def validate(self) -> None:
+        """Refuse a number of samples that is none."""
+        if self.importance_samples is not None and self.importance_samples < 1:
+            raise UserError(f"importance_samples must be above 0, got {self.importance_samples}")
 
-def model_algorithm(
-    name: str,
-    summary: str,
-    config: type,
-    validate: Callable[[Any], None],
-    make: Callable[[Any, DataSpec], Any],
-    make_run: Callable[..., Run],
-    total_steps: Callable[[Any, DataSpec], int],
-    abilities: Callable[[Any, DataSpec, Any], dict[type, Any]],
-    score: Score,
-    curves: tuple[Curve, ...],
-) -> Algorithm:
-    """The algorithm of a generative model of images.
 
-    Args:
-        config: has `dataset`, `data_dir` and `batch_size`.
-        validate: refuses settings that make no sense.
-        make: (config, spec) -> the model: its `learner`, and `measure` where held-out examples say how good it is.
-        make_run: (config, spec, axis_name=, shards=) -> the run.
-        total_steps: (config, spec) -> updates of the planned run.
-        abilities: (config, spec, model) -> what else a trained model can do, by type (`core.task`).
-        score: decides what is best.
-        curves: what is worth drawing, the first that a run has.
+def model_algorithm(name: str, summary: str, config: type, validate: Callable[[Any], None],
+                    make: Callable[[Any, DataSpec], Any], *rest: Any) -> Algorithm:
+    """The algorithm of a generative model of images; arguments are those of `dataset_algorithm`, up to `abilities`.
+
+    A model without `measure` is evaluated by its samples alone, which needs labels to train the judges.
     """
 
-    def opened(config: Any, train: Any) -> Task:
-        return _open(name, config, train, make, make_run, total_steps, abilities)
+    def of_images(config: Any, spec: DataSpec) -> Any:
+        data.require_images(spec, f"the algorithm {name}")
+        model = make(config, spec)
+        if not hasattr(model, "measure") and spec.num_classes is None:
+            raise UserError(f"{name} is evaluated by the features of a classifier, and the dataset {config.dataset} has no "
+                            "labels to train one; choose a dataset with labels")
+        return model
 
-    return Algorithm(name, summary, config, validate, opened, score, curves, "dataset", "updates")
+    return dataset_algorithm(name, summary, config, validate, of_images, *rest, examples="images", evaluation=_evaluation)
 
 
-def _open(name: str, config: Any, train: Any, make: Callable, make_run: Callable, total_steps: Callable,
-          abilities: Callable) -> Task:
-    splits, spec = load_splits(config)
-    data.require_images(spec, f"the algorithm {name}")
-    model = make(config, spec)
-    can, measure = abilities(config, spec, model), getattr(model, "measure", None)
-    always = measure is None  # nothing but its samples says how good it is
-    if always and spec.num_classes is None:
-        raise UserError(f"{name} is evaluated by the features of a classifier, and the dataset {config.dataset} has no labels "
-                        "to train one; choose a dataset with labels")
-    if always or Sampler not in can:
+def _evaluation(config: Any, train: Any, splits: dict[str, data.Dataset], model: Any, can: dict[type, Any]) -> Evaluation:
+    judged_alone = not hasattr(model, "measure")
+    if judged_alone or Sampler not in can:
         options: task.Options = task.Options(train.seed)
     elif Density in can and not can[Density].exact:
         options = BoundOptions(train.seed)
@@ -99,20 +83,11 @@ def _open(name: str, config: Any, train: Any, make: Callable, make_run: Callable
         found = {}
         if num := getattr(options, "importance_samples", None):
             found["nll"] = _nll(density, params, splits["test"], options.seed, num)
-        if always or getattr(options, "sample_quality", False):
+        if judged_alone or getattr(options, "sample_quality", False):
             found |= _quality(can[Sampler], params, splits, options.seed)
         return found
 
-    def checked(params: PyTree, options: Any) -> dict[str, Any]:
-        num = getattr(options, "importance_samples", None)
-        if num is not None and num < 1:
-            raise UserError(f"importance_samples must be above 0, got {num}")
-        return opened.evaluate(params, options)
-
-    opened = dataset_task(
-        config, splits, total_steps(config, spec), model.learner, lambda c, **axis: make_run(c, spec, **axis), measure,
-        options, can, _pictures(can, splits), lambda found: _in_words(config.dataset, found), more, "images")
-    return opened._replace(evaluate=checked)
+    return Evaluation(options, more, _pictures(can, splits), lambda found: _in_words(config.dataset, found))
 
 
 def _nll(density: Callable, params: PyTree, test: data.Dataset, seed: int, num: int) -> float:

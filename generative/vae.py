@@ -349,6 +349,6 @@ def abilities(config: Config, spec: DataSpec, model: VAE) -> dict[type, Any]:
 
 ALGORITHM = model_algorithm(
     "vae", "variational autoencoder; importance-weighted, two layers, conditional", Config, validate, make, make_run,
-    total_steps, abilities, Score("elbo", True, "ELBO (nats per example)"),
+    total_steps, Score("elbo", True, "ELBO (nats per example)"),
     (Curve("elbo", True, "ELBO (nats per example)", "eval/elbo", 0.05, "elbo"),
-     Curve("eval/elbo", True, "ELBO of held-out data (nats per example)", None, 0.05, "elbo")))
+     Curve("eval/elbo", True, "ELBO of held-out data (nats per example)", None, 0.05, "elbo")), abilities)

@@ -259,5 +259,5 @@ def abilities(config: Config, spec: DataSpec, model: VQVAE) -> dict[type, Any]:
 
 
 ALGORITHM = model_algorithm(
-    "vqvae", "images as maps of codes out of a codebook", Config, validate, make, make_run, total_steps, abilities,
-    MSE, MSE_CURVES)
+    "vqvae", "images as maps of codes out of a codebook", Config, validate, make, make_run, total_steps, MSE,
+    MSE_CURVES, abilities)

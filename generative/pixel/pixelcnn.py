@@ -64,4 +64,4 @@ make, make_run = autoregressive.bound(network)
 
 ALGORITHM = model_algorithm(
     "pixelcnn", "images pixel by pixel: plain, gated, or PixelCNN++", Config, validate, make, make_run,
-    total_steps, autoregressive.abilities, autoregressive.SCORE, autoregressive.CURVES)
+    total_steps, autoregressive.SCORE, autoregressive.CURVES, autoregressive.abilities)

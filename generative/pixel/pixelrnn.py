@@ -42,4 +42,4 @@ make, make_run = autoregressive.bound(network)
 
 ALGORITHM = model_algorithm(
     "pixelrnn", "images pixel by pixel: Row LSTM, or Diagonal BiLSTM", Config, validate, make, make_run,
-    total_steps, autoregressive.abilities, autoregressive.SCORE, autoregressive.CURVES)
+    total_steps, autoregressive.SCORE, autoregressive.CURVES, autoregressive.abilities)

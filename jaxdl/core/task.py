@@ -7,7 +7,7 @@ dataset, ready to be driven, evaluated and looked at. What else a trained model 
 Shapes: `N` images or environments, `H W C` an image, `Z` a latent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,14 +40,6 @@ class Curve(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Options:
-    """Settings of an evaluation; an algorithm's own extend it."""
-
-    seed: int = 0
-    """Seed of the evaluation."""
-
-
-@dataclass(frozen=True)
 class NoOptions:
     """Nothing can be chosen. An ability's options extend it."""
 
@@ -57,6 +49,14 @@ class NoOptions:
         Raises:
             UserError: names the option, what was given and what would do.
         """
+
+
+@dataclass(frozen=True)
+class Options(NoOptions):
+    """Settings of an evaluation; an algorithm's own extend it."""
+
+    seed: int = 0
+    """Seed of the evaluation."""
 
 
 class Task(NamedTuple):
@@ -69,7 +69,7 @@ class Task(NamedTuple):
     evaluate: Callable[[PyTree, Any], dict[str, Any]]  # (params, options) -> numbers, the score's among them
     options: Any  # of `evaluate`: a dataclass with its defaults
     abilities: dict[type, Any]  # {Sampler: Sampler(...), Density: ...}
-    pictures: dict[str, Callable[[PyTree, int, Path], None]]  # file name -> (params, seed, path): write it
+    pictures: Mapping[str, Callable[[PyTree, int, Path], None]]  # file name -> (params, seed, path): write it
     describe: Callable[[dict[str, Any]], str]  # an evaluation in words
     examples: tuple[int, str]  # what one step is of, for rates: (128, "images")
     make_run: Callable[..., Run] | None = None  # (config, axis_name=, shards=); None where environments live on the host
@@ -156,9 +156,3 @@ class Film(NamedTuple):
     """Films what was learned."""
 
     record: Callable[[PyTree, int, Path], None]  # (params, seed, path of a .gif): one episode
-
-
-def names_of(curves: Sequence[Curve]) -> str:
-    """The metrics of curves, in words."""
-    *first, last = (curve.name for curve in curves)
-    return f"{', '.join(first)} or {last}" if first else last

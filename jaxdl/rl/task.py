@@ -44,6 +44,11 @@ class Options(task.Options):
     episodes: int = 100
     """Greedy episodes."""
 
+    def validate(self) -> None:
+        """Refuse a number of episodes that is none."""
+        if self.episodes < 1:
+            raise UserError(f"episodes must be above 0, got {self.episodes}")
+
 
 def agent_algorithm(
     name: str,
@@ -61,7 +66,7 @@ def agent_algorithm(
         config: has `env_id`, `env`, `backend`, `vectorization`, `num_envs` and `total_steps`.
         validate: refuses settings that make no sense.
         make: (config, spec) -> the learner with its policies.
-        make_run: (config, env=, axis_name=, shards=) -> the run with environments on the device.
+        make_run: (config, env=None, axis_name=, shards=) -> the run on the device; it makes environments that are not given.
         make_host_run: (config, spec, axis_name=, shards=) -> the run with environments on the host.
         warn: (config, a row of metrics) -> what the user should know of it, or None.
     """
@@ -81,12 +86,6 @@ def _open(config: Any, train: fit.Config, make: Callable, make_run: Callable, ma
         raise UserError(f"devices={train.devices} cannot share {config.env_id}, which runs in an emulator outside of JAX; use "
                         "backend=host")
 
-    def make_env() -> Any:
-        return envs.make_device(config.env_id, config.env, config.num_envs)
-
-    def run_on_device(c: Any, env: Any = None, **axis: Any) -> Run:
-        return make_run(c, env=make_env() if env is None else env, **axis)
-
     def drive(configs: Sequence[Any], seeds: Sequence[int], train: fit.Config, written_by: int | None = None) -> Any:
         if len(seeds) > 1 and (backend == "host" or spec.lives == "emulator"):
             where = "on the host" if backend == "host" else "outside of JAX"
@@ -94,15 +93,14 @@ def _open(config: Any, train: fit.Config, make: Callable, make_run: Callable, ma
                             f"runs {where}; train its members one after the other")
         how = {"quick": train.quick_compile, "devices": train.devices, "written_by": written_by}
         if backend == "device":
-            env = make_env()
-            return make_device_driver(lambda c, **axis: run_on_device(c, env, **axis), list(configs), None, seeds, **how)
+            env = envs.make_device(config.env_id, config.env, config.num_envs)  # once: a program makes its run again and again
+            return make_device_driver(lambda c, **axis: make_run(c, env=env, **axis), list(configs), None, seeds, **how)
         check_share("num_envs", config.num_envs, processes.count())
         venv = envs.make_host(config.env_id, config.num_envs // processes.count(), config.vectorization, config.env)
         return make_host_driver(lambda c, **axis: make_host_run(c, spec, **axis), configs[0], venv, seeds[0], **how)
 
     def evaluated(params: PyTree, options: Options) -> dict[str, Any]:
-        if options.episodes < 1:
-            raise UserError(f"episodes must be above 0, got {options.episodes}")
+        options.validate()
         result = evaluate.evaluate(agent.greedy, params, config.env_id, episodes=options.episodes, seed=options.seed,
                                    settings=config.env)
         return {"episodes": result.episodes, "return_mean": result.return_mean, "return_std": result.return_std}
@@ -117,4 +115,4 @@ def _open(config: Any, train: fit.Config, make: Callable, make_run: Callable, ma
 
     return Task(config.env_id, config.total_steps, agent.learner, drive, evaluated, Options(train.seed, train.eval_episodes),
                 {Agent: agent, Film: Film(film)}, {"policy.gif": film}, describe, (1, "environment steps"),
-                run_on_device if backend == "device" else None, warn=lambda values: warn(config, values))
+                make_run if backend == "device" else None, warn=lambda values: warn(config, values))

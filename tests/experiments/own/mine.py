@@ -133,9 +133,9 @@ def nearest_mean(config: ModelConfig, spec: Any, axis_name: str | None = None) -
 
 MODEL = model_algorithm(
     "mine:MODEL", "the mean image", ModelConfig, minibatches.validate, mean_image, minibatches.run_maker(mean_image),
-    minibatches.total_steps, lambda config, spec, model: {Sampler: Sampler(model.sample)},
-    Score("mse", False, "squared error of my model"),
-    (Curve("mse", False, "squared error of my model", "eval/mse"),))
+    minibatches.total_steps, Score("mse", False, "squared error of my model"),
+    (Curve("mse", False, "squared error of my model", "eval/mse"),),
+    lambda config, spec, model: {Sampler: Sampler(model.sample)})
 GUESS = dataset_algorithm(
     "mine:GUESS", "the nearest mean", ModelConfig, minibatches.validate, nearest_mean, minibatches.run_maker(nearest_mean),
     minibatches.total_steps, Score("error", False, "wrong guesses of mine"),
