@@ -157,7 +157,7 @@ def _what_is_wrong(cls: type, argv: Sequence[str]) -> str:
         hint = known.get(name)
         if hint is None:
             continue
-        if not values and hint is not bool and not _takes_none(hint):
+        if not values and hint is not bool and typing.get_origin(hint) is not tuple:
             return f"{name} needs a value: {_expected(hint)}"
         if not _takes(hint, values):
             return f"{name} takes {_expected(hint)}, got {' '.join(values)!r}"
@@ -195,10 +195,6 @@ def _takes(hint: Any, words: Sequence[str]) -> bool:
     except SystemExit:
         return False
     return True
-
-
-def _takes_none(hint: Any) -> bool:
-    return typing.get_origin(hint) is tuple
 
 
 def _expected(hint: Any) -> str:

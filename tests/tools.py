@@ -27,6 +27,16 @@ def is_key(x):
     return hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
+def random_like(params, seed=0):
+    """Weights of a size that keeps activations near one, none of them zero; offsets too."""
+    rng = np.random.default_rng(seed)
+    def draw(x):
+        inputs = x.shape[-2:-1] if x.ndim < 4 else x.shape[-4:-1]
+        return np.float32(rng.normal(size=x.shape) * (np.prod(inputs) + 1) ** -0.5)
+
+    return jax.tree.map(draw, params)
+
+
 def same_bits(a, b):
     """Two trees have the same structure, and leaves of the same shapes, dtypes and bytes."""
     assert jax.tree.structure(a) == jax.tree.structure(b)

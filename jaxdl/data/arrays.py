@@ -24,8 +24,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from jaxdl.core.errors import DataError
-from jaxdl.core.imports import described
+from jaxdl.core.errors import DataError, described
 from jaxdl.data.dataset import Dataset, from_arrays, from_tree, held_out, hold_out
 from jaxdl.data.gzip_file import MAX_DEFLATE_RATIO, MAX_UNPACKED
 from jaxdl.data.registry import SPLITS, Reader

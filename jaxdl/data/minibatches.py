@@ -74,9 +74,12 @@ def validate(config: Any) -> None:
 
 def total_steps(config: Any, spec: DataSpec) -> int:
     """Updates of the planned run: `config.total_steps`, or those of `config.epochs`, 10 if neither is given."""
-    if config.total_steps is not None:
-        return config.total_steps
-    return (config.epochs or DEFAULT_EPOCHS) * steps_per_epoch(spec.num_examples, config.batch_size)
+    return planned_updates(config, steps_per_epoch(spec.num_examples, config.batch_size))
+
+
+def planned_updates(config: Any, an_epoch: int) -> int:
+    """Updates of the planned run of which an epoch has `an_epoch`."""
+    return (config.epochs or DEFAULT_EPOCHS) * an_epoch if config.total_steps is None else config.total_steps
 
 
 def run_of(learner: Learner, num_examples: int, batch_size: int, axis_name: str | None = None, shards: int = 1) -> Run:

@@ -24,7 +24,6 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.run import compose
 from jaxdl.core.types import Array, DataSpec, Key, Learner, PyTree, Run, Source, no_feedback
 from jaxdl.data import minibatches
-from jaxdl.data.minibatches import DEFAULT_EPOCHS
 
 
 @settings
@@ -69,9 +68,8 @@ def validate(config: Any) -> None:
 
 def total_steps(config: Any, spec: DataSpec, shift: int = 1) -> int:
     """Updates of the planned run: `config.total_steps`, or those of `config.epochs`, 10 if neither is given."""
-    if config.total_steps is not None:
-        return config.total_steps
-    return (config.epochs or DEFAULT_EPOCHS) * steps_per_epoch(spec.num_examples, config.batch_size, config.window, shift)
+    an_epoch = steps_per_epoch(spec.num_examples, config.batch_size, config.window, shift)
+    return minibatches.planned_updates(config, an_epoch)
 
 
 def steps_per_epoch(num_items: int, batch_size: int, window: int, shift: int = 1) -> int:

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from jaxdl.core import processes
+from jaxdl.core.errors import first_line
 
 
 class Corrupt(Exception):
@@ -160,4 +161,4 @@ def reason(error: BaseException) -> str:
     code = re.search(r"os_error_code='(\d+)'", str(error))
     if code:
         return os.strerror(int(code[1]))
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error)[:200]

@@ -20,11 +20,6 @@ from jaxdl.rl.types import Env
 _MOVED = {"jaxdl.envs.": "jaxdl.rl.envs."}  # packages of jaxdl that ids in settings of earlier versions begin with
 
 
-def is_class(env_id: str) -> bool:
-    """Whether an id names a class: `package.module:Class`."""
-    return imports.is_name(env_id)
-
-
 def load(env_id: str) -> FuncEnv:
     """The environment that `module:Class` names; modules are also looked for in the current folder.
 
@@ -100,4 +95,4 @@ def check(env: Env) -> Env:
     return env
 
 
-FAMILY = functional.family(load, is_class, list, check=check)
+FAMILY = functional.family(load, imports.is_name, list, check=check)

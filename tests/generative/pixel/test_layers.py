@@ -5,23 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import expit
-from tools import jit
+from tools import jit, random_like
 
 from jaxdl.generative.pixel import gated, layers, rnn_diagonal, rnn_row
 from jaxdl.generative.pixel.layers import Blocks, Chain, Conv, relu
 
 KEY = jax.random.key(0)
 FEATURES, GROUPS = 6, 3
-
-
-def random_like(params, seed=0):
-    """Weights of a size that keeps activations near one, none of them zero; offsets too."""
-    rng = np.random.default_rng(seed)
-    def draw(x):
-        inputs = x.shape[-2:-1] if x.ndim < 4 else x.shape[-4:-1]
-        return np.float32(rng.normal(size=x.shape) * (np.prod(inputs) + 1) ** -0.5)
-
-    return jax.tree.map(draw, params)
 
 
 # --- Two forms.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tools import jit
+from tools import jit, random_like
 
 from jaxdl.core.config import from_dict, leaves_as_arrays
 from jaxdl.core.errors import UserError
@@ -32,16 +32,6 @@ def spec_of(shape):
 
 def network_of(variant, shape, **settings):
     return MODELS[variant].network(config_of(variant, **settings), spec_of(shape))
-
-
-def random_like(params, seed=0):
-    """Weights of a size that keeps activations near one, none of them zero; offsets too."""
-    rng = np.random.default_rng(seed)
-    def draw(x):
-        inputs = x.shape[-2:-1] if x.ndim < 4 else x.shape[-4:-1]
-        return np.float32(rng.normal(size=x.shape) * (np.prod(inputs) + 1) ** -0.5)
-
-    return jax.tree.map(draw, params)
 
 
 def random_params(network, seed=0):

@@ -9,6 +9,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
+from jaxdl.core import imports
 from jaxdl.core.errors import EnvError
 from jaxdl.rl import envs
 from jaxdl.rl.envs import user_envs
@@ -176,7 +177,7 @@ def test_a_class_that_breaks_its_promises_is_refused_where_it_is_made(here, cls,
     ("module:Class", True), ("package.module:Class_2", True), ("module:Env-v0", False), ("CartPole-v1", False),
     ("ALE/Pong-v5", False), (":Class", False), ("module:", False), ("a b:C", False), ("", False), ("a:b:c", False)])
 def test_which_ids_name_a_class(env_id, yes):
-    assert user_envs.is_class(env_id) == yes
+    assert imports.is_name(env_id) == yes
 
 
 def test_ids_of_an_earlier_version_resolve_and_their_new_name_is_printed_once(capsys):
