@@ -269,6 +269,7 @@ def _draw(axes: Any, measure: Curve, settings: list[Setting]) -> None:
     axes.set_title(settings[0].subject)
     axes.set_xlabel(settings[0].unit)
     axes.set_ylabel(measure.label)
+    axes.locator_params(axis="x", integer=True)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

@@ -78,6 +78,12 @@ def test_before_an_episode_ended_the_loss_is_what_there_is(axes_of, tmp_path):
     assert axes.get_ylabel() == "loss"
 
 
+def test_steps_of_a_short_run_are_whole_numbers_and_each_is_named_once(axes_of, tmp_path):
+    (axes,) = axes_of(make(tmp_path / "a", {s: {"loss": 1.0 / s} for s in range(1, 6)}))
+    names = [axes.xaxis.get_major_formatter()(x, None) for x in axes.get_xticks()]
+    assert len(set(names)) == len(names)
+
+
 def test_a_generative_model_shows_its_elbo_and_the_held_out_one(axes_of, tmp_path):
     rows = {s: {"loss": 2.0, "elbo": -1000 / s, "kl": 1.0} | ({"eval/elbo": -1100 / s} if s % 50 == 0 else {})
             for s in range(1, 101)}
