@@ -8,7 +8,7 @@ from PIL import Image
 from tools import refused, run
 
 from jaxdl import data
-from jaxdl.experiments import cli
+from jaxdl.experiments import cli, tasks
 
 SMALL = "--width 4 --num-blocks 1 --window 3 --head-features 4 --batch-size 8 --total-steps 4 --quick-compile"
 
@@ -85,7 +85,7 @@ def test_what_cannot_be_drawn_is_refused(runs, capsys, tmp_path, argv, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_prior_over_codes(runs, capsys, tmp_path):
+def test_a_prior_over_codes(runs, capsys, tmp_path, monkeypatch):
     told = run(capsys, "encode", runs / "vqvae", "--out", tmp_path / "codes")
     assert told["levels"] == 12
     digits, codes = data.load("digits", split="test"), data.load("idx", tmp_path / "codes", "test")
@@ -99,6 +99,9 @@ def test_a_prior_over_codes(runs, capsys, tmp_path):
     prior, out = tmp_path / "prior", tmp_path / "images.png"
     run(capsys, "train", "pixelcnn", "--dataset", "idx", "--data-dir", tmp_path / "codes", "--likelihood", "categorical",
         "--levels", 12, *SMALL.split(), "--out", prior)
-    run(capsys, "sample", prior, "--decoder", runs / "vqvae", "--num", 4, "--out", out)
+    opened, real = [], tasks.open_task
+    monkeypatch.setattr(tasks, "open_task", lambda settings, *more: opened.append(settings.algo) or real(settings, *more))
+    run(capsys, "sample", "--decoder", runs / "vqvae", prior, "--num", 4, "--out", out)  # the run is the one that stands alone
+    assert sorted(opened) == ["pixelcnn", "vqvae"]  # each once
     assert len(np.unique(np.asarray(Image.open(out)))) > 12  # shades that no map of codes has
     assert "must be trained on what" in refused(capsys, "sample", runs / "pixelcnn", "--decoder", runs / "vqvae", "--out", out)
