@@ -19,6 +19,7 @@ ALGORITHMS = {
     "pixelcnn": "jaxdl.generative.pixel.pixelcnn:ALGORITHM",
     "pixelrnn": "jaxdl.generative.pixel.pixelrnn:ALGORITHM",
     "gan": "jaxdl.generative.gan:ALGORITHM",
+    "language_model": "jaxdl.generative.text.language_model:ALGORITHM",
     "classifier": "jaxdl.supervised.classifier:ALGORITHM",
 }
 

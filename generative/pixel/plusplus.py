@@ -58,8 +58,7 @@ class _Block(linen.Module):
                              dtype=self.dtype, name=f"{stream}_{name}")(concat_elu(a))
         c = concat_elu(c)
         if self.dropout is not None and self.has_rng("dropout"):
-            kept = jax.random.uniform(self.make_rng("dropout"), c.shape) >= self.dropout
-            c = jnp.where(kept, c / (1 - self.dropout), 0)
+            c = nn.dropout(c, self.dropout, self.make_rng("dropout"))
         c = conv("out", 2 * self.features, _SMALL)(c)
         if y is not None:
             c += nn.Dense(2 * self.features, use_bias=False, dtype=self.dtype, name=f"{stream}_class")(y)[:, None, None]

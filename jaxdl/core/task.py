@@ -152,6 +152,14 @@ class Classifier(NamedTuple):
     logits: Callable[[PyTree, Array], Array]  # (params, inputs [N, ...] as the dataset has them) -> [N, Y]
 
 
+class Writer(NamedTuple):
+    """Continues texts, token by token."""
+
+    begin: Callable[[PyTree, Array], PyTree]  # (params, prompt int32 [P, N], P above 0) -> the state after it
+    extend: Callable[..., tuple[PyTree, Array]]  # (params, state, key, num, temperature, top_k) -> state, int32 [num, N]
+    vocabulary: tuple[str, ...]  # what each token stands for
+
+
 class Film(NamedTuple):
     """Films what was learned."""
 

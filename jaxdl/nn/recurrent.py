@@ -1,4 +1,4 @@
-"""Recurrent cells: a GRU and an LSTM, in two halves, so that the inputs of many steps are one product of matrices.
+"""Recurrent cells: RNN, GRU and LSTM, in two halves, so that the inputs of many steps are one product of matrices.
 
     gates = cell.project(x)             all steps at once
     carry, y = cell.step(carry, gates)  one after the other
@@ -23,7 +23,28 @@ from flax import linen
 from jaxdl.core.types import Array, PyTree
 from jaxdl.nn.dense import Dense
 
-Kind = Literal["gru", "lstm"]
+Kind = Literal["rnn", "gru", "lstm"]
+
+
+class RNN(linen.Module):
+    """Elman, "Finding structure in time" (1990): h' = tanh(W x + U h + b)."""
+
+    size: int
+    dtype: Any = "float32"
+
+    def setup(self) -> None:
+        """Make the layers."""
+        self.inputs = Dense(self.size, use_bias=False, dtype=self.dtype)
+        self.hidden = Dense(self.size, dtype=self.dtype)
+
+    def project(self, x: Array) -> Array:
+        """[..., F] -> [..., H]."""
+        return self.inputs(x)
+
+    def step(self, h: Array, gates: Array) -> tuple[Array, Array]:
+        """State [B, H] and gates [B, H] -> state, output [B, H]."""
+        h = jnp.tanh(gates + self.hidden(h))
+        return h, h
 
 
 class GRU(linen.Module):
@@ -82,6 +103,9 @@ class LSTM(linen.Module):
         return (c, h), h
 
 
+CELLS: dict[str, type[linen.Module]] = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
+
+
 def lstm_gates(gates: Array, c: Array, order: str, forget_bias: float = 0.0) -> tuple[Array, Array]:
     """The new cell and output of an LSTM from its gates before their nonlinearities.
 
@@ -102,7 +126,7 @@ def lstm_gates(gates: Array, c: Array, order: str, forget_bias: float = 0.0) -> 
 def zero_carry(kind: Kind, size: int, n: int) -> PyTree:
     """The states of `n` sequences that begin: [n, H], or two of them for an LSTM."""
     zeros = jnp.zeros((n, size))
-    return zeros if kind == "gru" else (zeros, zeros)
+    return (zeros, zeros) if kind == "lstm" else zeros
 
 
 def unroll(cell: linen.Module, params: PyTree, carry: PyTree, inputs: Array, first: Array | None = None

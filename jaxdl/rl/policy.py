@@ -129,8 +129,7 @@ class Network(linen.Module):
         branches = range(1 if self.shared else 2)
         self.torsos = [self.torso.clone(dtype=self.dtype) for _ in branches]
         if self.recurrent != "none":
-            cell = nn.GRU if self.recurrent == "gru" else nn.LSTM
-            self.cells = [cell(self.recurrent_size, self.dtype) for _ in branches]
+            self.cells = [nn.CELLS[self.recurrent](self.recurrent_size, self.dtype) for _ in branches]
         self.policy = nn.Dense(self.size, kernel_init=nn.Uniform(2e-4, "in"), dtype=self.dtype)
         self.value = nn.Dense(1, dtype=self.dtype)
         if self.free:

@@ -12,7 +12,7 @@ from tools import assert_close, jit
 from jaxdl import nn
 
 B, T, F, H = 3, 5, 4, 6
-CELLS = {"gru": nn.GRU(H), "lstm": nn.LSTM(H)}
+CELLS = {kind: cell(H) for kind, cell in nn.CELLS.items()}
 
 
 def one_step(cell, carry, x):
@@ -52,6 +52,8 @@ def parts(layer, names):
 def of_flax(kind, params):
     """The cell of flax, and its parameters for ours."""
     inputs, hidden = params["params"]["inputs"], params["params"]["hidden"]
+    if kind == "rnn":
+        return linen.SimpleCell(H), {"params": {"i": inputs, "h": hidden}}
     if kind == "gru":
         mapped = parts(inputs, ["ir", "iz", "in"]) | parts(hidden, ["hr", "hz", "hn"])
         for gate in "rz":  # flax has one bias for both products
@@ -75,7 +77,7 @@ def test_a_cell_is_that_of_flax(kind):
 def test_projecting_all_steps_at_once_is_projecting_them_one_by_one(kind):
     cell, params, carry, xs = made(kind)
     gates = cell.apply(params, xs, method="project")
-    assert gates.shape == (T, B, (3 if kind == "gru" else 4) * H)
+    assert gates.shape == (T, B, {"rnn": 1, "gru": 3, "lstm": 4}[kind] * H)
     assert_close(run(cell.apply, params, carry, gates, method="step"), run(cell.apply, params, carry, xs, method=one_step))
 
 
@@ -122,7 +124,7 @@ def test_sequences_begin_at_zero_each_with_a_state_of_its_own(kind):
     cell, params, _, xs = made(kind)
     zero = nn.zero_carry(kind, H, B)
     leaves = jax.tree.leaves(zero)
-    assert [x.shape for x in leaves] == [(B, H)] * (1 if kind == "gru" else 2)
+    assert [x.shape for x in leaves] == [(B, H)] * (2 if kind == "lstm" else 1)
     assert not any(x.any() for x in leaves)
     together = run(cell.apply, params, zero, xs, method=one_step)[1]
     alone = run(cell.apply, params, nn.zero_carry(kind, H, 1), xs[:, 1:2], method=one_step)[1]

@@ -16,8 +16,10 @@ from tools import assert_near, jit, vector
 from jaxdl.agents import actor_critic, dqn, ppo, reinforce
 from jaxdl.core.axis import AXIS
 from jaxdl.core.types import DataSpec, Examples
+from jaxdl.data.sequences import Windows
 from jaxdl.generative import autoencoder, gan, vae, vqvae
 from jaxdl.generative.pixel import pixelcnn, pixelrnn
+from jaxdl.generative.text import language_model
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import policy
 from jaxdl.rl.policy import Config as PolicyConfig
@@ -28,8 +30,8 @@ RATE = 0.05
 
 
 def split(tree, n):
-    """`n` parts of a batch; environments are the second axis of a trajectory, and the first of its carry."""
-    if isinstance(tree, Trajectory):
+    """`n` parts of a batch; time is the first axis of trajectories and windows, but not of their carry."""
+    if isinstance(tree, Trajectory | Windows):
         rows = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(len(x), n, -1, *x.shape[2:]), 1, 0), tree._replace(carry=None))
         return rows._replace(carry=split(tree.carry, n))
     return jax.tree.map(lambda x: x.reshape(n, -1, *x.shape[1:]), tree)
@@ -146,6 +148,21 @@ def transitions():
                       0.9 * jax.random.bernoulli(k[3], 0.7, (B,)), next_obs)
 
 
+def language_model_learner(cell):
+    def learner(optim, axis_name):
+        config = language_model.Config(cell=cell, num_layers=1, hidden_size=8, batch_size=B, window=T, total_steps=10,
+                                       optim=optim)
+        return language_model.make(config, DataSpec("small", 1000, (), vocabulary=tuple("abcd"), input="tokens"),
+                                   axis_name).learner
+
+    return learner
+
+
+def windows(carry=None):
+    tokens = jax.random.randint(jax.random.key(0), (T + 1, B), 0, 4)
+    return Windows([tokens[:-1]], [tokens[1:]], carry, jnp.zeros((1, B), bool))
+
+
 def images(*shape):
     return Examples(jax.random.randint(jax.random.key(0), (B, *shape), 0, 256).astype(jnp.uint8))
 
@@ -163,6 +180,8 @@ CASES = {
     "vae, importance-weighted": Case(
         vae_learner(objective="iwae", num_samples=3, estimator="doubly_reparameterized", second_latent_size=2,
                     second_hidden_sizes=(4,)), images(3, 3, 1), Noise.SHARDS),
+    "language_model": Case(language_model_learner("gru"), windows([jnp.ones((B, 8))])),
+    "language_model, transformer": Case(language_model_learner("transformer"), windows()),
     "pixelcnn": Case(pixelcnn_learner, images(3, 3, 1)),
     "pixelrnn": Case(pixelrnn_learner, images(3, 3, 1)),
     "vqvae": Case(vqvae_learner, images(4, 4, 1), Noise.LATER, 0.01),  # dead codes begin anew

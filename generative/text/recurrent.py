@@ -1,0 +1,88 @@
+"""Layers of recurrent cells over tokens: the outputs of one are the inputs of the next.
+
+Graves, "Generating sequences with recurrent neural networks" (2013), without its short cuts. Dropout is on the outputs of
+layers alone, not from step to step (Zaremba et al., "Recurrent neural network regularization", 2014).
+
+Shapes: `T` time, `B` texts, `V` tokens of the vocabulary, `H` size of a state.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+
+from jaxdl import nn
+from jaxdl.core.types import Array, Key, PyTree
+from jaxdl.generative.text.network import Network
+from jaxdl.nn.recurrent import Kind
+
+
+class _Recurrent(linen.Module):
+    cell: Kind
+    num_layers: int
+    size: int
+    num_tokens: int
+    dtype: str = "float32"
+
+    def setup(self) -> None:
+        self.embed = linen.Embed(self.num_tokens, self.size)
+        self.cells = [nn.CELLS[self.cell](self.size, self.dtype) for _ in range(self.num_layers)]
+        self.head = nn.Dense(self.num_tokens, dtype=self.dtype)
+
+    def first_gates(self, tokens: Array) -> Array:
+        """The projected inputs of the first layer: those of the whole vocabulary, of which tokens [...] choose."""
+        return self.cells[0].project(self.embed.embedding)[tokens]
+
+    def gates(self, layer: int, x: Array) -> Array:
+        """The projected inputs of a layer."""
+        return self.cells[layer].project(x)
+
+    def step(self, layer: int, carry: PyTree, gates: Array) -> tuple[PyTree, Array]:
+        """One step of a layer."""
+        return self.cells[layer].step(carry, gates)
+
+    def logits(self, x: Array) -> Array:
+        """[..., H] -> [..., V]."""
+        return self.head(x)
+
+    def __call__(self, carry: list[PyTree], token: Array) -> tuple[list[PyTree], Array]:
+        """States, token [B] -> states, logits [B, V] of the next one."""
+        carries, x = [], None
+        for layer, cell in enumerate(self.cells):
+            state, x = cell.step(carry[layer], self.first_gates(token) if x is None else cell.project(x))
+            carries.append(state)
+        return carries, self.head(x)
+
+
+def make(cell: Kind, num_layers: int, size: int, num_tokens: int, rate: float | Array | None) -> Network:
+    """The network; `rate` is that of dropout."""
+    module = _Recurrent(cell, num_layers, size, num_tokens)
+
+    def initial(n: int) -> list[PyTree]:
+        return [nn.zero_carry(cell, size, n) for _ in range(num_layers)]
+
+    def init(key: Key) -> PyTree:
+        return nn.init(module, key, initial(1), jnp.zeros(1, jnp.int32))
+
+    def apply(params: PyTree, tokens: Array, carry: list[PyTree], key: Key | None = None, dtype: str = "float32"
+              ) -> tuple[list[PyTree], Array]:
+        call, ends, x = module.clone(dtype=dtype).apply, [], None
+
+        def step(layer: int) -> Callable:
+            return lambda state, gates: call(params, layer, state, gates, method="step")
+
+        for layer in range(num_layers):
+            gates = (call(params, tokens, method="first_gates") if x is None else
+                     call(params, layer, x, method="gates"))
+            carries, x = nn.unroll_steps(step(layer), carry[layer], gates)
+            ends.append(jax.tree.map(lambda h: h[-1], carries))
+            if rate is not None and key is not None:
+                x = nn.dropout(x, rate, jax.random.fold_in(key, layer))
+        return ends, call(params, x, method="logits")
+
+    def begin(params: PyTree, prompt: Array) -> tuple[list[PyTree], Array]:
+        carry, logits = apply(params, prompt, initial(prompt.shape[1]))
+        return carry, logits[-1]
+
+    return Network(init, initial, apply, begin, lambda params, carry, token: module.apply(params, carry, token))
