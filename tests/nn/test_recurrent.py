@@ -53,7 +53,7 @@ def of_flax(kind, params):
     """The cell of flax, and its parameters for ours."""
     inputs, hidden = params["params"]["inputs"], params["params"]["hidden"]
     if kind == "rnn":
-        return linen.SimpleCell(H), {"params": {"i": inputs, "h": hidden}}
+        return linen.SimpleCell(H), {"params": {"i": inputs | {"bias": hidden["bias"]}, "h": {"kernel": hidden["kernel"]}}}
     if kind == "gru":
         mapped = parts(inputs, ["ir", "iz", "in"]) | parts(hidden, ["hr", "hz", "hn"])
         for gate in "rz":  # flax has one bias for both products

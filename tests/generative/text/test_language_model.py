@@ -1,4 +1,4 @@
-"""Language models: both forms of a network agree, windows are one text, held-out characters are judged once, draws are draws."""
+"""Language models: both forms of a network agree, windows are one text, a character is judged once, draws are draws."""
 
 import functools
 
