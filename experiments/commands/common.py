@@ -46,14 +46,15 @@ def run_of(argv: Sequence[str]) -> Named | None:
 
 
 def args_with(base: type, named: Named | None, field: str, options: Any) -> type:
-    """`base` with one more field, a class of flags: the options of an ability of the run, with their defaults.
+    """As `with_run`, with one more field, a class of flags: the options of an ability of the run, with their defaults."""
+    return with_run(base, named, (field, type(options), dataclasses.field(default=options)))
 
-    The attribute `task` is the run's, for `tasks.load_run`.
-    """
+
+def with_run(base: type, named: Named | None, *fields: tuple[str, type, Any]) -> type:
+    """`base` with more fields and the attribute `task`, the task of the run that a command line names, for `tasks.load_run`."""
     more = {"of": f"a run of {named.algo}", "task": named.task} if named else {"task": None}
-    return dataclasses.make_dataclass(
-        base.__name__, [(field, type(options), dataclasses.field(default=options))], bases=(base,), frozen=True, kw_only=True,
-        namespace={"__doc__": base.__doc__, "__module__": base.__module__} | more)
+    return dataclasses.make_dataclass(base.__name__, fields, bases=(base,), frozen=True, kw_only=True,
+                                      namespace={"__doc__": base.__doc__, "__module__": base.__module__} | more)
 
 
 def open_run(args: RunArgs, ability: type, cannot: str) -> tasks.TrainedRun:

@@ -26,7 +26,7 @@ class _Args(DrawArgs):
 
 def Args(argv: Sequence[str]) -> type:
     """The flags, which depend on the model."""
-    return with_options(_Args, argv)
+    return with_options(_Args, common.run_of(argv))
 
 
 def run(args: Any) -> dict[str, Any]:

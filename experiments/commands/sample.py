@@ -1,4 +1,4 @@
-"""sample RUN: images drawn from a generative model, in a picture
+"""sample RUN: images drawn from a generative model, in a picture; texts written by a language model
 
 Shapes: `N` images, `H W C` an image.
 """
@@ -17,10 +17,10 @@ from rich.progress import track
 
 from jaxdl.core import files
 from jaxdl.core.errors import UserError
-from jaxdl.core.task import Codes, NoOptions, Sampler
+from jaxdl.core.task import Codes, NoOptions, Sampler, Writer
 from jaxdl.core.types import PyTree
 from jaxdl.data import pictures
-from jaxdl.experiments import tasks
+from jaxdl.experiments import tasks, writing
 from jaxdl.experiments.commands import common, encode
 from jaxdl.rl import video
 
@@ -47,18 +47,22 @@ class _Args(DrawArgs):
 
 def Args(argv: Sequence[str]) -> type:
     """The flags, which depend on the model."""
-    return with_options(_Args, argv)
-
-
-def with_options(base: type, argv: Sequence[str]) -> type:
-    """`base` with the options of the sampler of the run that a command line names."""
     named = common.run_of(argv)
+    if named and Writer in named.task.abilities:
+        return common.with_run(writing.Args, named)
+    return with_options(_Args, named)
+
+
+def with_options(base: type, named: common.Named | None) -> type:
+    """`base` with the options of the sampler of the run that a command line names."""
     sampler = named.task.abilities.get(Sampler) if named else None
     return common.args_with(base, named, "sampler", sampler.Options() if sampler else NoOptions())
 
 
 def run(args: Any) -> dict[str, Any]:
-    """Draw images from a generative model."""
+    """Draw images from a generative model, or write texts."""
+    if isinstance(args, writing.Args):
+        return writing.run(args)
     opened, sampler = open_sampler(args)
     film = args.out.suffix.lower() == ".gif"
     if args.decoder is not None and (sampler.levels is None or film):
