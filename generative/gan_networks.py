@@ -23,20 +23,10 @@ from jaxdl.core.types import Array
 from jaxdl.nn.convolution import Conv, ConvTranspose
 from jaxdl.nn.dense import Dense
 from jaxdl.nn.initializers import Uniform, small_uniform
+from jaxdl.nn.norm import BatchNorm
 
 _EMBEDDING = 32  # numbers that a class becomes for the generator
 _LIKE_LATENTS = Uniform(1.0, "one")  # an embedding has the variance of the latents beside it
-
-
-class BatchNorm(linen.Module):
-    """`linen.BatchNorm` over the batch of all shards, with the mean of squared deviations as its variance."""
-
-    train: bool
-    axis_name: str | None = None
-
-    @linen.compact
-    def __call__(self, x: Array) -> Array:
-        return linen.BatchNorm(not self.train, momentum=0.9, axis_name=self.axis_name, use_fast_variance=False)(x)
 
 
 class Generator(linen.Module):
