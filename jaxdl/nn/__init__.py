@@ -10,6 +10,7 @@ from jaxdl.nn.convolution import Conv, ConvTranspose, causal_mask, conv, conv_tr
 from jaxdl.nn.dense import Dense
 from jaxdl.nn.dropout import dropout
 from jaxdl.nn.heads import CategoricalHead, GaussianHead, QHead
+from jaxdl.nn.hierarchical import HierarchicalHead, huffman
 from jaxdl.nn.images import ConvDecoder, ConvEncoder, decode_image, encode_image, smallest
 from jaxdl.nn.initializers import Uniform, glorot_uniform, he_uniform, init, lecun_uniform, small_uniform
 from jaxdl.nn.noisy import NoisyDense, noise
@@ -19,7 +20,7 @@ from jaxdl.nn.recurrent import CELLS, GRU, LSTM, RNN, lstm_gates, unroll, unroll
 from jaxdl.nn.torsos import MLP, NatureConv, activation, encode
 
 __all__ = ["CELLS", "FLOAT32", "GRU", "LSTM", "MLP", "RNN", "BatchNorm", "CategoricalHead", "Compute", "Conv", "ConvDecoder",
-           "ConvEncoder", "ConvTranspose", "Dense", "GaussianHead", "NatureConv", "NoisyDense", "QHead", "Uniform",
-           "activation", "causal_mask", "conv", "conv_transpose", "decode_image", "dropout", "encode", "encode_image",
-           "glorot_uniform", "he_uniform", "init", "lecun_uniform", "lstm_gates", "noise", "small_uniform", "smallest",
-           "unroll", "unroll_steps", "zero_carry"]
+           "ConvEncoder", "ConvTranspose", "Dense", "GaussianHead", "HierarchicalHead", "NatureConv", "NoisyDense", "QHead",
+           "Uniform", "activation", "causal_mask", "conv", "conv_transpose", "decode_image", "dropout", "encode",
+           "encode_image", "glorot_uniform", "he_uniform", "huffman", "init", "lecun_uniform", "lstm_gates", "noise",
+           "small_uniform", "smallest", "unroll", "unroll_steps", "zero_carry"]

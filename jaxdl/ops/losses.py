@@ -67,6 +67,24 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return jax.nn.logsumexp(logits, -1) - chosen
 
 
+def smoothed_cross_entropy(logits: Array, labels: Array, smoothing: float | Array) -> Array:
+    """Cross-entropy with targets that give each class `smoothing / A` and the label the rest: [..., A], [...] -> [...].
+
+    Szegedy et al., "Rethinking the Inception architecture" (2016), section 7.
+    """
+    return (1 - smoothing) * cross_entropy(logits, labels) + smoothing * (jax.nn.logsumexp(logits, -1) - logits.mean(-1))
+
+
+def multiclass_hinge(logits: Array, labels: Array) -> Array:
+    """`sum over other classes of max(0, 1 + logit - logit of the label)`: [..., A] and integers [...] -> [...].
+
+    Weston and Watkins, "Support vector machines for multi-class pattern recognition" (1999).
+    """
+    chex.assert_shape(labels, logits.shape[:-1])
+    chosen = jnp.take_along_axis(logits, labels[..., None], -1)
+    return jnp.maximum(1 + logits - chosen, 0).sum(-1) - 1  # the label's own term is 1
+
+
 def binary_cross_entropy(logits: Array, targets: Array) -> Array:
     """`-targets * log p - (1 - targets) * log(1 - p)` with p = sigmoid(logits), in nats: two of [...] -> [...].
 

@@ -41,6 +41,17 @@ def test_cross_entropy(variant):
                                optax.softmax_cross_entropy_with_integer_labels(many, labels), rtol=1e-5, atol=1e-6)
 
 
+@variants
+def test_smoothed_cross_entropy_and_hinge(variant):
+    logits, labels = jax.random.normal(jax.random.key(0), (6, 4)) * 3, jnp.array([0, 1, 2, 3, 0, 0])
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, 4), 0.1)
+    np.testing.assert_allclose(variant(lambda x, y: losses.smoothed_cross_entropy(x, y, 0.1))(logits, labels),
+                               optax.softmax_cross_entropy(logits, targets), rtol=1e-5)
+    by_hand = [sum(max(0, 1 + x[j] - x[y]) for j in range(4) if j != y)
+               for x, y in zip(np.asarray(logits), np.asarray(labels), strict=True)]
+    np.testing.assert_allclose(variant(losses.multiclass_hinge)(logits, labels), by_hand, rtol=1e-5, atol=1e-5)
+
+
 def test_cross_entropy_is_finite_at_extreme_logits():
     np.testing.assert_allclose(losses.cross_entropy(jnp.array([[1e4, 0.0], [1e4, 0.0]]), jnp.array([0, 1])), [0, 1e4])
 
