@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxdl import nn, optim
 from jaxdl.core import axis
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import require, require_positive
+from jaxdl.core.config import require, require_positive, validate_untraced
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve, Latents, Sampler, Score
 from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, Run, UpdateResult
@@ -289,6 +289,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> GAN:
 
 def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
     """A GAN on a dataset on the device (`data`: `Examples`)."""
+    validate_untraced(validate, config)
     learner = make(config, spec, axis_name).learner
     axis.check_share("batch_size", config.batch_size, shards)
     return minibatches.run_of(learner, spec.num_examples, critic_steps(config) * config.batch_size, axis_name, shards)

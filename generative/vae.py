@@ -337,7 +337,7 @@ def _kl_above(kl: Array, free: float | Array, axis_name: str | None) -> Array:
     return jnp.where(counts, kl, free).sum()
 
 
-make_run = minibatches.run_maker(make)
+make_run = minibatches.run_maker(make, validate)
 
 
 def abilities(config: Config, spec: DataSpec, model: VAE) -> dict[type, Any]:
