@@ -84,15 +84,17 @@ class _Unpacked:
     """The bytes of a gzip file."""
 
     def __init__(self, raw: BinaryIO, path: Path) -> None:
-        self._parts, self._left = _unpacked(raw, path), bytearray()
+        self._parts, self._left = _unpacked(raw, path), b""
 
     def read(self, size: int, /) -> bytes:
         """At most `size` bytes; fewer only at the end."""
-        while len(self._left) < size and (part := next(self._parts, None)) is not None:
-            self._left += part
-        out = bytes(self._left[:size])
-        del self._left[:size]
-        return out
+        parts, there = [self._left], len(self._left)
+        while there < size and (part := next(self._parts, None)) is not None:
+            parts.append(part)
+            there += len(part)
+        cut = len(parts[-1]) - max(there - size, 0)
+        parts[-1], self._left = parts[-1][:cut], parts[-1][cut:]
+        return b"".join(parts)
 
 
 def _unpacked(raw: BinaryIO, path: Path) -> Iterator[bytes]:

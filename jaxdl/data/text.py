@@ -39,15 +39,16 @@ def read_split(path: Path, split: str) -> Dataset:
     """
     path = _find(path)
     content = _content(path)
-    number = np.zeros(sys.maxunicode + 1, np.int32)  # of each character, at first how often it comes
+    length, occurs = 0, np.zeros(sys.maxunicode + 1, bool)
     for codes in _characters(path, content):
-        number += np.bincount(codes, minlength=len(number)).astype(np.int32)
-    length, known = int(number.sum(dtype=np.int64)), np.flatnonzero(number)
+        length += len(codes)
+        occurs[codes] = True
     if length < 10:
         raise DataError(f"{path} must have 10 characters or more to be split, got {length}")
-    dtype = np.min_scalar_type(len(known) - 1)
-    number[known] = np.arange(len(known))
-    tokens = np.concatenate([number[codes].astype(dtype) for codes in _characters(path, content)])
+    known = np.flatnonzero(occurs)
+    token = np.zeros(len(occurs), np.min_scalar_type(len(known) - 1))  # of each character
+    token[known] = np.arange(len(known))
+    tokens = np.concatenate([token[codes] for codes in _characters(path, content)])
     cut = int(TRAIN * length)
     return from_tree(Tokens(tokens[:cut] if split == "train" else tokens[cut:]), "text", vocabulary=[chr(c) for c in known])
 

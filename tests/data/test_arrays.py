@@ -119,7 +119,7 @@ def test_a_bomb_in_a_zip_is_refused_before_it_unfolds(tmp_path, monkeypatch):
     monkeypatch.setattr(arrays, "MAX_UNPACKED", 2**24)
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match=r"images.npy in .* would unpack to 1677\d+ bytes.* the limit of 16777216"):
+        with pytest.raises(DataError, match=r"mine.npz would unpack to 1677\d+ bytes.* the limit of 16777216"):
             data.load("arrays", tmp_path)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
