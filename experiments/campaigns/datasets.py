@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -204,18 +205,25 @@ def wrong_with(name: str, folder: Path) -> str | None:
     began = time.process_time()
     try:
         with _limits():
-            for dataset in data.load_splits(name, folder):
-                if dataset.spec.num_examples != len(next(iter(dataset.rows(slice(None))))):
-                    return "other examples than its spec says"
-    except DataError as e:
-        return f"out of memory: {e}" if "MemoryError" in str(e) else None if str(folder) in str(e) or "splits" in str(e) else (
-            f"names no file: {e}")
+            wrong = _answer(name, folder)
     except _TooLong:
         return f"no end after {WAIT} s"
     except BaseException as e:  # what a user would see as a traceback
         return f"{type(e).__name__}: {e}"
     spent = time.process_time() - began
-    return f"took {spent:.0f} s" if spent > SECONDS else None
+    return f"took {spent:.0f} s" if spent > SECONDS else wrong
+
+
+def _answer(name: str, folder: Path) -> str | None:
+    try:
+        for dataset in data.load_splits(name, folder):
+            if any(len(x) != dataset.spec.num_examples for x in jax.tree.leaves(dataset.arrays)):
+                return "other examples than its spec says"
+    except DataError as e:
+        if "MemoryError" in str(e):
+            return f"out of memory: {e}"
+        return None if str(folder) in str(e) or "splits" in str(e) else f"names no file: {e}"
+    return None
 
 
 def campaign(num: int, seed: int, tally: common.Tally) -> None:
