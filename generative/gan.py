@@ -297,8 +297,8 @@ def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shard
 
 def abilities(config: Config, spec: DataSpec, model: GAN) -> dict[type, Any]:
     """What a trained model can do."""
-    del config, spec
-    return {Sampler: Sampler(model.sample), Latents: Latents(model.decode, prior=model.prior)}
+    return {Sampler: Sampler(model.sample, classes=Classes.of(config.conditional, spec).number),
+            Latents: Latents(model.decode, prior=model.prior)}
 
 
 ALGORITHM = model_algorithm(

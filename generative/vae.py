@@ -342,8 +342,8 @@ make_run = minibatches.run_maker(make, validate)
 
 def abilities(config: Config, spec: DataSpec, model: VAE) -> dict[type, Any]:
     """What a trained model can do."""
-    del config, spec
-    return {Sampler: Sampler(model.sample), Density: Density(model.log_prob, exact=False),
+    return {Sampler: Sampler(model.sample, classes=Classes.of(config.conditional, spec).number),
+            Density: Density(model.log_prob, exact=False),
             Latents: Latents(model.decode, model.encode, model.prior), Reconstructor: Reconstructor(model.reconstruct)}
 
 

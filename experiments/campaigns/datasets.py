@@ -1,8 +1,8 @@
-"""Datasets that are damaged or hostile, read by every reader: each is read, or refused in a sentence, in bounded time and memory.
+"""Datasets that are damaged or hostile, by every reader: each is read, or refused in a sentence, in bounded time and memory.
 
-A fault is a whole dataset of one kind (IDX, IDX in gzip, npz, npy, pictures, CIFAR-10, text) of which one file was changed: bits
-flipped, cut, stretched, overwritten, numbers of its header set to extremes, replaced by a bomb, a hole, a pipe, a folder or the
-file of another kind. It is read in this process, where an alarm ends what takes too long and a limit what takes too much memory.
+A fault is a whole dataset of one kind (IDX, IDX in gzip, npz, npy, pictures, CIFAR-10, text) of which one file was changed:
+bits flipped, cut, stretched, overwritten, numbers of its header set to extremes, replaced by a bomb, a hole, a pipe or a
+folder. It is read in this process, where an alarm ends what takes too long and a limit what takes too much memory.
 """
 
 import contextlib
@@ -137,7 +137,8 @@ def _hostile() -> dict[str, Callable[[Path], None]]:
     """What can stand in the place of any file: made when it is asked for."""
     npy = {f"header {text[:40]}": _header(text) for text in (
         "{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999999,)}", "(" * 9000,
-        "{'descr': '|u1', 'fortran_order': False, 'shape': (-40, -6)}", "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (-40, -6)}",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
         "{'descr': '|u1', 'fortran_order': False, 'shape': (" + "1," * 90 + ")}", "[" * 70 + "]" * 70, "9" * 9999,
         "{'descr': '<V999999999', 'fortran_order': False, 'shape': (1,)}", "{'descr': 'M8', 'fortran_order': 0, 'shape': ()}")}
     contents: dict[str, Callable[[], bytes]] = {
@@ -163,8 +164,8 @@ def _hostile() -> dict[str, Callable[[Path], None]]:
         found[f"a hole of {size} bytes"] = lambda path, n=size: _hole(path, n, b"")
     return found | {
         "a pipe": os.mkfifo, "a folder": lambda path: path.mkdir(), "a link to itself": lambda path: path.symlink_to(path.name),
-        "a link to nothing": lambda path: path.symlink_to("nothing"), "a link to /dev/zero": lambda p: p.symlink_to("/dev/zero"),
-        "nothing": lambda path: None}
+        "a link to /dev/zero": lambda path: path.symlink_to("/dev/zero"),
+        "a link to nothing": lambda path: path.symlink_to("nothing"), "nothing": lambda path: None}
 
 
 def _objects() -> bytes:

@@ -242,6 +242,17 @@ def _within(cls: type) -> Iterator[type]:
             yield from _within(hint)
 
 
+def paths(cls: type, kind: type) -> list[tuple[str, ...]]:
+    """The paths to all settings of a kind within `cls`: [("actor_optim",), ("critic_optim",)]."""
+    return list(_paths(cls, kind, ()))
+
+
+def _paths(cls: type, kind: type, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for field, hint in field_types(cls).items():
+        if dataclasses.is_dataclass(hint):
+            yield from ([(*path, field)] if hint is kind else _paths(hint, kind, (*path, field)))
+
+
 def names(cls: type) -> dict[str, tuple[str, ...]]:
     """The name of each field of `cls` and of the settings within it -> the path to it.
 

@@ -150,10 +150,9 @@ class _Stored:
                 raise DataError(f"{self.path} cannot be read: {e.strerror or e}") from None
         where = f"{self.member} in {self.path}"
         try:
-            with _opened_zip(self.path) as packed:
-                with packed.open(self.member) as file:
-                    info = packed.getinfo(self.member)
-                    return read_npy(file, info.file_size, where)
+            with _opened_zip(self.path) as packed, packed.open(self.member) as file:
+                info = packed.getinfo(self.member)
+                return read_npy(file, info.file_size, where)
         except DataError:
             raise
         except OSError as e:
@@ -173,7 +172,8 @@ def _opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
             arrays = [info for info in packed.infolist() if info.filename.endswith(".npy")]
             for info in arrays:
                 if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise DataError(f"{info.filename} in {path} is packed in another way than NumPy packs; save it with np.savez")
+                    raise DataError(f"{info.filename} in {path} is packed in another way than NumPy packs; use "
+                                    "np.savez")
             unpacked = sum(info.file_size for info in arrays)
             plain = sum(info.file_size for info in arrays if info.compress_type == zipfile.ZIP_STORED)
             if plain > size or unpacked - plain > min(MAX_UNPACKED, size * MAX_DEFLATE_RATIO):
@@ -191,8 +191,8 @@ class _Listed:
     def read(self, size: int = -1) -> bytes:
         """As of any file."""
         if size > self.most:
-            raise DataError(f"{self.path} is damaged, or has too many members: their list takes {size} bytes; save one array for "
-                            "all examples")
+            raise DataError(f"{self.path} is damaged, or has too many members: their list takes {size} bytes; save one array "
+                            "for all examples")
         return self.raw.read(size)
 
     def __getattr__(self, name: str) -> Any:

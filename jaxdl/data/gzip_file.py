@@ -104,8 +104,8 @@ def _unpacked(raw: BinaryIO, path: Path) -> Iterator[bytes]:
     while data:
         members += 1
         if members > _FEW + held // _MEMBER:
-            raise DataError(f"{path} is damaged, or packed in pieces that are too small: {members - 1} gzip members hold {held} "
-                            "bytes; unpack it, and pack it as a whole")
+            raise DataError(f"{path} is damaged, or packed in pieces that are too small: {members - 1} gzip members hold "
+                            f"{held} bytes; unpack it, and pack it as a whole")
         stream = zlib.decompressobj(zlib.MAX_WBITS | 16)  # with the header and the sums of gzip
         while not stream.eof:
             data = data or raw.read(_CHUNK)

@@ -9,6 +9,7 @@ memory.
 
 import math
 from pathlib import Path
+
 import numpy as np
 
 from jaxdl.core import files

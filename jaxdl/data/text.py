@@ -91,7 +91,7 @@ def _content(path: Path) -> bytes:
 
 
 def _characters(path: Path, content: bytes) -> Iterator[np.ndarray]:
-    """The characters of a text in UTF-8 as their numbers in Unicode, a piece at a time: of all at once memory takes ten times."""
+    """The characters of a text in UTF-8 as numbers, a piece at a time: all at once take ten times the memory of the file."""
     decoder, begin = codecs.getincrementaldecoder("utf-8")(), 0
     while begin < len(content):
         piece, waiting = content[begin : begin + _PIECE], len(decoder.getstate()[0])

@@ -13,6 +13,7 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.types import PyTree, RunState
 from jaxdl.runtime.checkpoint import estimate_bytes
 
+
 def check_state_fits(state: RunState, data: PyTree, devices: int, shared: bool) -> None:
     """Refuse a run whose state and dataset do not fit.
 

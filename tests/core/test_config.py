@@ -256,7 +256,8 @@ def test_a_field_of_another_type_is_refused_when_a_config_is_made(field, value, 
     ("flag", np.bool_(True), True), ("limits", 8.0, 8)])
 def test_a_value_that_means_the_declared_type_becomes_it(field, value, kept):
     found = getattr(Outer(**{field: value}), field)
-    assert found == kept and type(found) is type(kept)
+    assert found == kept
+    assert type(found) is type(kept)
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)

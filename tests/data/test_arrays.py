@@ -281,7 +281,7 @@ def test_folders_that_hold_nothing_of_the_kind_are_refused(tmp_path):
     ("images.npy", b"\x93NUMPY\x02\0\xff\xff\xff\xff" + bytes(99), "images.npy is no NPY file, or a damaged one"),
     ("images.npy", header("{'descr': '|u1', 'fortran_order': False, 'shape': (" + "1," * 60 + ")}") + b"x", "at most 32 axes"),
     ("images.npy", header("(" * 9000), "images.npy is no NPY file, or a damaged one"),
-    ("mine.npz", zipped(zipfile.ZIP_STORED, *(f"{i}.npy" for i in range(20_000))), "mine.npz is damaged, or has too many members"),
+    ("mine.npz", zipped(zipfile.ZIP_STORED, *(f"{i}.npy" for i in range(20_000))), "has too many members"),
     ("mine.npz", zipped(zipfile.ZIP_LZMA, "images.npy"), "images.npy in .* is packed in another way than NumPy packs")],
     ids=["long header", "many axes", "nested header", "many members", "lzma"])
 def test_what_would_cost_more_than_it_can_be_worth_is_refused(tmp_path, name, content, message):
