@@ -16,7 +16,7 @@ def save_pictures(folder: Path, settings: run_folder.Settings, task: Task, param
     of_each = tasks.population(settings)
     params = fit.members_of(params, len(of_each))[0]
     if len(of_each) > 1 and task.pictures:
-        print(f"{' and '.join(task.pictures)} are of {in_words(of_each, 0)}")
+        print(f"{' and '.join(task.pictures)} show {in_words(of_each, 0)}")
     wanted = {"curve.png": lambda path: plot.plot_runs([folder], path)}
     if settings.train.sweep:
         wanted["sweep.png"] = lambda path: plot.plot_sweep(folder, path)

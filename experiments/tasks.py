@@ -102,8 +102,8 @@ class TrainedRun:
         obs, shape = np.asarray(obs), self._obs_shape
         if obs.ndim == 0 or obs.shape[1:] != shape or obs.dtype.kind not in "biuf":
             raise UserError(f"observations of {self.task.subject} must be numbers of shape "
-                            f"[{', '.join(map(str, ('N', *shape)))}], got {obs.dtype}{list(obs.shape)}; those of Dict and Tuple "
-                            "are one vector each")
+                            f"[{', '.join(map(str, ('N', *shape)))}], got {obs.dtype}{list(obs.shape)}; those of Dict and "
+                            "Tuple are one vector each")
         obs = jnp.asarray(obs)
         first = jnp.zeros(len(obs), bool) if first is None else jnp.asarray(first, bool)
         action, carry = self._play(self.params, obs, carry, first)

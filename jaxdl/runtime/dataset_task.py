@@ -96,8 +96,9 @@ def too_dark(dataset: data.Dataset) -> str | None:
     if not 0 < top < _DARK:
         return None
     binary = ", or --binarize none, which takes 0 and 1 as they are, if a model has it" if top == 1 else ""
-    return (f"the images of {dataset.spec.name} have bytes from 0 to {top}, and 255 is white: they are nearly black, and so is "
-            f"every figure of them, whatever --levels says; if {top} is meant to be white, multiply them by {255 // top}{binary}")
+    return (f"the images of {dataset.spec.name} have bytes from 0 to {top}, and 255 is white: they are nearly black, so every "
+            f"figure is of black images, whatever --levels says; if {top} is meant to be white, multiply them by {255 // top}"
+            f"{binary}")
 
 
 def _task(config: Any, splits: dict[str, data.Dataset], total_steps: int, model: Any, make_run: Callable[..., Run],

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 
 from jaxdl.agents import ppo
 from jaxdl.core.errors import UserError
-from jaxdl.experiments import cli, plot, tasks
+from jaxdl.experiments import cli, plot, run_report, tasks
 from jaxdl.experiments.population import Member, members, parse
 from jaxdl.runtime import checkpoint, fit
 
@@ -113,3 +115,34 @@ def test_each_value_is_a_curve_of_its_own(place):
     assert [(s.config["learning_rate"], s.config["gamma"]) for s in settings] == [
         (0.01, 0.9), (0.01, 0.5), (0.001, 0.9), (0.001, 0.5)]
     assert all(len(s.curves["loss"]) == 2 for s in settings)
+
+
+def test_what_shows_a_population_says_which_of_its_members(place, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(place)
+    run, pictures = tasks.load_run("many"), {"a.png": lambda params, seed, path: None, "b.png": lambda *args: None}
+    run_report.save_pictures(tmp_path, run.settings, run.task._replace(pictures=pictures), run.params)
+    assert "a.png and b.png show member 0 of 8" in (said := capsys.readouterr().out)
+    assert "(seed 7, learning_rate=0.01, gamma=0.9)" in said
+    assert tasks.load_first(Path("many")).settings.train.seed == 7
+    assert "many is a population: this is of member 0 of 8 (seed 7" in (said := capsys.readouterr().out)
+    assert "'jaxdl export many --member K'" in said
+    tasks.load_first(Path("one"))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({"folder": 5}, "folder must be the path of a run, got 5"), ({"member": "0"}, "member must lie between 0 and 7, got '0'"),
+    ({"member": -1}, "member must lie between 0 and 7, got -1"),
+    ({"step": "90"}, "step must be that of a checkpoint, got '90'"),
+    ({"data_dir": "x"}, "data_dir=x is for what learns from a dataset")])
+def test_a_run_is_not_read_back_by_what_makes_no_sense(place, given, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        tasks.load_run(**{"folder": str(place / "many")} | given)
+
+
+def test_a_policy_acts_on_observations_or_on_one_and_refuses_others(place):
+    run, obs = tasks.load_run(str(place / "one")), np.random.default_rng(0).normal(size=(3, 4))
+    assert [run.act(row).item() for row in obs] == run.act(obs).tolist()
+    for wrong in (obs[:, :3], obs[None], 3.0, np.array(["x"] * 4)):
+        with pytest.raises(UserError, match=r"observations of CartPole-v1 must be numbers of shape \[N, 4\], got"):
+            run.act(wrong)
