@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from jaxdl.agents import ppo
+from jaxdl.core import files
 from jaxdl.core.errors import UserError
-from jaxdl.experiments import cli, plot, run_report, tasks
+from jaxdl.experiments import algorithms, cli, plot, run_report, tasks
+from jaxdl.experiments.algorithms import ALGORITHMS
 from jaxdl.experiments.population import Member, members, parse
 from jaxdl.runtime import checkpoint, fit
 
@@ -146,3 +148,23 @@ def test_a_policy_acts_on_observations_or_on_one_and_refuses_others(place):
     for wrong in (obs[:, :3], obs[None], 3.0, np.array(["x"] * 4)):
         with pytest.raises(UserError, match=r"observations of CartPole-v1 must be numbers of shape \[N, 4\], got"):
             run.act(wrong)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_a_sweep_of_any_algorithm_is_drawn_under_its_own_score_and_its_best_is_marked(algo, tmp_path, monkeypatch):
+    algorithm = algorithms.load(algo)
+    score, subject = algorithm.score, {algorithm.subject: "x"}
+    values = [3.0, 1.0, 2.0, float("nan")]
+    files.write_json(tmp_path / "config.json", {"algo": algo, "config": subject, "train": {
+        "sweep": ["learning_rate=1,2,3,4"], "num_seeds": 1}})
+    files.write_json(tmp_path / "summary.json", {"steps": 9, "eval": {"members": [{score.name: v} for v in values]}})
+    seen = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **how: seen.append(self))
+    plot.plot_sweep(tmp_path, tmp_path / "x.png")
+    (axes,) = seen[0].axes
+    (star,) = [line for line in axes.get_lines() if line.get_marker() == "*"]
+    best = (1, 3.0) if score.higher else (2, 1.0)
+    assert (axes.get_ylabel(), star.get_xdata()[0], star.get_ydata()[0]) == (score.label, *best)
+    files.write_json(tmp_path / "summary.json", {"steps": 9, "eval": {"members": [{score.name: None}] * 4}})
+    with pytest.raises(UserError, match=f"has no finite {score.name} in its evaluations"):
+        plot.plot_sweep(tmp_path, tmp_path / "x.png")
