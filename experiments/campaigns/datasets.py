@@ -28,7 +28,7 @@ from jaxdl.core.errors import DataError
 from jaxdl.data import idx
 from jaxdl.experiments.campaigns import common
 
-SECONDS, WAIT, MEMORY = 10, 60, 2**31  # of one reading: of a processor, and in all; bytes beside what the process has
+SECONDS, WAIT, MEMORY = 10, 200, 2**31  # of one reading: of a processor, and in all; bytes beside what the process has
 RNG = np.random.default_rng(0)
 
 

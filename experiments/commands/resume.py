@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,7 +59,7 @@ def run(args: Args) -> dict[str, Any]:
         for line in _differences(settings, driver, written_by):
             print(line)
         if (line := _past_schedules(settings, task.total_steps)) is not None:
-            print(f"jaxdl: {line}", file=sys.stderr)
+            print(line)
         return tasks.train(args.run, settings, task, driver, resume=True)
 
 

@@ -83,8 +83,9 @@ def _find(path: Path) -> Path:
 
 def _content(path: Path) -> bytes:
     with opened(path) as (file, size, packed):
-        check_room(path, 0 if packed else min(size, MAX_UNPACKED))
-        content = file.read(MAX_UNPACKED + 1)
+        most = MAX_UNPACKED if packed else min(size, MAX_UNPACKED)
+        check_room(path, 0 if packed else most)
+        content = file.read(most + 1)  # as much memory is taken at once
     if len(content) > MAX_UNPACKED:
         raise DataError(f"{path} has more than {MAX_UNPACKED} bytes")
     return content
