@@ -179,11 +179,8 @@ def networks(config: Config, spec: DataSpec, axis_name: str | None) -> Model:
     """The networks for images of a shape.
 
     Raises:
-        UserError: sides that cannot be halved twice, or a conditional model of a dataset without labels.
+        UserError: a conditional model of a dataset without labels.
     """
-    if spec.shape[0] % 4 or spec.shape[1] % 4:
-        raise UserError(f"a gan makes images whose sides are divisible by 4, and those of {spec.name} are {spec.shape[0]} x "
-                        f"{spec.shape[1]}")
     norm = config.discriminator_norm or (
         "batch" if config.network == "dcgan" and penalty_of(config) is None and not config.spectral_norm else "none")
     return Model(config, Generator(spec.shape, config.network, config.width, config.hidden_size, axis_name),
