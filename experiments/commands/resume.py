@@ -58,7 +58,7 @@ def run(args: Args) -> dict[str, Any]:
         print(f"resuming {settings.algo} on {task.subject} in {args.run}", flush=True)
         for line in _differences(settings, driver, written_by):
             print(line)
-        if (line := _past_schedules(settings, task.total_steps)) is not None:
+        if (line := _past_schedules(args.run, settings, task.total_steps)) is not None:
             print(line)
         return tasks.train(args.run, settings, task, driver, resume=True)
 
@@ -73,7 +73,7 @@ def _finished(summary: Path) -> dict[str, Any] | None:
     return done
 
 
-def _past_schedules(settings: run_folder.Settings, planned: int) -> str | None:
+def _past_schedules(run: Path, settings: run_folder.Settings, planned: int) -> str | None:
     """What becomes of learning rates where a run goes on past its planned end; None where none has fallen."""
     to = settings.train.stop_step or planned
     values = (functools.reduce(getattr, path, settings.config) for path in paths(type(settings.config), optim.Config))
@@ -81,9 +81,10 @@ def _past_schedules(settings: run_folder.Settings, planned: int) -> str | None:
     if to <= planned or not left:
         return None
     nothing = ", so nothing more is learned" if left == {"0"} else ""
+    epochs = "" if getattr(settings.config, "epochs", None) is None else "--epochs None "
     return (f"the learning rate's schedule ended at step {planned:,}, and from there to step {to:,} the rate stays at "
             f"{' and '.join(sorted(left))}{nothing}; for a schedule over all of it, train a new run: jaxdl train "
-            f"{settings.algo} --config RUN/config.json --total-steps {to}")
+            f"{settings.algo} --config {run / 'config.json'} {epochs}--total-steps {to}")
 
 
 def _differences(settings: run_folder.Settings, driver: Any, written_by: int) -> list[str]:

@@ -22,7 +22,7 @@ from jaxdl.data.registry import Reader
 PREFIX = {"train": "train", "test": "t10k"}
 
 
-def read_split(folder: Path, split: str, num_classes: int | None = None) -> Examples:
+def read_split(folder: str | Path, split: str, num_classes: int | None = None) -> Examples:
     """Images [N, H, W, C] uint8 and labels [N] int32 of `split` ("train" or "test") in `folder`.
 
     Args:
@@ -33,6 +33,7 @@ def read_split(folder: Path, split: str, num_classes: int | None = None) -> Exam
     Raises:
         DataError: a file is missing or damaged, images and labels differ in number, a label is out of range.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"the data folder {folder} does not exist or is not a folder")
     colour = f"{PREFIX[split]}-images-idx4-ubyte"
@@ -62,13 +63,15 @@ def has_labels(folder: Path, split: str) -> bool:
     return any((folder / name).is_file() for name in _candidates(_labels(split)))
 
 
-def write_split(folder: Path, split: str, images: np.ndarray, labels: np.ndarray | None) -> None:
+def write_split(folder: str | Path, split: str, images: np.ndarray, labels: np.ndarray | None) -> None:
     """Write images [N, H, W] or [N, H, W, C], and labels [N] below 256, if there are any, as the files that `read_split` reads.
 
     Raises:
         UserError: images or labels that `from_arrays` refuses, a label above 255, or a file that cannot be written.
     """
-    whole = from_arrays(images, labels)
+    if split not in PREFIX:
+        raise UserError(f"split must be 'train' or 'test', got {split!r}")
+    folder, whole = Path(folder), from_arrays(images, labels)
     images, labels = whole.images, whole.labels
     if labels is not None and labels.max() > 255:
         raise UserError(f"a file of labels has bytes, 0 to 255, and the highest label is {labels.max()}")

@@ -190,8 +190,8 @@ def test_images_that_do_not_fit_into_memory_are_refused_before_they_are_read(tmp
     (np.eye(3, dtype=bool), np.eye(3) * 255), (np.eye(3), np.eye(3) * 255), (np.full((3, 3), 7, np.uint8), np.full((3, 3), 7)),
     (np.full((3, 3), 0.5, np.float32), np.full((3, 3), 128))])
 def test_images_are_written_as_the_bytes_that_they_mean(tmp_path, given, kept):
-    idx.write_split(tmp_path, "train", given[None], np.array([3], np.int64))
-    found = idx.read_split(tmp_path, "train")
+    idx.write_split(str(tmp_path), "train", given[None], np.array([3], np.int64))
+    found = idx.read_split(str(tmp_path), "train")
     np.testing.assert_array_equal(found.images[0, ..., 0], kept)
     assert found.labels.tolist() == [3]
 

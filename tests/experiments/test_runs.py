@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -147,6 +148,6 @@ def test_the_defaults_of_every_algorithm_are_valid(name):
     ({"schedule": "constant"}, 400, None), ({}, 300, None), ({}, 200, None), ({}, None, None)])
 def test_a_run_that_goes_on_past_the_end_of_a_schedule_says_what_becomes_of_the_rate(changes, to, said):
     config = ppo.Config(total_steps=300, optim=optim.Config(**changes))
-    found = resume._past_schedules(run_folder.Settings("ppo", config, fit.Config(stop_step=to)), 300)
+    found = resume._past_schedules(Path("RUN"), run_folder.Settings("ppo", config, fit.Config(stop_step=to)), 300)
     assert (found is None) == (said is None)
     assert said is None or said in found
