@@ -114,6 +114,6 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     return on_policy.make_agent(model, init, update)
 
 
-make_run, make_host_run = on_policy.runs(make)
+make_run, make_host_run = on_policy.runs(make, validate=validate)
 ALGORITHM = agent_algorithm("actor_critic", "advantage actor-critic, n-step or GAE", Config, validate, make, make_run,
                             make_host_run)

@@ -35,7 +35,7 @@ from flax import linen
 from jaxdl import nn, optim
 from jaxdl.core import axis
 from jaxdl.core import config as configs
-from jaxdl.core.config import require, require_positive, require_unit
+from jaxdl.core.config import require, require_positive, require_unit, validate_untraced
 from jaxdl.core.errors import UserError
 from jaxdl.core.run import compose
 from jaxdl.core.types import Array, Key, Learner, Mean, PyTree, Run, UpdateResult
@@ -382,6 +382,7 @@ def source_settings(config: Config, shards: int = 1) -> replay.Settings:
 
 def make_run(config: Config, axis_name: str | None = None, env: Env | None = None, shards: int = 1) -> Run:
     """DQN on an environment that runs on the device; `env` is one that was made before."""
+    validate_untraced(validate, config)
     env, sizes = env or envs.make_device(config.env_id, config.env, config.num_envs), source_settings(config, shards)
     agent = make(config, env.spec, axis_name, sizes)
     return compose(agent.learner, replay.replay(env, agent.explore, sizes), stride=sizes.stride,
@@ -390,6 +391,7 @@ def make_run(config: Config, axis_name: str | None = None, env: Env | None = Non
 
 def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, shards: int = 1) -> HostRun:
     """DQN on Gymnasium environments."""
+    validate_untraced(validate, config)
     sizes = source_settings(config, shards)
     agent = make(config, spec, axis_name, sizes)
     return compose_host(

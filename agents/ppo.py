@@ -184,5 +184,5 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     return on_policy.make_agent(model, init, update)
 
 
-make_run, make_host_run = on_policy.runs(make)
+make_run, make_host_run = on_policy.runs(make, validate=validate)
 ALGORITHM = agent_algorithm("ppo", "proximal policy optimization", Config, validate, make, make_run, make_host_run)

@@ -247,6 +247,6 @@ def planned_updates(config: Config, spec: EnvSpec) -> int:
     return config.total_steps // (config.num_envs * rollout_steps(config, spec))
 
 
-make_run, make_host_run = on_policy.runs(make, rollout_steps, fresh_episodes=complete)
+make_run, make_host_run = on_policy.runs(make, rollout_steps, fresh_episodes=complete, validate=validate)
 ALGORITHM = agent_algorithm("reinforce", "the score-function estimator with a choice of baselines", Config, validate, make,
                             make_run, make_host_run)

@@ -7,16 +7,14 @@ optimizers are, their fields keep the path, `--actor-optim.learning-rate` (`core
 import contextlib
 import dataclasses
 import io
-import re
 import sys
-import types
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from jaxdl.core.config import field_types, names, renamed, repeated, suggest
+from jaxdl.core.config import field_types, in_words, names, renamed, repeated, suggest
 from jaxdl.core.errors import UserError
 
 T = TypeVar("T")
@@ -158,9 +156,9 @@ def _what_is_wrong(cls: type, argv: Sequence[str]) -> str:
         if hint is None:
             continue
         if not values and hint is not bool and typing.get_origin(hint) is not tuple:
-            return f"{name} needs a value: {_expected(hint)}"
+            return f"{name} needs a value: {in_words(hint)}"
         if not _takes(hint, values):
-            return f"{name} takes {_expected(hint)}, got {' '.join(values)!r}"
+            return f"{name} takes {in_words(hint)}, got {' '.join(values)!r}"
     for name in (f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING
                  and f.default_factory is dataclasses.MISSING):
         if name in _positionals(cls):
@@ -195,16 +193,3 @@ def _takes(hint: Any, words: Sequence[str]) -> bool:
     except SystemExit:
         return False
     return True
-
-
-def _expected(hint: Any) -> str:
-    """A type in words."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return f"one of {', '.join(map(str, inner))}"
-    if isinstance(hint, types.UnionType) or origin is typing.Union:
-        return " or ".join(_expected(h) for h in inner)
-    if origin is tuple:
-        return f"several of: {_expected(inner[0])}"
-    return {int: "a whole number", float: "a number", str: "a word", type(None): "None"}.get(
-        hint, re.sub(r"^Path$", "a path", getattr(hint, "__name__", str(hint))))

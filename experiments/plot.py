@@ -191,7 +191,10 @@ def plot_sweep(run: str | Path, out: str | Path) -> None:
         label = ", ".join(f"{name}={combination[name]:g}" for name in others)
         lines.setdefault(label, []).append((combination[field], np.array([found[m][score.name] for m in members], float)))
     centres = [score.sign * float(iqm(np.array([found[m][score.name] for m in members], float))) for _, members in swept]
-    best, top = swept[int(np.argmax(centres))][0], score.sign * max(centres)
+    if not np.isfinite(centres).any():
+        raise UserError(f"{run} has no finite {score.name} in its evaluations")
+    top = int(np.nanargmax(np.where(np.isfinite(centres), centres, np.nan)))
+    best, top = swept[top][0], score.sign * centres[top]
     figure = Figure(figsize=(8, 5), dpi=100)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
     axes = figure.add_subplot()

@@ -32,6 +32,12 @@ class Member(NamedTuple):
         return config
 
 
+def in_words(of_each: Sequence[Member], index: int) -> str:
+    """Which of the members of a population one is: 'member 0 of 4 (seed 3, learning_rate=0.001)'."""
+    values = "".join(f", {name}={value:g}" for name, value in of_each[index].values.items())
+    return f"member {index} of {len(of_each)} (seed {of_each[index].seed}{values})"
+
+
 def members(config: Any, driven: fit.Config) -> list[Member]:
     """All of them, the seeds of the first value first.
 

@@ -7,17 +7,21 @@ from jaxdl.core.errors import JaxdlError
 from jaxdl.core.task import Sampler, Task
 from jaxdl.core.types import PyTree
 from jaxdl.experiments import plot, run_folder, tasks
+from jaxdl.experiments.population import in_words
 from jaxdl.runtime import fit
 
 
 def save_pictures(folder: Path, settings: run_folder.Settings, task: Task, params: PyTree) -> list[Path]:
     """Write the pictures of a run; one that cannot be made (no renderer, say) is left out with a word why."""
-    params = fit.members_of(params, len(tasks.population(settings)))[0]
+    of_each = tasks.population(settings)
+    params = fit.members_of(params, len(of_each))[0]
+    if len(of_each) > 1 and task.pictures:
+        print(f"{' and '.join(task.pictures)} show {in_words(of_each, 0)}")
     wanted = {"curve.png": lambda path: plot.plot_runs([folder], path)}
     if settings.train.sweep:
         wanted["sweep.png"] = lambda path: plot.plot_sweep(folder, path)
     for name, draw in task.pictures.items():
-        wanted[name] = lambda path, draw=draw: draw(params, settings.train.seed, path)
+        wanted[name] = lambda path, draw=draw: draw(params, of_each[0].seed, path)
     made = []
     for name, write in wanted.items():
         try:

@@ -15,8 +15,9 @@ from jaxdl.core import files, processes
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Sampler, Task
 from jaxdl.core.types import PyTree, RunState
-from jaxdl.experiments.population import Member, alone, members
+from jaxdl.experiments.population import Member, alone, in_words, members
 from jaxdl.experiments.run_folder import Settings, open_run, write_config
+from jaxdl.rl import envs
 from jaxdl.rl.episode_stats import reset_carry
 from jaxdl.rl.types import Actor, Agent
 from jaxdl.runtime import checkpoint, fit
@@ -74,15 +75,16 @@ class TrainedRun:
     members: int = 1  # that the parameters have an axis of
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        """Greedy actions [N, ...] of observations [N, ...].
+        """Greedy actions [N, ...] of observations [N, ...], or the action of one observation.
 
         Raises:
-            UserError: the run is no agent's, a population's, or the policy is recurrent.
+            UserError: the run is no agent's, a population's, the policy is recurrent, or observations of other shapes.
         """
         if self._is_recurrent:
             raise UserError(f"the policy of {self.folder} is recurrent, and run.act would lose its hidden state at every step; "
                             "use carry = run.begin(N), then action, carry = run.play(obs, carry)")
-        return self.play(obs, None)[0]
+        obs = np.asarray(obs)
+        return self.play(obs[None], None)[0][0] if obs.shape == self._obs_shape else self.play(obs, None)[0]
 
     def begin(self, n: int) -> PyTree:
         """The hidden state of `n` episodes that begin; None where a policy has none."""
@@ -97,6 +99,11 @@ class TrainedRun:
         if self._is_recurrent and carry is None:
             raise UserError(f"the policy of {self.folder} is recurrent and needs its hidden state: start with "
                             f"carry = run.begin({len(obs)})")
+        obs, shape = np.asarray(obs), self._obs_shape
+        if obs.ndim == 0 or obs.shape[1:] != shape or obs.dtype.kind not in "biuf":
+            raise UserError(f"observations of {self.task.subject} must be numbers of shape "
+                            f"[{', '.join(map(str, ('N', *shape)))}], got {obs.dtype}{list(obs.shape)}; those of Dict and "
+                            "Tuple are one vector each")
         obs = jnp.asarray(obs)
         first = jnp.zeros(len(obs), bool) if first is None else jnp.asarray(first, bool)
         action, carry = self._play(self.params, obs, carry, first)
@@ -106,13 +113,21 @@ class TrainedRun:
         """`n` images [N, H, W, C] in [0, 1].
 
         Raises:
-            UserError: the run's model draws nothing, or it is a population's.
+            UserError: the run's model draws nothing, it is a population's, or `n` or `seed` is out of range.
         """
+        for name, value, low in (("n", n, 1), ("seed", seed, 0)):
+            if not isinstance(value, int | np.integer) or not low <= value < 2**32:
+                raise UserError(f"{name} must be a whole number from {low} to 2**32 - 1, got {value!r}")
         return np.asarray(self._draw(self.params, jax.random.key(seed), n))
 
     @functools.cached_property
     def _policy(self) -> Actor:
         return self._ability(Agent, "a policy").greedy
+
+    @functools.cached_property
+    def _obs_shape(self) -> tuple[int, ...]:
+        config = self.settings.config
+        return envs.spec(config.env_id, config.env).observation_space.shape or ()
 
     @functools.cached_property
     def _is_recurrent(self) -> bool:
@@ -159,7 +174,7 @@ def train(folder: Path, settings: Settings, task: Task, driver: Driver, resume: 
     summary = {
         "algo": settings.algo, settings.algorithm.subject: task.subject, "seed": settings.train.seed, "steps": result.step,
         "updates": result.updates, "compile_s": round(result.compile_s, 3), "train_s": round(result.train_s, 3),
-        "steps_per_s": round(result.steps_per_s * driver.members, 1), "ended": result.ended,
+        "steps_per_s": round(result.steps_per_s, 1), "ended": result.ended,
         "eval": run_report.of_members(settings, result.eval), "run": str(folder)}
     if not processes.is_first():
         return summary
@@ -189,12 +204,16 @@ def load_run(folder: str | Path, *, best: bool = False, step: int | None = None,
         UserError: no run there, no checkpoint (`best`: no evaluation) in it, or no such member.
         CheckpointError: the checkpoint is damaged or of another run.
     """
+    if not isinstance(folder, str | Path):
+        raise UserError(f"folder must be the path of a run, got {folder!r}")
     folder = Path(folder)
     settings = open_run(folder)
     of_each = population(settings)
     count = len(of_each)
-    if member is not None and not 0 <= member < count:
-        raise UserError(f"member must lie between 0 and {count - 1}, got {member}")
+    if member is not None and (not isinstance(member, int | np.integer) or not 0 <= member < count):
+        raise UserError(f"member must lie between 0 and {count - 1}, got {member!r}")
+    if step is not None and (not isinstance(step, int | np.integer) or step < 0):
+        raise UserError(f"step must be that of a checkpoint, got {step!r}")
     if task is None:
         task = open_task(settings if data_dir is None else with_data_dir(settings, data_dir))
     keys = jax.eval_shape(jax.vmap(jax.random.key), jnp.zeros(count, jnp.uint32))
@@ -214,6 +233,15 @@ def load_run(folder: str | Path, *, best: bool = False, step: int | None = None,
         return TrainedRun(folder, settings, params, step, task, count)
     params = jax.tree.map(lambda x: x[member], params) if count > 1 else params
     return TrainedRun(folder, alone(settings, of_each[member]), params, step, task)
+
+
+def load_first(folder: Path, **how: Any) -> TrainedRun:
+    """A run as `load_run` reads it back; of a population its first member, which is said."""
+    of_each = population(open_run(folder))
+    if len(of_each) > 1:
+        print(f"{folder} is a population: this is of {in_words(of_each, 0)}; 'jaxdl export {folder} --member K' makes a run of "
+              "another")
+    return load_run(folder, member=0, **how)
 
 
 def with_data_dir(settings: Settings, data_dir: str | Path) -> Settings:

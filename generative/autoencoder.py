@@ -187,7 +187,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Autoen
     return Autoencoder(Learner(init, update, lambda state: state.params), measure, encode, decode, reconstruct)
 
 
-make_run = minibatches.run_maker(make)
+make_run = minibatches.run_maker(make, validate)
 
 
 MSE = Score("mse", False, "mean squared error of held-out data")

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxdl import nn, optim
 from jaxdl.core import axis
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import require, require_positive
+from jaxdl.core.config import require, require_positive, validate_untraced
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve, Latents, Sampler, Score
 from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, Run, UpdateResult
@@ -179,11 +179,8 @@ def networks(config: Config, spec: DataSpec, axis_name: str | None) -> Model:
     """The networks for images of a shape.
 
     Raises:
-        UserError: sides that cannot be halved twice, or a conditional model of a dataset without labels.
+        UserError: a conditional model of a dataset without labels.
     """
-    if spec.shape[0] % 4 or spec.shape[1] % 4:
-        raise UserError(f"a gan makes images whose sides are divisible by 4, and those of {spec.name} are {spec.shape[0]} x "
-                        f"{spec.shape[1]}")
     norm = config.discriminator_norm or (
         "batch" if config.network == "dcgan" and penalty_of(config) is None and not config.spectral_norm else "none")
     return Model(config, Generator(spec.shape, config.network, config.width, config.hidden_size, axis_name),
@@ -289,6 +286,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> GAN:
 
 def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
     """A GAN on a dataset on the device (`data`: `Examples`)."""
+    validate_untraced(validate, config)
     learner = make(config, spec, axis_name).learner
     axis.check_share("batch_size", config.batch_size, shards)
     return minibatches.run_of(learner, spec.num_examples, critic_steps(config) * config.batch_size, axis_name, shards)
@@ -296,8 +294,8 @@ def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shard
 
 def abilities(config: Config, spec: DataSpec, model: GAN) -> dict[type, Any]:
     """What a trained model can do."""
-    del config, spec
-    return {Sampler: Sampler(model.sample), Latents: Latents(model.decode, prior=model.prior)}
+    return {Sampler: Sampler(model.sample, classes=Classes.of(config.conditional, spec).number),
+            Latents: Latents(model.decode, prior=model.prior)}
 
 
 ALGORITHM = model_algorithm(

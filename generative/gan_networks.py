@@ -1,10 +1,13 @@
-"""Generators and discriminators: DCGAN's convolutions, and residual blocks. Images are in [-1, 1], their sides divisible by 4.
+"""Generators and discriminators: DCGAN's convolutions, and residual blocks. Images are in [-1, 1].
 
 Radford et al., "Unsupervised representation learning with deep convolutional GANs" (2016), with two convolutions each way, and
 Miyato et al., "Spectral normalization" (2018), table 3, with as many blocks as the smaller images need. With a `hidden_size`
 both have a fully connected layer where the images are smallest (Chen et al., "InfoGAN", 2016, appendix C.1): strokes that are
 each right make a digit together only if something sees them all. Classes are one-hot `y` [B, Y], or None; a generator gets a
 linear embedding of them beside its latent. `dtype` is the precision of dense and convolutional layers.
+
+Sides are halved and doubled twice: images whose sides are not divisible by 4 are made with a few pixels more to the right and
+below, which are cut off, and seen with black ones in their place.
 
 Kernels begin small, as DCGAN's do: with steps of a fixed size they turn sooner.
 
@@ -54,16 +57,20 @@ class Generator(linen.Module):
             z = jnp.concatenate([z, of_class], -1)
         if self.hidden_size is not None:
             z = norm(dense(self.hidden_size, use_bias=False)(z))
-        height, width = self.shape[0] // 4, self.shape[1] // 4
+        height, width = -(-self.shape[0] // 4), -(-self.shape[1] // 4)
         x = dense(height * width * 2 * self.width, use_bias=self.network == "resnet")(z)
         x = x.reshape(-1, height, width, 2 * self.width)
         if self.network == "dcgan":
             x = norm(doubled(self.width, use_bias=False)(norm(x)))
-            return jnp.tanh(doubled(self.shape[2])(x))
+            return self.cut(doubled(self.shape[2])(x))
         for channels in (2 * self.width, self.width):
             h = conv(channels, use_bias=False)(_doubled(norm(x)))
             x = conv(channels)(norm(h)) + _doubled(conv(channels, 1)(x))
-        return jnp.tanh(conv(self.shape[2])(norm(x)))
+        return self.cut(conv(self.shape[2])(norm(x)))
+
+    def cut(self, x: Array) -> Array:
+        """Images of their own sides, in [-1, 1]."""
+        return jnp.tanh(x[:, : self.shape[0], : self.shape[1]])
 
 
 class Discriminator(linen.Module):
@@ -83,6 +90,9 @@ class Discriminator(linen.Module):
 
     @linen.compact
     def __call__(self, x: Array, y: Array | None) -> Array:
+        below, right = (-side % 4 for side in x.shape[1:3])
+        if below or right:
+            x = jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)), constant_values=-1)
         if y is not None and self.class_conditioning == "concatenation":
             planes = jnp.broadcast_to(y[:, None, None, :], (*x.shape[:3], y.shape[-1]))
             x = jnp.concatenate([x, planes], -1)

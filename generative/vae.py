@@ -337,13 +337,13 @@ def _kl_above(kl: Array, free: float | Array, axis_name: str | None) -> Array:
     return jnp.where(counts, kl, free).sum()
 
 
-make_run = minibatches.run_maker(make)
+make_run = minibatches.run_maker(make, validate)
 
 
 def abilities(config: Config, spec: DataSpec, model: VAE) -> dict[type, Any]:
     """What a trained model can do."""
-    del config, spec
-    return {Sampler: Sampler(model.sample), Density: Density(model.log_prob, exact=False),
+    return {Sampler: Sampler(model.sample, classes=Classes.of(config.conditional, spec).number),
+            Density: Density(model.log_prob, exact=False),
             Latents: Latents(model.decode, model.encode, model.prior), Reconstructor: Reconstructor(model.reconstruct)}
 
 

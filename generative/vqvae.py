@@ -249,7 +249,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> VQVAE:
     return VQVAE(Learner(init, update, params_of), model.measure, model.encode, model.decode, model.reconstruct)
 
 
-make_run = minibatches.run_maker(make)
+make_run = minibatches.run_maker(make, validate)
 
 
 def abilities(config: Config, spec: DataSpec, model: VQVAE) -> dict[type, Any]:

@@ -67,7 +67,7 @@ def open_run(args: RunArgs, ability: type, cannot: str) -> tasks.TrainedRun:
     Raises:
         UserError: no run is there, or it has not the ability.
     """
-    opened = tasks.load_run(args.run, member=0, data_dir=args.data_dir)
+    opened = tasks.load_first(args.run, data_dir=args.data_dir)
     if ability not in opened.task.abilities:
         raise UserError(f"{args.run} is a run of {opened.settings.algo}, {cannot}")
     return opened

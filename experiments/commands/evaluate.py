@@ -8,6 +8,7 @@ from typing import Any
 from jaxdl.core.task import Film, Options
 from jaxdl.experiments import run_report, tasks
 from jaxdl.experiments.commands import common
+from jaxdl.experiments.population import in_words
 from jaxdl.rl import video
 from jaxdl.runtime import fit
 
@@ -43,6 +44,8 @@ def run(args: Any) -> dict[str, Any]:
     found = run_report.of_members(opened.settings, [opened.task.evaluate(params, args.evaluation) for params in members])
     print(f"step {opened.step:,}: {run_report.summary_line(opened.task, found)}")
     if filmed is not None:
+        if len(members) > 1:
+            print(f"the film is of {in_words(tasks.population(opened.settings), 0)}")
         opened.task.abilities[Film].record(members[0], args.evaluation.seed, filmed)
         print(filmed)
     return found

@@ -2,13 +2,16 @@
 
 import contextlib
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from jaxdl import optim
 from jaxdl.core import files
+from jaxdl.core.config import paths
 from jaxdl.core.errors import UserError
 from jaxdl.experiments import run_folder, tasks
 from jaxdl.experiments.commands.train import JOINED, Joined, with_devices
@@ -22,7 +25,7 @@ class Args:
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
     total_steps: int | None = None
-    """Go on to this step, past the planned end; schedules keep their horizon and hold their end value."""
+    """Go on to this step, past the planned end; schedules keep their horizon and hold their end value, which may be 0."""
     devices: int | None = None
     """Go on with so many devices in place of those that it had; environments and their memory are resharded."""
     joined: Joined = JOINED
@@ -55,6 +58,8 @@ def run(args: Args) -> dict[str, Any]:
         print(f"resuming {settings.algo} on {task.subject} in {args.run}", flush=True)
         for line in _differences(settings, driver, written_by):
             print(line)
+        if (line := _past_schedules(args.run, settings, task.total_steps)) is not None:
+            print(line)
         return tasks.train(args.run, settings, task, driver, resume=True)
 
 
@@ -66,6 +71,20 @@ def _finished(summary: Path) -> dict[str, Any] | None:
     if type(done.get("steps")) is not int:
         raise UserError(f"{summary} is damaged: it has no number of steps; remove it to resume the run")
     return done
+
+
+def _past_schedules(run: Path, settings: run_folder.Settings, planned: int) -> str | None:
+    """What becomes of learning rates where a run goes on past its planned end; None where none has fallen."""
+    to = settings.train.stop_step or planned
+    values = (functools.reduce(getattr, path, settings.config) for path in paths(type(settings.config), optim.Config))
+    left = {f"{x.learning_rate * x.final_fraction:g}" for x in values if x.schedule != "constant"}
+    if to <= planned or not left:
+        return None
+    nothing = ", so nothing more is learned" if left == {"0"} else ""
+    epochs = "" if getattr(settings.config, "epochs", None) is None else "--epochs None "
+    return (f"the learning rate's schedule ended at step {planned:,}, and from there to step {to:,} the rate stays at "
+            f"{' and '.join(sorted(left))}{nothing}; for a schedule over all of it, train a new run: jaxdl train "
+            f"{settings.algo} --config {run / 'config.json'} {epochs}--total-steps {to}")
 
 
 def _differences(settings: run_folder.Settings, driver: Any, written_by: int) -> list[str]:

@@ -1,8 +1,9 @@
-"""sample RUN: images drawn from a generative model, in a picture; texts written by a language model
+"""sample RUN: images drawn from a generative model, in a picture or as numbers; texts written by a language model
 
 Shapes: `N` images, `H W C` an image.
 """
 
+import io
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -39,8 +40,13 @@ class DrawArgs(common.RunArgs):
 
 @dataclass(frozen=True, kw_only=True)
 class _Args(DrawArgs):
+    out: Path
+    """The picture to write, .png; a .gif shows in which order the pixels come, where a model draws pixel by pixel. Into a .npy
+    go the images themselves, bytes [N, H, W, C]; into a .npz as "images", and "labels" where classes were asked for."""
     num: int = 64
     """Images to draw."""
+    label: tuple[int, ...] = ()
+    """The classes of the images, one after the other again and again; all classes if not given. For conditional models."""
     decoder: Path | None = None
     """A run whose codes the model draws (`jaxdl encode`): the picture is of the images that it decodes them to."""
 
@@ -63,28 +69,44 @@ def run(args: Any) -> dict[str, Any]:
     """Draw images from a generative model, or write texts."""
     if isinstance(args, writing.Args):
         return writing.run(args)
-    opened, sampler = open_sampler(args)
+    opened, sampler = open_sampler(args, ".png", ".gif", ".npz", ".npy")
+    labels = _labels(args, opened, sampler)
     film = args.out.suffix.lower() == ".gif"
     if args.decoder is not None and (sampler.levels is None or film):
-        raise UserError(f"decoder={args.decoder} is for a prior over codes that goes into a .png, and {args.run} is a run of "
+        raise UserError(f"decoder={args.decoder} is for a prior over codes that goes into no film, and {args.run} is a run of "
                         f"{opened.settings.algo} and out={args.out}")
     decode = None
     if args.decoder is not None:
         decode = encode.decoder(args.decoder, sampler.levels, opened.task.splits["train"].spec.shape)
     options = asdict(args.sampler)
-    drawn = draw(lambda params, key, n: sampler.draw(params, key, n, **options), opened.params, args.seed, args.num,
-                 sampler.at_once)
+    drawn = draw(lambda params, key, of: sampler.draw(params, key, *((of,) if labels is None else (len(of), of)), **options),
+                 opened.params, args.seed, args.num, sampler.at_once, labels)
     images = drawn.images if decode is None else decode(drawn.images)
     if film:
         save_film(args.out, images)
+    elif args.out.suffix.lower() in (".npz", ".npy"):
+        save_arrays(args.out, images, labels)
     else:
         pictures.save_png(args.out, pictures.grid(images))
     print(args.out)
-    return {"num": args.num, "seed": args.seed} | drawn.times | {"out": str(args.out)}
+    of = {} if labels is None else {"label": list(args.label)}
+    return {"num": args.num, "seed": args.seed} | of | drawn.times | {"out": str(args.out)}
 
 
-def open_sampler(args: Any) -> tuple[tasks.TrainedRun, Sampler]:
-    """The run and its sampler, the flags checked.
+def _labels(args: Any, opened: tasks.TrainedRun, sampler: Sampler) -> np.ndarray | None:
+    """The class of each image that is to be drawn, int32 [N]; None where no classes were asked for."""
+    if not args.label:
+        return None
+    if sampler.classes is None:
+        raise UserError(f"label={' '.join(map(str, args.label))} is for conditional models, and {args.run} is a run of "
+                        f"{opened.settings.algo} that takes no classes; train one with --conditional")
+    for label in args.label:
+        common.check_between("label", label, 0, sampler.classes - 1)
+    return np.resize(np.array(args.label, np.int32), args.num)
+
+
+def open_sampler(args: Any, *suffixes: str) -> tuple[tasks.TrainedRun, Sampler]:
+    """The run and its sampler, the flags checked: `out` must have one of the suffixes, .png and .gif if none is given.
 
     Raises:
         UserError: a flag is out of range, or the run draws no images.
@@ -92,9 +114,8 @@ def open_sampler(args: Any) -> tuple[tasks.TrainedRun, Sampler]:
     common.check_between("num", args.num, 1, 10_000)
     common.check_seed(args.seed)
     args.sampler.validate()
-    if args.out.suffix.lower() not in (".png", ".gif"):
-        raise UserError(f"out must end in .png or .gif, got {args.out}")
-    opened = tasks.load_run(args.run, member=0, data_dir=args.data_dir, task=args.task)
+    common.check_picture(args.out, *(suffixes or (".png", ".gif")))
+    opened = tasks.load_first(args.run, data_dir=args.data_dir, task=args.task)
     task, algo = opened.task, opened.settings.algo
     if Sampler not in task.abilities:
         more = ("; 'jaxdl encode' makes a dataset of its codes, for a model to draw" if Codes in task.abilities else
@@ -142,6 +163,16 @@ def draw(f: Callable[..., jax.Array], params: PyTree, seed: int, num: int, at_on
                            disable=len(keys) == 1 or not sys.stderr.isatty()):
         made.append(np.asarray(program(params, key, *part)))
     return Drawn(np.concatenate(made)[:num], compiled - began, time.perf_counter() - compiled)
+
+
+def save_arrays(path: Path, images: np.ndarray, labels: np.ndarray | None) -> None:
+    """Write images [N, H, W, C] in [0, 1] as the bytes of a dataset, uint8, into a .npy or a .npz file."""
+    buffer, values = io.BytesIO(), np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8)
+    if path.suffix.lower() == ".npy":
+        np.save(buffer, values)
+    else:
+        np.savez(buffer, images=values, **({} if labels is None else {"labels": labels}))
+    files.write_bytes(path, buffer.getvalue())
 
 
 def save_film(path: Path, images: np.ndarray, rows: int = 0) -> None:

@@ -107,6 +107,9 @@ def run(args: Any) -> dict[str, Any]:
     task = tasks.open_task(settings)
     name = f"{settings.algo}-{task.subject}".translate(str.maketrans("/:", "--"))
     with contextlib.closing(tasks.driver(task, settings)) as driver:
+        if not settings.train.checkpoint_memory and driver.without_memory is None:
+            raise UserError(f"checkpoint_memory=False leaves the replay memory out of checkpoints, and {settings.algo} has "
+                            "none; leave the flag out")
         folder = args.out
         if processes.is_first():
             fit.check_disk_space(args.out or Path("runs", name), settings.train, driver)

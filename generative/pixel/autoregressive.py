@@ -198,7 +198,7 @@ def make(config: Config, spec: DataSpec, network: Network, output: outputs.Outpu
     return PixelModel(Learner(init, update, lambda state: state.ema), measure, sample, log_prob, complete)
 
 
-def bound(network: Callable[[Any, DataSpec], tuple[Network, outputs.Output]]
+def bound(network: Callable[[Any, DataSpec], tuple[Network, outputs.Output]], validate: Callable[[Any], None]
           ) -> tuple[Callable[..., PixelModel], Callable[..., Run]]:
     """`make` and `make_run` of a module, from its networks `(config, spec) -> (network, output)`, whose errors they raise."""
 
@@ -206,7 +206,7 @@ def bound(network: Callable[[Any, DataSpec], tuple[Network, outputs.Output]]
         """The learner and its model for images of a shape."""
         return make(config, spec, *network(config, spec), axis_name)
 
-    return make_model, minibatches.run_maker(make_model)
+    return make_model, minibatches.run_maker(make_model, validate)
 
 
 def incremental(network: Network, output: outputs.Output, params: PyTree, noise: Array, given: Array, known: Array,
@@ -309,5 +309,6 @@ CURVES = (Curve("nll", False, "-log p(x) (nats per image)", "eval/nll", 0.05, "n
 
 def abilities(config: Config, spec: DataSpec, model: PixelModel) -> dict[type, Any]:
     """What a trained model can do."""
-    sampler = Sampler(model.sample, DrawOptions, at_once=64, raster=True, levels=output_of(config, spec).levels)
+    sampler = Sampler(model.sample, DrawOptions, at_once=64, raster=True, levels=output_of(config, spec).levels,
+                      classes=Classes.of(config.conditional, spec).number)
     return {Sampler: sampler, Completer: Completer(model.complete), Density: Density(model.log_prob, exact=True)}

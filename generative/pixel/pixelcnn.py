@@ -59,7 +59,7 @@ def network(config: Config, spec: DataSpec) -> tuple[autoregressive.Network, out
     return _NETWORKS[config.variant](config, spec, output), output
 
 
-make, make_run = autoregressive.bound(network)
+make, make_run = autoregressive.bound(network, validate)
 
 
 ALGORITHM = model_algorithm(

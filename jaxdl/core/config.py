@@ -2,11 +2,17 @@
 
 The rule: **fields of type `float` (and settings within settings) are leaves, every other field is static.** A number can so
 be a tracer (a population over learning rates is one program, and a new value needs no new one), a size or a choice shapes
-the program. Nothing is checked when a config is made, since that would break under tracing: `validate` functions do it.
+the program. When a config is made the types of its static fields are checked, and no values, since leaves may be traced:
+`validate` functions do it, and whatever makes a run calls them (`validate_untraced`).
+
+Of settings within settings what is not given stays what the outer class has: `ppo.Config(optim=optim.Config(eps=1e-8))` keeps
+PPO's schedule and clipping.
 """
 
 import dataclasses
+import functools
 import math
+import os
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -20,13 +26,91 @@ from jaxdl.core.errors import UserError
 
 T = TypeVar("T")
 
+_GIVEN = "_given"  # attribute of a config: the names of the fields that its maker gave
+
 
 def config(cls: type[T]) -> type[T]:
-    """Make `cls` a frozen dataclass and a pytree whose leaves are its float fields and its fields that are configs."""
+    """Make `cls` a frozen dataclass and a pytree whose leaves are its float fields and its fields that are configs.
+
+    Making one raises a UserError where a field is of another type than it is declared; lists become tuples, paths strings and
+    whole floats integers where those are declared.
+    """
     cls = dataclasses.dataclass(frozen=True)(cls)
+    cls.__init__ = _checked(cls)
     data = [name for name, hint in field_types(cls).items() if _is_leaf(hint)]
     meta = [f.name for f in dataclasses.fields(cls) if f.name not in data]
     return jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=meta)
+
+
+def _checked(cls: type) -> Callable[..., None]:
+    """The `__init__` of a config, with checks; JAX calls it too, with anything in the place of leaves."""
+    plain, hints = cls.__init__, field_types(cls)
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    for default in filter(dataclasses.is_dataclass, defaults.values()):
+        object.__setattr__(default, _GIVEN, None)  # all of it is meant
+
+    @functools.wraps(plain)
+    def init(self: Any, *args: Any, **given: Any) -> None:
+        plain(self, *args, **given)
+        given = dict(zip(hints, args, strict=False)) | given
+        for name, value in given.items():
+            object.__setattr__(self, name, _as_field(name, hints[name], value, defaults[name]))
+        object.__setattr__(self, _GIVEN, tuple(given))
+
+    return init
+
+
+def _as_field(name: str, hint: Any, value: Any, default: Any) -> Any:
+    """The value of a field in its declared type."""
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, str | int | float | tuple | list | dict):
+            raise UserError(f"{name} must be a {hint.__module__}.{hint.__name__}, got {value!r}")
+        given = getattr(value, _GIVEN, None)
+        known = given is not None and type(value) is type(default)
+        return dataclasses.replace(default, **{n: getattr(value, n) for n in given}) if known else value
+    if _is_leaf(hint):
+        if isinstance(value, str | bytes | tuple | list | dict):
+            raise UserError(f"{name} must be {in_words(hint)}, got {value!r}")
+        return value
+    value = value.item() if isinstance(value, np.generic) else os.fspath(value) if isinstance(value, os.PathLike) else value
+    whole = isinstance(value, float) and value.is_integer()
+    try:
+        return msgspec.convert(int(value) if whole else value, hint)
+    except msgspec.ValidationError:
+        raise UserError(f"{name} must be {in_words(hint)}, got {value!r}") from None
+    except TypeError:  # a type that is no JSON: a function
+        return value
+
+
+def in_words(hint: Any) -> str:
+    """A type of a field in words: 'a whole number or None'."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if isinstance(hint, types.UnionType) or origin is typing.Union:
+        return " or ".join(in_words(h) for h in inner)
+    if origin is tuple:
+        return f"several of: {in_words(inner[0])}"
+    name = getattr(hint, "__name__", str(hint))
+    return {int: "a whole number", float: "a number", str: "a word", bool: "True or False", type(None): "None"}.get(
+        hint, "a path" if name == "Path" else name)
+
+
+def validate_untraced(validate: Callable[[T], None], config: T) -> None:
+    """Validate a config whose numbers are numbers; one with a tracer among them is left alone.
+
+    Raises:
+        UserError: as `validate`, or a field that must be a number is none.
+    """
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(config)):
+        return
+    for name, path in names(type(config)).items():
+        holder: Any = functools.reduce(getattr, path[:-1], config)
+        value, hint = getattr(holder, path[-1]), field_types(type(holder))[path[-1]]
+        if _is_leaf(hint) and not (isinstance(value, int | float | np.generic | np.ndarray | jax.Array) or
+                                   (value is None and type(None) in typing.get_args(hint))):
+            raise UserError(f"{name} must be {in_words(hint)}, got {value!r}")
+    validate(config)
 
 
 def field_types(cls: type) -> dict[str, Any]:
@@ -127,7 +211,8 @@ def require(config: Any, field: str, holds: bool, expected: str) -> None:
         UserError: '`field` must be `expected`, got `value`'.
     """
     if not holds:
-        raise UserError(f"{field} must be {expected}, got {getattr(config, field)!r}")
+        value = getattr(config, field)
+        raise UserError(f"{field} must be {expected}, got {value.item() if isinstance(value, np.generic) else value!r}")
 
 
 def require_positive(config: Any, *fields: str) -> None:
@@ -155,6 +240,17 @@ def _within(cls: type) -> Iterator[type]:
         if dataclasses.is_dataclass(hint):
             yield hint
             yield from _within(hint)
+
+
+def paths(cls: type, kind: type) -> list[tuple[str, ...]]:
+    """The paths to all settings of a kind within `cls`: [("actor_optim",), ("critic_optim",)]."""
+    return list(_paths(cls, kind, ()))
+
+
+def _paths(cls: type, kind: type, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for field, hint in field_types(cls).items():
+        if dataclasses.is_dataclass(hint):
+            yield from ([(*path, field)] if hint is kind else _paths(hint, kind, (*path, field)))
 
 
 def names(cls: type) -> dict[str, tuple[str, ...]]:

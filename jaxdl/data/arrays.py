@@ -14,22 +14,27 @@ of the file, or of the names of pictures. All pictures have one size; they are g
 Shapes: `N` examples, `H W C` height, width, channels.
 """
 
+import contextlib
+import io
 import math
 import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from jaxdl.core.errors import DataError, described
 from jaxdl.data.dataset import Dataset, from_arrays, from_tree, held_out, hold_out
-from jaxdl.data.gzip_file import MAX_DEFLATE_RATIO, MAX_UNPACKED
+from jaxdl.data.gzip_file import MAX_DEFLATE_RATIO, MAX_UNPACKED, check_room, open_file
 from jaxdl.data.registry import SPLITS, Reader
 
 PICTURES = (".png", ".jpg", ".jpeg")
+_LONGEST = 1 << 14  # bytes of the header of an NPY file; NumPy takes 10,000 characters
+_LONGEST_LIST = 1 << 20  # bytes of the list of members of an archive: more than 10,000 arrays
+_MOST_AXES = 32  # of an array
 _UNSEEN = ("thumbs.db", "desktop.ini")  # what systems leave in folders of pictures; also all that begins with a dot
 
 
@@ -64,19 +69,26 @@ def read_npy(file: BinaryIO, size: int, path: Path | str) -> np.ndarray:
         DataError: no such file, one of objects, or one that is shorter or longer than its header says.
     """
     try:
-        version = np.lib.format.read_magic(file)
+        head = file.read(_LONGEST)  # of a longer one NumPy would read all, however long it says to be
+        begins = io.BytesIO(head)
+        version = np.lib.format.read_magic(begins)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = read_header(file)
-    except (ValueError, KeyError, OSError, EOFError) as e:
+        shape, fortran, dtype = read_header(begins)
+    except (DataError, OSError, zipfile.BadZipFile, zlib.error):
+        raise
+    except Exception as e:  # it evaluates a literal of Python, and makes a dtype of it
         raise DataError(f"{path} is no NPY file, or a damaged one: {described(e)}") from None
     if dtype.kind not in "biuf":
         raise DataError(f"{path} must hold numbers, got {dtype}; objects are never unpickled")
+    if len(shape) > _MOST_AXES:
+        raise DataError(f"{path} must have at most {_MOST_AXES} axes, got {len(shape)}")
     promised = math.prod(shape) * dtype.itemsize
-    there = size - file.tell()
+    there = size - begins.tell()
     if promised != there or min(shape, default=0) < 0:
         raise DataError(f"{path} is truncated or damaged: its header gives {dtype}{list(shape)}, which takes {promised} bytes "
                         f"after it, and there are {there}")
-    items = file.read(promised)
+    check_room(path, promised)
+    items = head[begins.tell():] + file.read(max(size - len(head), 0))
     if len(items) != promised:
         raise DataError(f"{path} is truncated: it ends after {len(items)} of {promised} bytes")
     flat = np.frombuffer(items, dtype)
@@ -132,35 +144,71 @@ class _Stored:
     def __call__(self) -> np.ndarray:
         if self.member is None:
             try:
-                with open(self.path, "rb") as file:
+                with open_file(self.path) as file:
                     return read_npy(file, os.fstat(file.fileno()).st_size, self.path)
             except OSError as e:
                 raise DataError(f"{self.path} cannot be read: {e.strerror or e}") from None
         where = f"{self.member} in {self.path}"
         try:
-            with zipfile.ZipFile(self.path) as packed:
+            with _opened_zip(self.path) as packed, packed.open(self.member) as file:
                 info = packed.getinfo(self.member)
-                stored = info.compress_type == zipfile.ZIP_STORED
-                if info.file_size > (os.path.getsize(self.path) if stored else
-                                     min(MAX_UNPACKED, info.compress_size * MAX_DEFLATE_RATIO)):
-                    raise DataError(f"{where} would unpack to {info.file_size} bytes, more than its {info.compress_size} can "
-                                    f"hold or than the limit of {MAX_UNPACKED}; save it with np.savez, not compressed")
-                with packed.open(info) as file:
-                    return read_npy(file, info.file_size, where)
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as e:
-            raise DataError(f"{where} is damaged, or packed in another way than NumPy packs: {described(e)}") from None
+                return read_npy(file, info.file_size, where)
+        except DataError:
+            raise
         except OSError as e:
             raise DataError(f"{self.path} cannot be read: {e.strerror or e}") from None
+        except Exception as e:  # a damaged archive raises anything
+            raise DataError(f"{where} is damaged, or packed in another way than NumPy packs: {described(e)}") from None
+
+
+@contextlib.contextmanager
+def _opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """An archive whose arrays are not longer than it can hold, all of them together."""
+    with open_file(path) as raw:
+        size = os.fstat(raw.fileno()).st_size
+        listed = _Listed(raw, path)
+        with zipfile.ZipFile(listed) as packed:
+            listed.most = math.inf
+            arrays = [info for info in packed.infolist() if info.filename.endswith(".npy")]
+            for info in arrays:
+                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise DataError(f"{info.filename} in {path} is packed in another way than NumPy packs; use "
+                                    "np.savez")
+            unpacked = sum(info.file_size for info in arrays)
+            plain = sum(info.file_size for info in arrays if info.compress_type == zipfile.ZIP_STORED)
+            if plain > size or unpacked - plain > min(MAX_UNPACKED, size * MAX_DEFLATE_RATIO):
+                raise DataError(f"{path} would unpack to {unpacked} bytes, more than its {size} can hold or than the limit of "
+                                f"{MAX_UNPACKED}; save it with np.savez, not compressed")
+            yield packed
+
+
+class _Listed:
+    """The file of an archive. Its list of members, of which `zipfile` reads every one, must not be long."""
+
+    def __init__(self, raw: BinaryIO, path: Path) -> None:
+        self.raw, self.path, self.most = raw, path, float(_LONGEST_LIST)
+
+    def read(self, size: int = -1) -> bytes:
+        """As of any file."""
+        if size > self.most:
+            raise DataError(f"{self.path} is damaged, or has too many members: their list takes {size} bytes; save one array "
+                            "for all examples")
+        return self.raw.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
 
 
 def _members(path: Path) -> Iterator[tuple[str, _Stored]]:
     try:
-        with zipfile.ZipFile(path) as packed:
+        with _opened_zip(path) as packed:
             names = packed.namelist()
-    except zipfile.BadZipFile as e:
-        raise DataError(f"{path} is no .npz file, or a damaged one: {e}") from None
+    except DataError:
+        raise
     except OSError as e:
         raise DataError(f"{path} cannot be read: {e.strerror or e}") from None
+    except Exception as e:  # a damaged archive raises anything
+        raise DataError(f"{path} is no .npz file, or a damaged one: {described(e)}") from None
     for name in names:
         if name.endswith(".npy"):
             yield name.removesuffix(".npy"), _Stored(path, name)

@@ -51,8 +51,8 @@ def read(path: Path) -> np.ndarray:
     Raises:
         DataError: not whole records, none, too many, or a label out of range; it names the file.
     """
-    with opened(path) as (file, _, _):
-        data = file.read(_MOST + 1)
+    with opened(path) as (file, size, packed):
+        data = file.read((_MOST if packed else min(size, _MOST)) + 1)  # as much memory is taken at once
     if len(data) > _MOST:
         raise DataError(f"{path} has more than the {_MOST // _RECORD} records of {_RECORD} bytes that CIFAR-10 has")
     if not data or len(data) % _RECORD:

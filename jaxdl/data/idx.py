@@ -9,20 +9,20 @@ memory.
 
 import math
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from jaxdl.core import files
 from jaxdl.core.errors import DataError, UserError
 from jaxdl.core.types import Examples
-from jaxdl.data.gzip_file import MAX_DEFLATE_RATIO, MAX_UNPACKED, opened
+from jaxdl.data.dataset import from_arrays
+from jaxdl.data.gzip_file import MAX_DEFLATE_RATIO, MAX_UNPACKED, File, check_room, opened
 from jaxdl.data.registry import Reader
 
 PREFIX = {"train": "train", "test": "t10k"}
 
 
-def read_split(folder: Path, split: str, num_classes: int | None = None) -> Examples:
+def read_split(folder: str | Path, split: str, num_classes: int | None = None) -> Examples:
     """Images [N, H, W, C] uint8 and labels [N] int32 of `split` ("train" or "test") in `folder`.
 
     Args:
@@ -33,6 +33,7 @@ def read_split(folder: Path, split: str, num_classes: int | None = None) -> Exam
     Raises:
         DataError: a file is missing or damaged, images and labels differ in number, a label is out of range.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"the data folder {folder} does not exist or is not a folder")
     colour = f"{PREFIX[split]}-images-idx4-ubyte"
@@ -62,15 +63,20 @@ def has_labels(folder: Path, split: str) -> bool:
     return any((folder / name).is_file() for name in _candidates(_labels(split)))
 
 
-def write_split(folder: Path, split: str, images: np.ndarray, labels: np.ndarray | None) -> None:
-    """Write images [N, H, W] uint8 and labels [N] below 256, if there are any, as the files that `read_split` reads.
+def write_split(folder: str | Path, split: str, images: np.ndarray, labels: np.ndarray | None) -> None:
+    """Write images [N, H, W] or [N, H, W, C], and labels [N] below 256, if there are any, as the files that `read_split` reads.
 
     Raises:
-        UserError: a file cannot be written, or a label is above 255.
+        UserError: images or labels that `from_arrays` refuses, a label above 255, or a file that cannot be written.
     """
+    if split not in PREFIX:
+        raise UserError(f"split must be 'train' or 'test', got {split!r}")
+    folder, whole = Path(folder), from_arrays(images, labels)
+    images, labels = whole.images, whole.labels
     if labels is not None and labels.max() > 255:
         raise UserError(f"a file of labels has bytes, 0 to 255, and the highest label is {labels.max()}")
-    arrays = {"images-idx3": images} | ({} if labels is None else {"labels-idx1": labels.astype(np.uint8)})
+    arrays = {"images-idx3": images[..., 0]} if images.shape[-1] == 1 else {"images-idx4": images}
+    arrays |= {} if labels is None else {"labels-idx1": labels.astype(np.uint8)}
     for name, array in arrays.items():
         header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
         files.write_bytes(folder / f"{PREFIX[split]}-{name}-ubyte", header + array.tobytes())
@@ -99,6 +105,7 @@ def read(path: Path, *ndims: int) -> np.ndarray:
         shape, header = _header(path, file, ndims)
         promised = math.prod(shape)
         _check_promise(path, shape, promised, size if packed else size - header, packed)
+        check_room(path, promised)
         items = file.read(promised + 1)  # one more shows what should not be there, and makes gzip check its sum
     if len(items) != promised:
         _refuse_length(path, shape, promised, "more" if len(items) > promised else str(len(items)))
@@ -113,7 +120,7 @@ def _candidates(name: str) -> list[str]:
     return [stem + end for end in ("", ".gz") for stem in (name, name.replace("-idx", ".idx"))]
 
 
-def _header(path: Path, file: BinaryIO, ndims: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+def _header(path: Path, file: File, ndims: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     """The shape that the header promises, and the header's bytes."""
     head = file.read(4)
     expected = [bytes([0, 0, 8, ndim]) for ndim in ndims]

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from jaxdl.core import axis
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import require_positive
+from jaxdl.core.config import require_positive, validate_untraced
 from jaxdl.core.errors import UserError
 from jaxdl.core.run import compose
 from jaxdl.core.types import Array, DataSpec, Key, Learner, PyTree, Run, Source
@@ -96,13 +96,16 @@ def run_of(learner: Learner, num_examples: int, batch_size: int, axis_name: str 
     return compose(learner, source, stride=1, axis_name=axis_name)
 
 
-def run_maker(make: Callable[..., Any]) -> Callable[..., Run]:
-    """The function `(config, spec, axis_name=None, shards=1) -> Run` of a module, from its `make(config, spec, axis_name)`.
+def run_maker(make: Callable[..., Any], validate: Callable[[Any], None] = lambda config: None) -> Callable[..., Run]:
+    """The function `(config, spec, axis_name=None, shards=1) -> Run` of a module.
+
+    It is made of the module's `make(config, spec, axis_name)` and its `validate(config)`, which refuses settings first.
 
     The run is one on a dataset that lies on the device; what `make` gives has a `learner`.
     """
 
     def make_run(config: Any, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
+        validate_untraced(validate, config)
         return run_of(make(config, spec, axis_name).learner, spec.num_examples, config.batch_size, axis_name, shards)
 
     return make_run

@@ -62,7 +62,7 @@ def load(name: str, data_dir: str | Path | None = None, split: str = "train") ->
         DataError: an unknown name or split, files that are missing, damaged or cannot be fetched. It names the file.
     """
     if split not in SPLITS:
-        raise DataError(f"split must be 'train' or 'test', got '{split}'")
+        raise DataError(f"split must be 'train' or 'test', got {split!r}")
     known, folder = reader(name), _folder(name, data_dir)
     dataset = _read(name, known, folder, split)
     if known.num_classes is None and dataset.spec.num_classes is not None:
@@ -86,6 +86,8 @@ def reader(name: str) -> Reader:
     Raises:
         DataError: there is none; it names those that are near.
     """
+    if not isinstance(name, str):
+        raise DataError(f"a dataset is called by its name, got {name!r}; known are: {', '.join(READERS)}")
     if name in READERS:
         return imports.load_object(READERS[name], "dataset", DataError)
     if not imports.is_name(name):
@@ -132,6 +134,8 @@ def require_images(spec: DataSpec, who: str) -> None:
 
 def _folder(name: str, data_dir: str | Path | None) -> Path | None:
     known = reader(name)
+    if not isinstance(data_dir, str | Path | None):
+        raise DataError(f"data_dir must be the path of a folder, got {data_dir!r}")
     if known.folder == "none" and data_dir is not None:
         raise DataError(f"the dataset '{name}' reads no folder, got {data_dir}; leave --data-dir (data_dir) out, or name the "
                         "dataset that lies there")

@@ -4,7 +4,9 @@ The first 90 % are to train, the rest to test, the split of char-rnn (Karpathy, 
 neural networks", 2015), whose tiny Shakespeare is fetched where no folder is given.
 """
 
-from collections.abc import Sequence
+import codecs
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +16,11 @@ from jaxdl.core.errors import DataError
 from jaxdl.core.types import Array
 from jaxdl.data import fetch
 from jaxdl.data.dataset import Dataset, from_tree
-from jaxdl.data.gzip_file import MAX_UNPACKED, opened
+from jaxdl.data.gzip_file import MAX_UNPACKED, check_room, opened
 from jaxdl.data.registry import Reader
 
 TRAIN = 0.9
+_PIECE = 1 << 22  # bytes
 MIRRORS = ("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/",)
 SHA256 = {"input.txt": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"}
 
@@ -34,15 +37,20 @@ def read_split(path: Path, split: str) -> Dataset:
     Raises:
         DataError: there is no such file, it is damaged, not UTF-8, or too short for both splits.
     """
-    text = _text(_find(path))
-    if len(text) < 10:
-        raise DataError(f"{path} must have 10 characters or more to be split, got {len(text)}")
-    characters, tokens = np.unique(np.frombuffer(text.encode("utf-32-le"), "<u4"), return_inverse=True)
-    vocabulary = [chr(c) for c in characters]
-    cut = int(TRAIN * len(text))
-    part = tokens[:cut] if split == "train" else tokens[cut:]
-    dtype = np.min_scalar_type(len(vocabulary) - 1)
-    return from_tree(Tokens(part.astype(dtype)), "text", vocabulary=vocabulary)
+    path = _find(path)
+    content = _content(path)
+    length, occurs = 0, np.zeros(sys.maxunicode + 1, bool)
+    for codes in _characters(path, content):
+        length += len(codes)
+        occurs[codes] = True
+    if length < 10:
+        raise DataError(f"{path} must have 10 characters or more to be split, got {length}")
+    known = np.flatnonzero(occurs)
+    token = np.zeros(len(occurs), np.min_scalar_type(len(known) - 1))  # of each character
+    token[known] = np.arange(len(known))
+    tokens = np.concatenate([token[codes] for codes in _characters(path, content)])
+    cut = int(TRAIN * length)
+    return from_tree(Tokens(tokens[:cut] if split == "train" else tokens[cut:]), "text", vocabulary=[chr(c) for c in known])
 
 
 def encode(text: str, vocabulary: Sequence[str]) -> np.ndarray:
@@ -73,15 +81,28 @@ def _find(path: Path) -> Path:
     return found[0]
 
 
-def _text(path: Path) -> str:
-    with opened(path) as (file, _, _):
-        content = file.read(MAX_UNPACKED + 1)
+def _content(path: Path) -> bytes:
+    with opened(path) as (file, size, packed):
+        most = MAX_UNPACKED if packed else min(size, MAX_UNPACKED)
+        check_room(path, 0 if packed else most)
+        content = file.read(most + 1)  # as much memory is taken at once
     if len(content) > MAX_UNPACKED:
         raise DataError(f"{path} has more than {MAX_UNPACKED} bytes")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as e:
-        raise DataError(f"{path} is not UTF-8: byte {e.start} is {content[e.start]:#04x}; convert it first") from None
+    return content
+
+
+def _characters(path: Path, content: bytes) -> Iterator[np.ndarray]:
+    """The characters of a text in UTF-8 as numbers, a piece at a time: all at once take ten times the memory of the file."""
+    decoder, begin = codecs.getincrementaldecoder("utf-8")(), 0
+    while begin < len(content):
+        piece, waiting = content[begin : begin + _PIECE], len(decoder.getstate()[0])
+        begin += len(piece)
+        try:
+            text = decoder.decode(piece, final=begin == len(content))
+        except UnicodeDecodeError as e:
+            at = begin - len(piece) - waiting + e.start
+            raise DataError(f"{path} is not UTF-8: byte {at} is {content[at]:#04x}; convert it first") from None
+        yield np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 
 def _read_tiny_shakespeare(folder: Path | None, split: str) -> Dataset:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxdl.core import axis
 from jaxdl.core import config as configs
-from jaxdl.core.config import require
+from jaxdl.core.config import require, validate_untraced
 from jaxdl.core.run import compose
 from jaxdl.core.types import Array, Key, Learner, Mean, Metrics, PyTree, Run
 from jaxdl.ops.running_stats import Moments
@@ -176,7 +176,8 @@ def make_agent(model: Model, init: Callable[[Key], State], update: Callable) -> 
 
 
 def runs(make: Callable[..., Agent], rollout_steps: Callable[[Any, EnvSpec, bool], int] | None = None,
-         fresh_episodes: Callable[[Any], bool] | None = None) -> tuple[Callable[..., Run], Callable[..., HostRun]]:
+         fresh_episodes: Callable[[Any], bool] | None = None, validate: Callable[[Any], None] = lambda config: None
+         ) -> tuple[Callable[..., Run], Callable[..., HostRun]]:
     """The functions `make_run` and `make_host_run` of an algorithm.
 
     Args:
@@ -184,6 +185,7 @@ def runs(make: Callable[..., Agent], rollout_steps: Callable[[Any, EnvSpec, bool
         rollout_steps: (config, spec, fresh) -> steps of each environment in one rollout; `config.rollout_steps` if not given.
         fresh_episodes: (config) -> whether rollouts begin with new episodes, where environments can be reset at any time;
             if not given episodes go on from one rollout to the next.
+        validate: refuses settings that make no sense, before a run is made of them.
     """
 
     def settings(config: Config, spec: EnvSpec, axis_name: str | None, shards: int, resettable: bool) -> rollout.Settings:
@@ -195,12 +197,14 @@ def runs(make: Callable[..., Agent], rollout_steps: Callable[[Any, EnvSpec, bool
 
     def make_run(config: Config, axis_name: str | None = None, env: Env | None = None, shards: int = 1) -> Run:
         """The run on an environment on the device; `env` is one that was made before."""
+        validate_untraced(validate, config)
         env = env or envs.make_device(config.env_id, config.env, config.num_envs)
         agent, source = make(config, env.spec, axis_name), settings(config, env.spec, axis_name, shards, not env.outside_jax)
         return compose(agent.learner, rollout.rollout(env, agent.explore, source), stride=source.stride, axis_name=axis_name)
 
     def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, shards: int = 1) -> HostRun:
         """The run on Gymnasium environments."""
+        validate_untraced(validate, config)
         agent, source = make(config, spec, axis_name), settings(config, spec, axis_name, shards, False)
         host = rollout.host_rollout(spec, agent.learner, agent.explore, source)
         return compose_host(agent.learner, host, num_envs=config.num_envs, train_freq=source.steps, updates=1, first_step=0,

@@ -3,6 +3,7 @@
 ALGORITHM = agent_algorithm("dqn", "deep Q-learning ...", Config, validate, make, make_run, make_host_run)
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,13 @@ class Options(task.Options):
         """Refuse a number of episodes that is none."""
         if self.episodes < 1:
             raise UserError(f"episodes must be above 0, got {self.episodes}")
+
+
+def with_spread(mean: float, spread: float) -> str:
+    """'475.2 +- 30.1': both with as many digits as the spread, or without one the mean, needs to be told from 0."""
+    size = abs(spread) or abs(mean) or 1.0
+    digits = min(max(1, 1 - math.floor(math.log10(size))), 9) if math.isfinite(size) else 1
+    return f"{mean:.{digits}f} +- {spread:.{digits}f}"
 
 
 def agent_algorithm(
@@ -111,7 +119,7 @@ def _open(config: Any, train: fit.Config, make: Callable, make_run: Callable, ma
     def describe(found: dict[str, Any]) -> str:
         whose = "" if spec.lives == "jax" else "Gymnasium's own "
         return (f"mean return over {found['episodes']} greedy episodes in {whose}{config.env_id}: "
-                f"{found['return_mean']:.1f} +- {found['return_std']:.1f}")
+                f"{with_spread(found['return_mean'], found['return_std'])}")
 
     return Task(config.env_id, config.total_steps, agent.learner, drive, evaluated, Options(train.seed, train.eval_episodes),
                 {Agent: agent, Film: Film(film)}, {"policy.gif": film}, describe, (1, "environment steps"),

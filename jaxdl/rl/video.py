@@ -35,17 +35,17 @@ _PALETTE = np.array([[235, 235, 235], [228, 87, 86], [245, 180, 60], [86, 180, 1
                      [90, 200, 210], [150, 110, 80], [120, 120, 120], [240, 140, 180]], np.uint8)
 
 
-def check_path(path: Path) -> None:
+def check_path(path: str | Path) -> None:
     """Refuse a file that cannot be a GIF.
 
     Raises:
         UserError: it does not end in .gif.
     """
-    if path.suffix.lower() != ".gif":
+    if Path(path).suffix.lower() != ".gif":
         raise UserError(f"video must end in .gif, got {path}")
 
 
-def record(actor: Actor, params: PyTree, env_id: str, path: Path, *, seed: int,
+def record(actor: Actor, params: PyTree, env_id: str, path: str | Path, *, seed: int,
            settings: envs.Config = envs.DEFAULTS) -> None:
     """Write a video of one episode, of its first 20 seconds.
 

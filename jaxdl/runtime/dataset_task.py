@@ -3,6 +3,7 @@
 Shapes: `N` examples.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from jaxdl.runtime import fit
 from jaxdl.runtime.device_driver import make_device_driver
 
 BLOCK = 100  # examples in one call of a measure
+_DARK = 16  # a byte below which all of a dataset are hardly by intent
 
 
 class Evaluation(NamedTuple):
@@ -81,7 +83,22 @@ def load_splits(config: Any) -> tuple[dict[str, data.Dataset], DataSpec]:
     if config.batch_size > spec.num_examples:
         raise UserError(f"batch_size={config.batch_size} is above the {spec.num_examples} training examples of "
                         f"{config.dataset}; lower it")
+    if (sentence := too_dark(splits["train"])) and getattr(config, "binarize", "") != "none":
+        print(f"jaxdl: {sentence}", file=sys.stderr)
     return splits, spec
+
+
+def too_dark(dataset: data.Dataset) -> str | None:
+    """What is to be said of images whose bytes hardly begin to be grey, as 0 and 1 in the place of 0 and 255; else None."""
+    if dataset.spec.input != "images" or dataset.images.dtype != np.uint8:
+        return None
+    top = int(dataset.images.max())
+    if not 0 < top < _DARK:
+        return None
+    binary = ", or --binarize none, which takes 0 and 1 as they are, if a model has it" if top == 1 else ""
+    return (f"the images of {dataset.spec.name} have bytes from 0 to {top}, and 255 is white: they are nearly black, so every "
+            f"figure is of black images, whatever --levels says; if {top} is meant to be white, multiply them by {255 // top}"
+            f"{binary}")
 
 
 def _task(config: Any, splits: dict[str, data.Dataset], total_steps: int, model: Any, make_run: Callable[..., Run],

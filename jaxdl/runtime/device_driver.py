@@ -16,6 +16,7 @@ import numpy as np
 from jaxdl.core import axis, processes
 from jaxdl.core.compile import QUICK_OPTIONS, START_OPTIONS, TRAIN_OPTIONS, compile_all
 from jaxdl.core.config import leaves_as_arrays
+from jaxdl.core.errors import UserError
 from jaxdl.core.run import Report, advance
 from jaxdl.core.types import Array, PyTree, Run, RunState
 from jaxdl.runtime import memory_check
@@ -172,10 +173,11 @@ def make_device_driver(make_run: Callable[..., Run], configs: Sequence[Any], dat
         written_by: how many devices wrote the checkpoint that `restore` is to read, if not as many.
 
     Raises:
-        UserError: there are not as many devices, they cannot share the sizes or the members, or memory is too small.
+        UserError: seeds are no whole numbers below 2**32, there are not as many devices, they cannot share the sizes or the
+            members, or memory is too small.
     """
     began = time.perf_counter()
-    seeds = np.asarray(seeds, np.uint32)
+    seeds = _checked_seeds(seeds)
     configs = [leaves_as_arrays(c) for c in configs]
     single = len(seeds) == 1
     run = (_shard_of(make_run, devices) if single else make_run)(configs[0])
@@ -216,6 +218,13 @@ def make_device_driver(make_run: Callable[..., Run], configs: Sequence[Any], dat
         without_memory=state_without_memory(run), params=lambda state: layout.local(run.params(state)), close=lambda: None,
         first_step=run.first_step, stride=run.stride, updates=run.updates, compile_s=time.perf_counter() - began,
         exact=run.restart is None, members=len(seeds), devices=devices, program=chunk, loop=loop)
+
+
+def _checked_seeds(seeds: Any) -> np.ndarray:
+    found = np.asarray(seeds)
+    if found.ndim != 1 or not len(found) or found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= 2**32:
+        raise UserError(f"seeds must be one or more whole numbers from 0 to 2**32 - 1, as in seeds=[0], got {seeds!r}")
+    return found.astype(np.uint32)
 
 
 def state_without_memory(run: Any) -> Callable[[RunState], RunState] | None:

@@ -73,7 +73,7 @@ class Result(NamedTuple):
     updates: int  # since the run began
     compile_s: float
     train_s: float  # in chunks: compile, evaluation and checkpoints left out
-    steps_per_s: float
+    steps_per_s: float  # in chunks, of all members together: what the progress and the rows of metrics say too
     eval: list[dict[str, Any]] | None  # the last evaluation, of each member
     ended: str  # "finished", "reached" (stop_at) or "interrupted"
 
@@ -106,8 +106,9 @@ class Callbacks(NamedTuple):
     watched: Sequence[Curve] = ()  # metrics that the progress shows
 
 
-def fit(driver: Driver, config: Config, total_steps: int, *, folder: Path | None = None, meta: dict[str, Any] | None = None,
-        resume: bool = False, evaluate: Callable[[PyTree], dict[str, Any]] | None = None, score: Score | None = None,
+def fit(driver: Driver, config: Config, total_steps: int, *, folder: str | Path | None = None,
+        meta: dict[str, Any] | None = None, resume: bool = False,
+        evaluate: Callable[[PyTree], dict[str, Any]] | None = None, score: Score | None = None,
         callbacks: Callbacks | None = None) -> Result:
     """Train until `total_steps` (or `config.stop_step`), or until told to stop.
 
@@ -128,13 +129,21 @@ def fit(driver: Driver, config: Config, total_steps: int, *, folder: Path | None
         CheckpointError: a checkpoint cannot be written or read.
         UserError: checkpoints would not fit the disk.
     """
+    validate(config)
+    if not isinstance(total_steps, int | np.integer) or total_steps < 1:
+        raise UserError(f"total_steps must be a whole number above 0, got {total_steps!r}")
+    folder = None if folder is None else Path(folder)
     if folder and processes.is_first():
         check_disk_space(folder, config, driver)
     callbacks, checkpoints = callbacks or Callbacks(), _Checkpoints(folder, config, meta or {}, driver)
     step, state = checkpoints.read() if resume else (driver.first_step, driver.start())
     callbacks.ready()
-    began, ended, due, pace, metrics = step, None, _Due(config, driver, total_steps), _Pace(driver.loop), _Metrics(step)
+    began, ended, due, pace = step, None, _Due(config, driver, total_steps), _Pace(driver.loop)
+    metrics = _Metrics(step, driver.members)
     evaluator = _Evaluator(evaluate, score, config, driver, checkpoints)
+    if due.last != due.stop and processes.is_first():
+        print(f"jaxdl: the run ends at step {due.last:,} and not at {due.stop:,}: it takes {driver.stride:,} at a time",
+              file=sys.stderr)
     with _open_output(folder, due.last, step, resume, callbacks) as output, processes.stop_signals() as stopped:
         while step < due.last and not ended:
             before, n = step, pace.steps(due.steps(step))
@@ -149,21 +158,21 @@ def fit(driver: Driver, config: Config, total_steps: int, *, folder: Path | None
             if "eval" in now:
                 values |= evaluator.run(step, state)
             ended = "reached" if evaluator.reached else "interrupted" if asked_to_stop and step < due.last else None
-            output.write(step, values, metrics)
+            output.write(step, values, metrics, pace.speed(step - began) * driver.members)
             if "checkpoint" in now or ended:  # after the row, which a crash must not lose
                 checkpoints.write(step, state)
     if evaluator.latest is None and ended != "interrupted":
         evaluator.measure(state)
     updates = (step - driver.first_step) // driver.stride * driver.updates
     return Result(driver.params(state), driver.snapshot(state), step, updates, driver.compile_s, pace.train_s,
-                  (step - began) / pace.train_s if pace.train_s else 0.0, evaluator.latest, ended or "finished")
+                  pace.speed(step - began) * driver.members, evaluator.latest, ended or "finished")
 
 
 class _Due:
     """Where the run ends, and at which steps something is to be done: at each multiple of its period, and at the end."""
 
     def __init__(self, config: Config, driver: Driver, total_steps: int):
-        stop = config.stop_step or total_steps
+        self.stop = stop = config.stop_step or total_steps
         self.stride = driver.stride
         self.last = driver.first_step + max(0, (stop - driver.first_step) // self.stride) * self.stride
         self.every = {"log": config.log_every or max(1, stop // 100), "eval": config.eval_every or self.last,
@@ -197,6 +206,10 @@ class _Pace:
         self.train_s += self.spent
         return state, report
 
+    def speed(self, steps: int) -> float:
+        """Steps per second of training, of `steps` so far."""
+        return steps / self.train_s if self.train_s else 0.0
+
     def agree(self, n: int, stop: bool) -> bool:
         """After a chunk of `n` steps: whether to stop, because any process was asked to.
 
@@ -210,8 +223,8 @@ class _Pace:
 class _Metrics:
     """Metrics of the steps since the last row."""
 
-    def __init__(self, step: int):
-        self.totals, self.step, self.train_s = None, step, 0.0
+    def __init__(self, step: int, members: int):
+        self.totals, self.step, self.train_s, self.members = None, step, 0.0, members
 
     def add(self, report: Report) -> None:
         """Add a chunk's."""
@@ -226,7 +239,7 @@ class _Metrics:
 
     def row(self, step: int, train_s: float) -> dict[str, float | np.ndarray]:
         """The row of metrics at `step`; the next one begins with nothing."""
-        values = self.means() | {"steps_per_s": (step - self.step) / max(train_s - self.train_s, 1e-9)}
+        values = self.means() | {"steps_per_s": self.members * (step - self.step) / max(train_s - self.train_s, 1e-9)}
         self.totals, self.step, self.train_s = None, step, train_s
         return values
 
@@ -252,6 +265,8 @@ class _Evaluator:
         if self.latest is None:
             return {}
         if self.score and self.config.eval_every:
+            if self.score.name not in self.latest[0]:
+                raise UserError(f"evaluations must have the score {self.score.name}, got {', '.join(self.latest[0])}")
             sign, stop = self.score.sign, self.config.stop_at
             mean = sign * float(np.mean(_column(self.latest, self.score.name)))
             self.checkpoints.keep_best(step, state, mean)
@@ -266,14 +281,14 @@ class _Output:
     def __init__(self, log: Log | None, bar: Progress, warn: Callable[[dict[str, Any]], str | None]):
         self.log, self.bar, self.warn, self.warned = log, bar, warn, None
 
-    def write(self, step: int, values: Values, metrics: _Metrics) -> None:
+    def write(self, step: int, values: Values, metrics: _Metrics, speed: float) -> None:
         """Write a row, if there is one; else the progress shows the metrics so far."""
         if values and self.log:
             self.log.row(step, values)
         if values and not self.warned and (sentence := self.warn(values)):
             self.warned = sentence
             print(f"jaxdl: {sentence}", file=sys.stderr)
-        self.bar.update(step, values or metrics.means())
+        self.bar.update(step, values or metrics.means(), speed)
 
 
 @contextmanager

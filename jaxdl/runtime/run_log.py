@@ -198,12 +198,18 @@ class Progress:
         self._latest: dict[str, float] = {}
         self._watched = watched
 
-    def update(self, step: int, values: Values) -> None:
-        """Show a step and its values; those of earlier steps stay until there are newer ones."""
+    def update(self, step: int, values: Values, speed: float | None = None) -> None:
+        """Show a step and its values; those of earlier steps stay until there are newer ones.
+
+        Args:
+            step: where the run is.
+            values: as in a row of the log.
+            speed: steps per second in training alone; if not given, of all the time that has passed.
+        """
         self._latest |= {name: float(np.nanmean(value)) for name, value in values.items()}
         now = time.monotonic()
         self._first = self._first or (step, now)  # what came before compiled: not part of the speed
-        rate = _rate(step - self._first[0], now - self._first[1], self._total - step)
+        rate = _rate(step - self._first[0], now - self._first[1], self._total - step, speed)
         if self._bar:
             text = "  ".join([*rate, *self._numbers()])
             self._bar.update(self._bar.task_ids[0], completed=step, text=text, refresh=True)
@@ -218,11 +224,12 @@ class Progress:
         return 10 * step // max(total, 1)
 
     def _numbers(self) -> list[str]:
-        """The latest watched values, that of an evaluation in place of that of training."""
+        """The latest watched values: those of evaluations, and those of training."""
         found: dict[str, float] = {}
         for curve in sorted(self._watched, key=lambda curve: not curve.name.startswith("eval/")):
             if curve.short and curve.name in self._latest:
-                found.setdefault(curve.short, self._latest[curve.name])
+                name = f"evaluated {curve.short}" if curve.name.startswith("eval/") else curve.short
+                found.setdefault(name, self._latest[curve.name])
         return [f"{short} {value:.4g}" for short, value in found.items()]
 
 
@@ -245,11 +252,12 @@ def progress(total: int, initial: int = 0, *, show: Literal["bar", "lines", "not
         yield Progress(total, initial, bar, bar is None and show != "nothing", watched)
 
 
-def _rate(steps: int, seconds: float, left: int) -> list[str]:
+def _rate(steps: int, seconds: float, left: int, speed: float | None) -> list[str]:
     if steps <= 0 or seconds <= 0:
-        return []
-    speed = steps / seconds
-    return [f"{speed:,.0f} steps/s"] + ([f"{timedelta(seconds=round(left / speed))} left"] if left > 0 else [])
+        return [] if speed is None else [f"{speed:,.0f} steps/s"]
+    pace = steps / seconds
+    shown = pace if speed is None else speed
+    return [f"{shown:,.0f} steps/s"] + ([f"{timedelta(seconds=round(left / pace))} left"] if left > 0 else [])
 
 
 def _bar(total: int, initial: int) -> Any:

@@ -135,7 +135,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
                  lambda params, images: apply(params, images)[0])
 
 
-make_run = minibatches.run_maker(make)
+make_run = minibatches.run_maker(make, validate)
 
 
 def abilities(config: Config, spec: DataSpec, model: Model) -> dict[type, Any]:

@@ -26,7 +26,7 @@ from jaxdl.runtime.device_driver import make_device_driver
 
 P_VALUE = 1e-4  # seeds are fixed: the statistical tests hold or not, once and for all
 jit = functools.partial(jax.jit, compiler_options=TRAIN_OPTIONS)  # compiles in less time
-SGD = OptimConfig(optimizer="sgd", learning_rate=0.1)
+SGD = OptimConfig(optimizer="sgd", learning_rate=0.1, schedule="constant")
 
 
 # --- The error.
@@ -176,7 +176,7 @@ def test_dueling_streams_are_told_apart_by_the_mean_advantage():
 def test_microbatches_make_the_same_update():
     _, whole, state = learner_of(loss="squared", double=True, dueling=True)
     _, parts, _ = learner_of(loss="squared", double=True, dueling=True,
-                             optim=OptimConfig(optimizer="sgd", learning_rate=0.1, grad_accumulation=4))
+                             optim=dataclasses.replace(SGD, grad_accumulation=4))
     (expected, told), (new, said) = (u(state, batch_of(), jax.random.key(0)) for u in (whole, parts))
     assert_close(new, expected)
     assert_close(said, told)
@@ -309,7 +309,7 @@ def test_the_plan_by_hand(num_envs, train_freq, gradient_steps, first, planned):
 
 def test_the_learning_rate_falls_over_the_planned_updates():
     config = dqn.Config(hidden_sizes=(2,), num_envs=2, total_steps=16, learning_starts=8, gradient_steps=2,
-                        optim=OptimConfig(optimizer="sgd", learning_rate=0.1, schedule="linear"))
+                        optim=OptimConfig(optimizer="sgd", learning_rate=0.1, schedule="linear", final_fraction=0.0))
     assert dqn.source_settings(config).planned_updates(config.total_steps) == 8
     learner = dqn.make(config, SPEC).learner
     def body(state, key):

@@ -26,7 +26,8 @@ from jaxdl.rl.types import EnvSpec, Trajectory
 
 T, B, A = 6, 4, 3
 SPEC = EnvSpec("small", gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32), gymnasium.spaces.Discrete(A), None)
-SGD, ADAM = (OptimConfig(optimizer=name, learning_rate=0.1, eps=1e-3) for name in ("sgd", "adam"))
+SGD, ADAM = (OptimConfig(optimizer=name, learning_rate=0.1, eps=1e-3, schedule="constant", max_grad_norm=None)
+             for name in ("sgd", "adam"))
 SMALL = PolicyConfig(hidden_sizes=(5,), recurrent_size=4)
 COMMON = {"num_envs": B, "rollout_steps": T, "total_steps": 10_000, "policy": SMALL, "optim": SGD, "gamma": 0.9,
           "gae_lambda": 0.8}
@@ -186,7 +187,7 @@ def table_loss_by_hand(p, values, rollout, target, ent_coef, vf_coef):
 def test_an_update_of_a_table_of_preferences_and_values_by_hand(estimator):
     rate, ent_coef, vf_coef, gamma = 0.3, 0.05, 0.7, 0.9
     config = critic_config(policy=PolicyConfig(hidden_sizes=()), ent_coef=ent_coef, vf_coef=vf_coef, estimator=estimator,
-                           n_steps=2, optim=OptimConfig(optimizer="sgd", learning_rate=rate))
+                           n_steps=2, optim=dataclasses.replace(SGD, learning_rate=rate))
     learner, rng = actor_critic.make(config, TABLE).learner, np.random.default_rng(0)
     state = jit(learner.init)(jax.random.key(0))
     logits, values = rng.normal(size=(3, 2)), rng.normal(size=3)

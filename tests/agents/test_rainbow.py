@@ -25,7 +25,7 @@ from jaxdl.rl.replay.ring_buffer import Layout
 from jaxdl.rl.types import EnvSpec, Transition
 from jaxdl.runtime.device_driver import make_device_driver
 
-SGD = OptimConfig(optimizer="sgd", learning_rate=0.1)
+SGD = OptimConfig(optimizer="sgd", learning_rate=0.1, schedule="constant")
 SPEC, B, A = spec_of(3, 2), 12, 3
 C51 = {"distribution": "c51", "v_min": -2.0, "v_max": 3.0, "atoms": 6}
 QR = {"distribution": "qr", "atoms": 4}

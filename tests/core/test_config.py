@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import math
+import re
+from importlib import import_module
+from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -11,9 +14,11 @@ import numpy as np
 import pytest
 
 from jaxdl import optim
-from jaxdl.agents import dqn
+from jaxdl.agents import dqn, ppo
 from jaxdl.core import config
 from jaxdl.core.errors import UserError
+from jaxdl.core.types import DataSpec
+from jaxdl.experiments.algorithms import ALGORITHMS
 from jaxdl.generative import vae
 from jaxdl.runtime import fit
 
@@ -205,3 +210,73 @@ def test_fields_of_an_earlier_version_are_read_under_their_new_names():
     assert config.from_dict(Renamed, {"old": 3}) == Renamed(new=3)
     assert config.from_dict(Renamed, {"mode": "b"}) == Renamed(mode=True, kind="b")
     assert config.from_dict(Around, {"inner": {"old": 4, "mode": "none"}}) == Around(Renamed(new=4))
+
+
+@config.config
+class Own:
+    """Settings with other defaults of the settings within."""
+
+    inner: Inner = Inner(rate=0.1, steps=9)
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({}, (0.1, 9)), ({"inner": Inner()}, (0.1, 9)), ({"inner": Inner(rate=2.0)}, (2.0, 9)), ({"inner": Inner(2.0)}, (2.0, 9)),
+    ({"inner": Inner(steps=3)}, (0.1, 3)), ({"inner": Own().inner}, (0.1, 9)), ({"inner": Outer().inner}, (0.5, 3)),
+    ({"inner": dataclasses.replace(Inner(), rate=2.0)}, (2.0, 3))])
+def test_of_settings_within_what_is_not_given_stays_what_the_outer_class_has(given, expected):
+    inner = Own(**given).inner
+    assert (inner.rate, inner.steps) == expected
+    assert dataclasses.replace(Own(**given)).inner == inner
+    assert jax.tree.map(lambda x: x, Own(**given)).inner == inner
+
+
+def test_one_number_of_the_optimizer_leaves_the_algorithms_schedule_eps_and_clipping():
+    given = ppo.Config(optim=optim.Config(learning_rate=3e-4)).optim
+    assert given == dataclasses.replace(ppo.Config().optim, learning_rate=3e-4)
+    assert ppo.Config(optim=optim.Config(schedule="constant")).optim.schedule == "constant"
+
+
+@pytest.mark.parametrize(("field", "value", "message"), [
+    ("size", "100", "size must be a whole number, got '100'"), ("size", 1.5, "size must be a whole number, got 1.5"),
+    ("size", True, "size must be a whole number, got True"), ("size", None, "size must be a whole number, got None"),
+    ("limits", "2", "limits must be a whole number or None, got '2'"), ("name", 3, "name must be a word, got 3"),
+    ("widths", (1, "x"), "widths must be several of: a whole number, got (1, 'x')"), ("widths", 8, "widths must be"),
+    ("flag", "no", "flag must be True or False, got 'no'"), ("scale", "2", "scale must be a number, got '2'"),
+    ("scale", [1.0], "scale must be a number"), ("limit", "x", "limit must be a number or None, got 'x'"),
+    ("inner", {"rate": 1.0}, "inner must be a test_config.Inner, got {'rate': 1.0}"), ("inner", 3, "inner must be a")])
+def test_a_field_of_another_type_is_refused_when_a_config_is_made(field, value, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        Outer(**{field: value})
+    with pytest.raises(UserError, match=re.escape(message)):
+        dataclasses.replace(Outer(), **{field: value})
+
+
+@pytest.mark.parametrize(("field", "value", "kept"), [
+    ("size", 1e5, 100_000), ("size", np.int64(7), 7), ("widths", [3, 4], (3, 4)), ("name", Path("a") / "b", "a/b"),
+    ("flag", np.bool_(True), True), ("limits", 8.0, 8)])
+def test_a_value_that_means_the_declared_type_becomes_it(field, value, kept):
+    found = getattr(Outer(**{field: value}), field)
+    assert found == kept
+    assert type(found) is type(kept)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_what_makes_a_run_in_python_validates_as_the_command_line_does(algo):
+    module = import_module(ALGORITHMS[algo].partition(":")[0])
+    bad = optim.Config(learning_rate=-1.0)
+    rest = () if hasattr(module, "make_host_run") else (DataSpec("bits", 512, (4, 4, 1), 2),)
+    with pytest.raises(UserError, match=re.escape("learning_rate must be above 0, got -1.0")):
+        module.make_run(module.Config(optim=bad), *rest)
+    with pytest.raises(UserError, match="learning_rate must be a number, got None"):
+        module.make_run(module.Config(optim=optim.Config(learning_rate=None)), *rest)
+    if not rest:
+        with pytest.raises(UserError, match=re.escape("gamma must be between 0 and 1, got 2.0")):
+            module.make_host_run(module.Config(gamma=np.float32(2.0)), None)
+
+
+def test_a_traced_number_is_not_validated():
+    seen = []
+    jax.eval_shape(lambda x: config.validate_untraced(seen.append, Outer(scale=x)), 1.0)
+    assert seen == []
+    config.validate_untraced(seen.append, Outer(scale=np.float32(1)))
+    assert len(seen) == 1

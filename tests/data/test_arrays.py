@@ -1,6 +1,7 @@
 """The reader of anyone's own arrays and pictures: what it reads, what it counts, and every way in which a file can lie."""
 
 import io
+import os
 import re
 import tracemalloc
 import zipfile
@@ -21,6 +22,19 @@ Y_TRAIN, Y_TEST = np.arange(10) % 3, np.arange(6) % 4  # class 3 is in the test 
 def npy(array):
     file = io.BytesIO()
     np.lib.format.write_array(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+def header(text):
+    """An NPY file of version 1 with this header and nothing after it."""
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode()
+
+
+def zipped(how, *names):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", how) as packed:
+        for name in names:
+            packed.writestr(name, b"")
     return file.getvalue()
 
 
@@ -119,7 +133,7 @@ def test_a_bomb_in_a_zip_is_refused_before_it_unfolds(tmp_path, monkeypatch):
     monkeypatch.setattr(arrays, "MAX_UNPACKED", 2**24)
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match=r"images.npy in .* would unpack to 1677\d+ bytes.* the limit of 16777216"):
+        with pytest.raises(DataError, match=r"mine.npz would unpack to 1677\d+ bytes.* the limit of 16777216"):
             data.load("arrays", tmp_path)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
@@ -260,4 +274,30 @@ def test_folders_that_hold_nothing_of_the_kind_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", images=TRAIN)
     np.savez(tmp_path / "b.npz", images=TRAIN)
     with pytest.raises(DataError, match=r"has 2 .npz files"):
+        data.load("arrays", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("images.npy", b"\x93NUMPY\x02\0\xff\xff\xff\xff" + bytes(99), "images.npy is no NPY file, or a damaged one"),
+    ("images.npy", header("{'descr': '|u1', 'fortran_order': False, 'shape': (" + "1," * 60 + ")}") + b"x", "at most 32 axes"),
+    ("images.npy", header("(" * 9000), "images.npy is no NPY file, or a damaged one"),
+    ("mine.npz", zipped(zipfile.ZIP_STORED, *(f"{i}.npy" for i in range(20_000))), "has too many members"),
+    ("mine.npz", zipped(zipfile.ZIP_LZMA, "images.npy"), "images.npy in .* is packed in another way than NumPy packs")],
+    ids=["long header", "many axes", "nested header", "many members", "lzma"])
+def test_what_would_cost_more_than_it_can_be_worth_is_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        data.load("arrays", tmp_path)
+
+
+def test_many_members_that_are_bombs_are_refused_together(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "mine.npz", **{f"x{i}": np.zeros((8, 2**18), np.uint8) for i in range(5)})
+    monkeypatch.setattr(arrays, "MAX_UNPACKED", 2**23)  # of one member a quarter
+    with pytest.raises(DataError, match=r"mine.npz would unpack to 104\d+ bytes"):
+        data.load("arrays", tmp_path)
+
+
+def test_a_pipe_in_the_place_of_an_array_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "images.npy")
+    with pytest.raises(DataError, match="pipe or a device"):
         data.load("arrays", tmp_path)

@@ -1,6 +1,7 @@
 """The IDX reader: what it reads, and every way in which a file can lie."""
 
 import gzip
+import os
 import re
 import tracemalloc
 
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxdl import data
-from jaxdl.core.errors import DataError
-from jaxdl.data import idx
+from jaxdl.core.errors import DataError, UserError
+from jaxdl.data import gzip_file, idx
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(4, 3, 2) * 10
 LABELS = np.array([3, 0, 9, 1], np.uint8)
@@ -148,3 +149,57 @@ def test_what_cannot_be_opened_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DataError, match="does not exist or is not a folder"):
         data.load("mnist", tmp_path / "file")
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (gzip.compress(b"") * 20_000, "gzip members hold 0 bytes"),
+    (gzip.compress(b"\0\0\x08\x03\0\0\0\x64\0\0\0\x64\0\0\0\2") + gzip.compress(b"x") * 20_000, "gzip members hold 10"),
+    (gzip.compress(b"\0\0\x08\x03" + b"\0\0\0\1" * 3 + b"\7") + gzip.compress(b"") * 20_000, "gzip members hold 17")])
+def test_a_gzip_file_of_members_that_hold_nothing_is_refused_at_once(tmp_path, content, message):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        idx.read(tmp_path / "x", 3)
+
+
+def test_members_and_padding_that_gzip_allows_are_read(tmp_path):
+    whole = b"\0\0\x08\x01\0\0\0\5abcde"
+    pieces = [gzip.compress(whole[i : i + 1]) for i in range(len(whole))]
+    (tmp_path / "x").write_bytes(gzip.compress(b"").join(pieces) + bytes(700))
+    assert idx.read(tmp_path / "x", 1).tobytes() == b"abcde"
+
+
+def test_a_hole_and_a_pipe_are_refused_before_they_are_read(tmp_path):
+    with (tmp_path / "x").open("wb") as file:
+        file.write(bytes([0, 0, 8, 3]) + np.array([2**20, 2**10, 2**10], ">u4").tobytes())
+        file.truncate(2**40 + 16)
+    with pytest.raises(DataError, match="x is a hole: of its 1099511627792 bytes"):
+        idx.read(tmp_path / "x", 3)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe is a pipe or a device"):
+        idx.read(tmp_path / "pipe", 3)
+
+
+def test_images_that_do_not_fit_into_memory_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(gzip_file.memory, "available_bytes", lambda: 2**29)
+    gzip_file.check_room("x", 2**28)
+    with pytest.raises(DataError, match=r"x holds 0.3 GB, which lie in memory twice .* 0.5 GB are free"):
+        gzip_file.check_room("x", 2**28 + 1)
+
+
+@pytest.mark.parametrize(("given", "kept"), [
+    (np.eye(3, dtype=bool), np.eye(3) * 255), (np.eye(3), np.eye(3) * 255), (np.full((3, 3), 7, np.uint8), np.full((3, 3), 7)),
+    (np.full((3, 3), 0.5, np.float32), np.full((3, 3), 128))])
+def test_images_are_written_as_the_bytes_that_they_mean(tmp_path, given, kept):
+    idx.write_split(str(tmp_path), "train", given[None], np.array([3], np.int64))
+    found = idx.read_split(str(tmp_path), "train")
+    np.testing.assert_array_equal(found.images[0, ..., 0], kept)
+    assert found.labels.tolist() == [3]
+
+
+@pytest.mark.parametrize(("images", "labels"), [
+    (np.zeros((1, 3, 3), np.int64), [0]), (np.full((1, 3, 3), 2.0), [0]), (np.zeros((1, 3, 3), np.uint8), [256]),
+    (np.zeros((1, 3, 3), np.uint8), [-1]), (np.zeros((1, 3, 3), np.uint8), [0.5]), (np.zeros((1, 3, 3), np.uint8), [0, 1])])
+def test_what_bytes_cannot_hold_is_not_written(tmp_path, images, labels):
+    with pytest.raises(UserError):
+        idx.write_split(tmp_path, "train", images, np.array(labels))
+    assert not list(tmp_path.iterdir())

@@ -125,7 +125,7 @@ def test_idx_needs_no_labels_and_takes_colours(tmp_path):
     found = data.load_splits("idx", tmp_path)[0]
     np.testing.assert_array_equal(found.images, images)
     assert (found.labels, found.spec.num_classes) == (None, None)
-    (tmp_path / "train-images-idx3-ubyte").rename(tmp_path / "train-images-idx4-ubyte")
+    (tmp_path / "train-images-idx4-ubyte").rename(tmp_path / "train-images-idx3-ubyte")
     np.testing.assert_array_equal(data.load("idx", tmp_path).images, images)
 
 

@@ -1,6 +1,7 @@
 """Text as tokens: the vocabulary is that of both splits, and what is no text is refused."""
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +70,28 @@ def test_tiny_shakespeare():
     assert (train.spec.num_examples, test.spec.num_examples, len(train.spec.vocabulary)) == (1_003_854, 111_540, 65)
     assert text.decode(train.arrays.tokens[:14], train.spec.vocabulary) == "First Citizen:"
     assert train.spec.vocabulary[:3] == ("\n", " ", "!")
+
+
+def test_a_small_file_asks_for_little_memory(tmp_path):
+    (tmp_path / "a.txt").write_text("ab" * 50)
+    data.load("text", tmp_path)
+    tracemalloc.start()
+    try:
+        data.load("text", tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def test_characters_that_lie_across_pieces_are_read_whole(tmp_path, monkeypatch):
+    words = "Wörter 木 🙂 "
+    (tmp_path / "a.txt").write_text(words * 9, encoding="utf-8")
+    whole = data.load("text", tmp_path)
+    for piece in range(1, 8):
+        monkeypatch.setattr(text, "_PIECE", piece)
+        found = data.load("text", tmp_path)
+        assert found.spec == whole.spec
+        np.testing.assert_array_equal(found.arrays.tokens, whole.arrays.tokens)
+    (tmp_path / "a.txt").write_bytes(words.encode() * 9 + b"\xf0\x9f")
+    with pytest.raises(DataError, match=f"is not UTF-8: byte {9 * len(words.encode())} is 0xf0"):
+        data.load("text", tmp_path)

@@ -2,13 +2,15 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 from jaxdl import optim
-from jaxdl.agents import dqn
+from jaxdl.agents import dqn, ppo
 from jaxdl.core.errors import UserError
 from jaxdl.experiments import algorithms, run_folder
+from jaxdl.experiments.commands import resume
 from jaxdl.generative import vae
 from jaxdl.rl.task import TrainConfig
 from jaxdl.runtime import fit
@@ -137,3 +139,15 @@ def test_names_are_algorithms_or_presets_of_settings_that_exist():
 @pytest.mark.parametrize("name", algorithms.ALGORITHMS)
 def test_the_defaults_of_every_algorithm_are_valid(name):
     run_folder.Settings(name, algorithms.load(name).Config(), fit.Config()).validate()
+
+
+@pytest.mark.parametrize(("changes", "to", "said"), [
+    ({}, 400, "ended at step 300, and from there to step 400 the rate stays at 0, so nothing more is learned; for a schedule "
+              "over all of it, train a new run: jaxdl train ppo --config RUN/config.json --total-steps 400"),
+    ({"final_fraction": 0.5, "learning_rate": 0.25}, 400, "the rate stays at 0.125; for"),
+    ({"schedule": "constant"}, 400, None), ({}, 300, None), ({}, 200, None), ({}, None, None)])
+def test_a_run_that_goes_on_past_the_end_of_a_schedule_says_what_becomes_of_the_rate(changes, to, said):
+    config = ppo.Config(total_steps=300, optim=optim.Config(**changes))
+    found = resume._past_schedules(Path("RUN"), run_folder.Settings("ppo", config, fit.Config(stop_step=to)), 300)
+    assert (found is None) == (said is None)
+    assert said is None or said in found

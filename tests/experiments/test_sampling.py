@@ -105,3 +105,50 @@ def test_a_prior_over_codes(runs, capsys, tmp_path, monkeypatch):
     assert sorted(opened) == ["pixelcnn", "vqvae"]  # each once
     assert len(np.unique(np.asarray(Image.open(out)))) > 12  # shades that no map of codes has
     assert "must be trained on what" in refused(capsys, "sample", runs / "pixelcnn", "--decoder", runs / "vqvae", "--out", out)
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    """A VAE of the digits that takes the class."""
+    folder = tmp_path_factory.mktemp("conditional") / "vae"
+    assert cli.main(["train", "vae", "--conditional", "--hidden-sizes", "16", "--latent-size", "2", "--total-steps", "60",
+                     "--learning-rate", "1e-2", "--quick-compile", "--out", str(folder)]) == 0
+    return folder
+
+
+def drawn(capsys, run_folder, out, *flags):
+    told = run(capsys, "sample", run_folder, "--num", 6, *flags, "--out", out)
+    found = np.load(out)
+    return told, found["images"] if out.suffix == ".npz" else found, found["labels"] if "labels" in getattr(
+        found, "files", ()) else None
+
+
+def test_images_of_the_classes_that_are_asked_for_come_as_the_bytes_of_a_dataset(conditional, capsys, tmp_path):
+    told, images, labels = drawn(capsys, conditional, tmp_path / "x.npz", "--label", 7)
+    assert (told["label"], labels.tolist()) == ([7], [7] * 6)
+    assert (images.shape, images.dtype) == ((6, 8, 8, 1), np.uint8)
+    _, several, labels = drawn(capsys, conditional, tmp_path / "y.npz", "--label", 7, 0)
+    assert labels.tolist() == [7, 0, 7, 0, 7, 0]
+    np.testing.assert_array_equal(several[::2], images[::2])  # the same latents
+    assert (several[1::2] != images[1::2]).any()
+    _, in_turn, labels = drawn(capsys, conditional, tmp_path / "z.npy")
+    assert labels is None
+    _, asked, _ = drawn(capsys, conditional, tmp_path / "w.npy", "--label", *range(6))
+    np.testing.assert_array_equal(in_turn, asked)
+    np.savez(tmp_path / "again.npz", train_images=images, test_images=images)
+    np.testing.assert_array_equal(data.load("arrays", tmp_path / "again.npz").images, images)
+
+
+@pytest.mark.parametrize(("flags", "said"), [
+    (["--label", "10", "--out", "x.png"], "label must be between 0 and 9, got 10"),
+    (["--label", "-1", "--out", "x.png"], "label"),
+    (["--out", "x.jpg"], "out must end in .png or .gif or .npz or .npy, got x.jpg"),
+    (["--out", "none/x.npz"], "none/x.npz cannot be written")])
+def test_what_cannot_be_drawn_or_written_is_refused_first(conditional, capsys, flags, said):
+    assert said in refused(capsys, "sample", conditional, *flags)
+
+
+def test_a_class_of_a_model_that_takes_none_is_refused(runs, capsys):
+    said = refused(capsys, "sample", runs / "pixelcnn", "--label", 3, "--out", "x.png")
+    assert "label=3 is for conditional models" in said
+    assert "train one with --conditional" in said

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,8 +12,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from jaxdl.agents import ppo
+from jaxdl.core import files
 from jaxdl.core.errors import UserError
-from jaxdl.experiments import cli, plot, tasks
+from jaxdl.experiments import algorithms, cli, plot, run_report, tasks
+from jaxdl.experiments.algorithms import ALGORITHMS
 from jaxdl.experiments.population import Member, members, parse
 from jaxdl.runtime import checkpoint, fit
 
@@ -113,3 +117,54 @@ def test_each_value_is_a_curve_of_its_own(place):
     assert [(s.config["learning_rate"], s.config["gamma"]) for s in settings] == [
         (0.01, 0.9), (0.01, 0.5), (0.001, 0.9), (0.001, 0.5)]
     assert all(len(s.curves["loss"]) == 2 for s in settings)
+
+
+def test_what_shows_a_population_says_which_of_its_members(place, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(place)
+    run, pictures = tasks.load_run("many"), {"a.png": lambda params, seed, path: None, "b.png": lambda *args: None}
+    run_report.save_pictures(tmp_path, run.settings, run.task._replace(pictures=pictures), run.params)
+    assert "a.png and b.png show member 0 of 8" in (said := capsys.readouterr().out)
+    assert "(seed 7, learning_rate=0.01, gamma=0.9)" in said
+    assert tasks.load_first(Path("many")).settings.train.seed == 7
+    assert "many is a population: this is of member 0 of 8 (seed 7" in (said := capsys.readouterr().out)
+    assert "'jaxdl export many --member K'" in said
+    tasks.load_first(Path("one"))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({"folder": 5}, "folder must be the path of a run, got 5"), ({"member": "0"}, "member must lie between 0 and 7, got '0'"),
+    ({"member": -1}, "member must lie between 0 and 7, got -1"),
+    ({"step": "90"}, "step must be that of a checkpoint, got '90'"),
+    ({"data_dir": "x"}, "data_dir=x is for what learns from a dataset")])
+def test_a_run_is_not_read_back_by_what_makes_no_sense(place, given, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        tasks.load_run(**{"folder": str(place / "many")} | given)
+
+
+def test_a_policy_acts_on_observations_or_on_one_and_refuses_others(place):
+    run, obs = tasks.load_run(str(place / "one")), np.random.default_rng(0).normal(size=(3, 4))
+    assert [run.act(row).item() for row in obs] == run.act(obs).tolist()
+    for wrong in (obs[:, :3], obs[None], 3.0, np.array(["x"] * 4)):
+        with pytest.raises(UserError, match=r"observations of CartPole-v1 must be numbers of shape \[N, 4\], got"):
+            run.act(wrong)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_a_sweep_of_any_algorithm_is_drawn_under_its_own_score_and_its_best_is_marked(algo, tmp_path, monkeypatch):
+    algorithm = algorithms.load(algo)
+    score, subject = algorithm.score, {algorithm.subject: "x"}
+    values = [3.0, 1.0, 2.0, float("nan")]
+    files.write_json(tmp_path / "config.json", {"algo": algo, "config": subject, "train": {
+        "sweep": ["learning_rate=1,2,3,4"], "num_seeds": 1}})
+    files.write_json(tmp_path / "summary.json", {"steps": 9, "eval": {"members": [{score.name: v} for v in values]}})
+    seen = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **how: seen.append(self))
+    plot.plot_sweep(tmp_path, tmp_path / "x.png")
+    (axes,) = seen[0].axes
+    (star,) = [line for line in axes.get_lines() if line.get_marker() == "*"]
+    best = (1, 3.0) if score.higher else (2, 1.0)
+    assert (axes.get_ylabel(), star.get_xdata()[0], star.get_ydata()[0]) == (score.label, *best)
+    files.write_json(tmp_path / "summary.json", {"steps": 9, "eval": {"members": [{score.name: None}] * 4}})
+    with pytest.raises(UserError, match=f"has no finite {score.name} in its evaluations"):
+        plot.plot_sweep(tmp_path, tmp_path / "x.png")

@@ -191,12 +191,27 @@ def test_a_config_whose_conditional_was_a_word_is_read(old, new):
 
 
 def test_data_that_does_not_fit_is_refused():
-    with pytest.raises(UserError, match="divisible by 4, and those of tiny are 8 x 6"):
-        gan.make(gan.Config(), SPEC._replace(shape=(8, 6, 1)))
     with pytest.raises(UserError, match="conditional=True needs labels"):
         gan.make(gan.Config(conditional=True), SPEC._replace(num_classes=None))
     with pytest.raises(UserError, match="batch_size=50 is above the 40 examples"):
         gan.make_run(gan.Config(objective="wgan_gp", batch_size=10), SPEC)
+
+
+@pytest.mark.parametrize("network", ["dcgan", "resnet"])
+@pytest.mark.parametrize("shape", [(7, 5, 3), (8, 6, 1), (1, 8, 1)])
+def test_images_of_any_sides_are_cut_from_larger_ones_and_seen_with_black_beside_them(network, shape):
+    whole = (*(-(-side // 4) * 4 for side in shape[:2]), shape[2])
+    z = jax.random.normal(jax.random.key(0), (2, 3))
+    small, large = (Generator(sides, network, 2) for sides in (shape, whole))
+    params = jit(lambda key: large.init(key, z, None, False))(jax.random.key(1))
+    made, cut = (jit(lambda z, of=of: of.apply(params, z, None, False))(z) for of in (large, small))
+    assert cut.shape == (2, *shape)
+    np.testing.assert_allclose(cut, made[:, : shape[0], : shape[1]], atol=1e-6)
+    judge = Discriminator(network, 2, False, "projection")
+    params = jit(lambda key: judge.init(key, made, None))(jax.random.key(2))
+    filled = jnp.full((2, *whole), -1.0).at[:, : shape[0], : shape[1]].set(cut)
+    seen = jit(lambda x: judge.apply(params, x, None))
+    np.testing.assert_allclose(seen(cut), seen(filled), rtol=1e-5, atol=1e-7)
 
 
 def test_epochs_are_passes_of_the_discriminator():

@@ -8,6 +8,7 @@ import pytest
 
 from jaxdl.core.errors import EnvError
 from jaxdl.rl import envs, evaluate
+from jaxdl.rl.task import with_spread
 from jaxdl.rl.types import Actor
 
 
@@ -290,3 +291,11 @@ def test_carry_key_and_time_are_on_the_device_what_they_are_on_the_host(walk, mo
     np.testing.assert_array_equal(a.returns, b.returns)
     assert abs((a.returns / a.lengths).mean() - 49) < 15
     assert len(set(a.returns[a.lengths > 1] / a.lengths[a.lengths > 1])) > 10
+
+
+@pytest.mark.parametrize(("mean", "spread", "words"), [
+    (475.16, 30.12, "475.2 +- 30.1"), (500.0, 0.0, "500.0 +- 0.0"), (0.95, 0.2179, "0.95 +- 0.22"), (0.95, 0.0, "0.95 +- 0.00"),
+    (0.0123, 0.0047, "0.0123 +- 0.0047"), (-0.004, 0.0, "-0.0040 +- 0.0000"), (0.0, 0.0, "0.0 +- 0.0"),
+    (123456.7, 98765.4, "123456.7 +- 98765.4"), (float("nan"), float("nan"), "nan +- nan")])
+def test_a_return_is_written_with_as_many_digits_as_tell_something(mean, spread, words):
+    assert with_spread(mean, spread) == words

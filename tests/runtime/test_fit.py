@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -306,3 +307,42 @@ def test_a_metric_that_only_some_members_counted_is_told_of_those():
     np.testing.assert_array_equal(means["episode_return"], [2.0, np.nan])
     np.testing.assert_array_equal(means["loss"], [1.0, 1.0])
     assert "none" not in means
+
+
+def test_a_folder_may_be_a_string_and_an_end_that_is_rounded_down_is_said(drivers, tmp_path, capsys):
+    result = fit.fit(drivers["dqn"], fit.Config(), 303, folder=str(tmp_path / "run"))
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints")[-1] == result.step < 303
+    said = f"jaxdl: the run ends at step {result.step} and not at 303: it takes {drivers['dqn'].stride} at a time"
+    assert said in capsys.readouterr().err
+    fit.fit(drivers["dqn"], fit.Config(), result.step)
+    assert "and not at" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("total", ["100", 1.5, 0, -3, None])
+def test_what_is_no_number_of_steps_is_refused_in_python_too(drivers, total):
+    with pytest.raises(UserError, match="total_steps must be a whole number above 0, got"):
+        fit.fit(drivers["vae"], fit.Config(), total)
+    with pytest.raises(UserError, match="keep_checkpoints must be above 0, got 0"):
+        fit.fit(drivers["vae"], fit.Config(keep_checkpoints=0), 10)
+
+
+def test_an_evaluation_without_the_score_that_was_promised_is_named(drivers):
+    with pytest.raises(UserError, match="evaluations must have the score elbo, got accuracy, num"):
+        fit.fit(drivers["vae"], fit.Config(eval_every=10), 60, evaluate=lambda params: {"accuracy": 1.0, "num": 3},
+                score=Score("elbo", True, ""))
+
+
+@pytest.mark.parametrize("seeds", [[-1], [], 3, [0.5], [2**32], ["0"], None, [[1, 2]]])
+def test_what_are_no_seeds_is_refused_before_anything_is_compiled(seeds):
+    with pytest.raises(UserError, match=r"seeds must be one or more whole numbers from 0 to 2\*\*32 - 1"):
+        agent(seeds=seeds)
+
+
+def test_the_speed_of_the_progress_is_that_of_the_result_whatever_is_done_between_two_chunks(drivers, capsys):
+    def evaluate(params):
+        time.sleep(0.3)
+        return {"elbo": 0.0}
+
+    result = fit.fit(drivers["vae"], fit.Config(eval_every=20), 60, evaluate=evaluate, score=Score("elbo", True, ""))
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"step 60 of 60, {result.steps_per_s:,.0f} steps/s")

@@ -221,7 +221,7 @@ def test_progress_without_a_terminal_is_a_line_a_tenth_and_an_evaluation(capsys)
         assert "steps/s" in lines[0]
         assert "left" in lines[0]
         assert lines[0].endswith("loss 0.01")
-        assert lines[5].endswith("return 4, loss 0.002")  # the last evaluation is still shown
+        assert lines[5].endswith("evaluated return 4, loss 0.002")  # the last evaluation is still shown
         assert "left" not in lines[-1]
 
 
@@ -262,6 +262,6 @@ def test_progress_on_a_terminal_is_one_line_that_changes(capsys, monkeypatch):
     assert out == "said meanwhile\n"  # stdout stays stdout
     assert "600/1,000" in err
     assert "return 12.5  loss 0.25" in err
-    assert "return 90  loss 0.25" in err
+    assert "evaluated return 90  return 12.5  loss 0.25" in err
     assert "steps/s" in err
     assert err.count("\n") == 1
