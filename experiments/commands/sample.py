@@ -68,14 +68,15 @@ def run(args: Any) -> dict[str, Any]:
     if args.decoder is not None:
         decode = encode.decoder(args.decoder, sampler.levels, opened.task.splits["train"].spec.shape)
     options = asdict(args.sampler)
-    drawn = draw(lambda params, key, n: sampler.draw(params, key, n, **options), opened.params, args.seed, args.num,
-                 sampler.at_once)
+    labels = None if sampler.num_classes is None else np.arange(args.num) % sampler.num_classes
+    drawn = draw(lambda params, key, n, *labels: sampler.draw(params, key, n, *labels, **options), opened.params, args.seed,
+                 args.num, sampler.at_once, *(() if labels is None else (labels,)))
     images = drawn.images if decode is None else decode(drawn.images)
     if film:
         save_film(args.out, images)
     else:
         pictures.save_png(args.out, pictures.grid(images))
-    print(args.out)
+    print(args.out if labels is None else f"{args.out}; classes 0 to {sampler.num_classes - 1} in turn")
     return {"num": args.num, "seed": args.seed} | drawn.times | {"out": str(args.out)}
 
 
@@ -116,21 +117,18 @@ class Drawn(NamedTuple):
                 "images_per_s": round(len(self.images) / self.sample_s, 2)}
 
 
-def draw(f: Callable[..., jax.Array], params: PyTree, seed: int, num: int, at_once: int | None,
-         given: np.ndarray | None = None) -> Drawn:
-    """Draw `num` images by `f(params, key, size)`, `at_once` in a call, with a bar where stderr is a terminal.
+def draw(f: Callable[..., jax.Array], params: PyTree, seed: int, num: int, at_once: int | None, *given: np.ndarray) -> Drawn:
+    """Draw `num` images by `f(params, key, size, *given)`, `at_once` in a call, with a bar where stderr is a terminal.
 
     Args:
-        given: [N, ...], of which `f` is given the rows of a call in place of their number.
+        given: arrays [N, ...], of which `f` is given the rows of a call; those of images too many, of the last, are zeros.
     """
     size = num if at_once is None else min(num, at_once)
     keys = jax.random.split(jax.random.key(seed), -(-num // size))
-    parts: Sequence[tuple] = [()] * len(keys)
-    if given is not None:
-        filled = np.concatenate([given, np.zeros((len(keys) * size - num, *given.shape[1:]), given.dtype)])
-        parts = [(part,) for part in filled.reshape(len(keys), size, *given.shape[1:])]
+    filled = [np.concatenate([x, np.zeros((len(keys) * size - num, *x.shape[1:]), x.dtype)]) for x in given]
+    parts = [tuple(x[i * size : (i + 1) * size] for x in filled) for i in range(len(keys))]
     began = time.perf_counter()
-    program = jax.jit(lambda params, key, *part: f(params, key, *(part or (size,))))
+    program = jax.jit(lambda params, key, *part: f(params, key, size, *part))
     program = program.lower(params, keys[0], *parts[0]).compile()
     compiled = time.perf_counter()
     made = []

@@ -282,7 +282,7 @@ def test_a_conditional_model_is_told_the_class_on_both_sides(settings):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"objective": "iwae", "beta": 2.0}, "beta=2.0 and free_bits=0.0 change the KL, which objective=iwae does not have"),
+    ({"objective": "iwae", "beta": 2.0}, "beta=2.0 is of objective=elbo, and objective is iwae"),
     ({"estimator": "doubly_reparameterized"}, "estimator=doubly_reparameterized is of objective=iwae, and objective is elbo"),
     ({"variance": 1.0}, "variance=1.0 is of likelihood=gaussian, and likelihood is bernoulli"),
     ({"num_samples": 0}, "num_samples must be above 0"), ({"free_bits": -1.0}, "free_bits must be 0 or above"),
