@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen
 
 from jaxdl import data
 from jaxdl.core.errors import UserError
-from jaxdl.core.task import Completer, Latents, Sampler
+from jaxdl.core.task import Completer, Features, Latents, Sampler
 from jaxdl.experiments import latents
-from jaxdl.experiments.commands import arithmetic, complete, encode, interpolate, sample, traverse
+from jaxdl.experiments.commands import arithmetic, complete, encode, interpolate, sample, transfer, traverse
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 3, 40)
@@ -145,3 +146,26 @@ def test_every_code_that_a_prior_draws_is_decoded_as_itself(monkeypatch):
         decode = encode.decoder("run", levels, (levels, 1))
         drawn = (np.arange(levels, dtype=np.float32) / np.float32(levels - 1)).reshape(1, levels, 1, 1)
         np.testing.assert_array_equal(decode(drawn).ravel(), np.arange(levels))
+
+
+# --- Transfer.
+
+
+class Linear(linen.Module):
+    """Images -> two numbers of each."""
+
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(2)(x.reshape(len(x), -1))
+
+
+def test_transfer_leaves_a_frozen_encoder_as_it_is_and_is_judged_by_test_images():
+    """Features of a learned encoder of zeros say nothing, until it learns. The test images have the other label."""
+    labels = np.arange(40) % 2
+    images = np.where(labels[:, None, None] == np.eye(4, dtype=int), 200, 20).astype(np.uint8)
+    train, test = data.from_arrays(images, labels), data.from_arrays(images, 1 - labels)
+    encoder = Features(Linear(), lambda network, x: network(x), lambda x: x / 255, None)
+    learned = {"Dense_0": {"kernel": jnp.zeros((16, 2)), "bias": jnp.zeros(2)}}
+    accuracy = transfer.compiled(encoder, train.spec, test, learned, 40, 100, 0.05)
+    for beginning, expected in (("frozen", 0.5), ("finetuned", 0), ("scratch", 0)):
+        assert float(accuracy(beginning, images, labels, 0)) == expected, beginning

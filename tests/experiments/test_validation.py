@@ -1,4 +1,4 @@
-"""A whole run that evaluates as it trains: validation images choose, by the bound that is trained, and the test images judge."""
+"""A whole run that evaluates as it trains: validation images choose, by the bound that is trained; the test images judge."""
 
 import json
 
@@ -9,6 +9,7 @@ from tools import run
 from jaxdl.runtime import checkpoint
 
 
+@pytest.mark.slow
 def test_validation_images_choose_and_the_test_images_judge_once(tmp_path, capsys):
     folder = tmp_path / "run"
     summary = run(capsys, "train", "vae", "--objective", "iwae", "--num-samples", 3, "--hidden-sizes", 8, "--latent-size", 2,
