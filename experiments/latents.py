@@ -51,7 +51,8 @@ def latents_of(space: Latents, params: PyTree, dataset: data.Dataset, num: int, 
     if space.encode is None:
         return space.prior(jax.random.key(seed), num), _in_turn(space, num)
     index = np.random.default_rng(seed).permutation(dataset.spec.num_examples)[:num]
-    return _encoded(space, params, dataset, index, seed), None if space.num_classes is None else jnp.asarray(dataset.labels[index])
+    classes = None if space.num_classes is None else jnp.asarray(dataset.labels[index])
+    return _encoded(space, params, dataset, index, seed), classes
 
 
 def pairs_of(space: Latents, params: PyTree, dataset: data.Dataset, num: int, seed: int) -> tuple[Array, Array, Array | None]:

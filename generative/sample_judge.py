@@ -63,8 +63,8 @@ def check(splits: dict[str, data.Dataset]) -> None:
         raise UserError(f"samples are judged by the features of a classifier, and the dataset {train.name} has no labels to "
                         "train one; choose a dataset with labels")
     if len(np.unique(train.labels)) < 2:
-        raise UserError(f"samples are judged by the features of a classifier, and the training images of {train.name} are of one "
-                        "class, which teaches it nothing; choose a dataset with two classes or more")
+        raise UserError(f"samples are judged by the features of a classifier, and the training images of {train.name} are of "
+                        "one class, which teaches it nothing; choose a dataset with two classes or more")
     for name, split in splits.items():
         if split.spec.num_examples < _FEWEST:
             raise UserError(f"samples are judged by neighbours of images, and the {name} split of {train.name} has "
@@ -72,7 +72,7 @@ def check(splits: dict[str, data.Dataset]) -> None:
 
 
 def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path | None = None) -> Judge:
-    """The judge called `name` of a dataset, trained where it is not in the cache yet; a cache that cannot be used is done without.
+    """The judge called `name` of a dataset, trained where it is not in the cache yet, or where that cannot be used.
 
     Args:
         folder: of the cache; the user's if not given.
@@ -129,7 +129,8 @@ def figures(images: np.ndarray, train_data: data.Dataset, test: data.Dataset, ju
 
 def floors(num: int, train_data: data.Dataset, test: data.Dataset, judges: dict[str, Judge]) -> dict[str, float]:
     """The figures of `num` training images: against test images (`fid_floor`), and against as many others that were trained on
-    (`fid_floor_train`), where there are as many."""
+    (`fid_floor_train`), where there are as many.
+    """
     drawn = some(train_data, 2 * num).images
     found = {f"{name}_floor": x for name, x in _compared(
         drawn[:num], some(test, num).images, train_data, test, judges).items()}

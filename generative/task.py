@@ -95,7 +95,8 @@ def _evaluation(config: Any, train: Any, splits: dict[str, data.Dataset], model:
             num = min(_JUDGED, splits["train"].spec.num_examples, held.spec.num_examples)
             labels = None if can[Sampler].num_classes is None else sample_judge.some(splits["train"], num).labels
             images = sample_judge.as_bytes(drawn(can[Sampler], params, num, options.seed, labels))
-            found |= sample_judge.figures(images, splits["train"], held, judges(), floors(num) if held is splits["test"] else {})
+            at_best = floors(num) if held is splits["test"] else {}
+            found |= sample_judge.figures(images, splits["train"], held, judges(), at_best)
         return found
 
     return Evaluation(options, more, _pictures(can, splits), lambda found: _in_words(config.dataset, found))
@@ -123,7 +124,7 @@ def _pictures(can: dict[type, Any], splits: dict[str, data.Dataset]) -> dict[str
         pictures.save_png(path, pictures.grid(np.asarray(draw(params, key, _DRAWN))))
 
     def reconstructions(params: PyTree, seed: int, path: Path) -> None:
-        examples = splits["test"].rows(slice(_REBUILT))
+        examples = splits["test"].rows(data.drawn(splits["test"], "pictures")[:_REBUILT])
         again = jax.jit(can[Reconstructor].reconstruct)(params, examples, jax.random.key(seed))
         pictures.save_png(path, pictures.pairs(examples.images, np.asarray(again)))
 

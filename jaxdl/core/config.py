@@ -87,7 +87,7 @@ def renamed(cls: type) -> dict[str, str | Callable[[Any], dict[str, Any]]]:
 def with_new_names(cls: type, values: Any) -> Any:
     """What `to_dict` of an earlier version wrote, under the names of today (`renamed`); what is no dict stays.
 
-    A config says in its class attribute `earlier` what versions went by that had not a field yet, where that is not its default.
+    A config says in its class attribute `earlier` what versions without a field went by, where that is not its default.
     """
     if not isinstance(values, dict):
         return values
@@ -173,7 +173,8 @@ def _without_idle(config: T, usual: T) -> T:
 
 def _idle(config: Any, usual: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     """The path of each setting that does nothing, and what is to be said of it; those as `usual` or as their class has them
-    are none."""
+    are none.
+    """
     bases = reversed(type(config).__mro__)
     for field, (other, *values) in {k: v for base in bases for k, v in vars(base).get("applies", {}).items()}.items():
         value, now = getattr(config, field), getattr(config, other)

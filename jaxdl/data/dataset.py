@@ -153,7 +153,8 @@ def drawn(dataset: Dataset, purpose: str) -> np.ndarray:
 
 def split_off(dataset: Dataset, num: int, purpose: str) -> tuple[Dataset, Dataset]:
     """A dataset without `num` of its examples (1 to N - 1), and these: the first as `drawn`, or the last ones of a stream,
-    whose examples are single numbers."""
+    whose examples are single numbers.
+    """
     whole = np.arange(dataset.spec.num_examples)
     index = np.sort(drawn(dataset, purpose)[:num]) if dataset.spec.shape else whole[-num:]
     rest, taken = (Dataset(dataset.name, dataset.rows(rows), dataset.spec._replace(num_examples=len(rows)))

@@ -13,7 +13,8 @@ class Config:
 
     renamed: ClassVar[dict[str, str]] = {"accumulate": "grad_accumulation", "compute": "compute_dtype"}
     applies: ClassVar = {
-        "final_fraction": ("schedule", "linear", "cosine", "exponential", "inverse_time", "step"), "lr_steps": ("schedule", "step"),
+        "final_fraction": ("schedule", "linear", "cosine", "exponential", "inverse_time", "step"),
+        "lr_steps": ("schedule", "step"),
         "momentum": ("optimizer", "momentum", "nesterov", "muon"), "rms_decay": ("optimizer", "rmsprop"),
         "beta1": ("optimizer", "adam", "adamw", "muon"), "beta2": ("optimizer", "adam", "adamw", "muon"),
         "eps": ("optimizer", "adagrad", "rmsprop", "adam", "adamw", "muon")}

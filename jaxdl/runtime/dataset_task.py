@@ -113,10 +113,10 @@ def for_validation(train: data.Dataset, config: fit.Config) -> tuple[data.Datase
     """
     num, most = getattr(config, "validation", None), train.spec.num_examples - 1
     if num is not None:
-        require(config, "validation", 0 <= num <= most, f"at least 0 and at most {most}, of the training examples of {train.name}")
+        require(config, "validation", 0 <= num <= most, f"at least 0 and at most {most}, of the training examples")
     if config.eval_every is None:
         if num:
-            raise UserError(f"validation={num} is of eval_every: without it nothing is chosen; give eval_every, or leave it out")
+            raise UserError(f"validation={num} is of eval_every: without it nothing is chosen; give eval_every too")
         return train, None
     num = max(1, train.spec.num_examples // _HELD_OUT) if num is None else num
     return data.split_off(train, num, "validation") if 0 < num <= most else (train, None)
