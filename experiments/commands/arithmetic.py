@@ -69,8 +69,8 @@ def run(args: Args) -> dict[str, Any]:
     tried = slice(0, min(_TRIED, len(z)))
     alike = [name for name, measure in _ATTRIBUTES.items() if measure(images[tried]).std() < _ALIKE]
     if alike:
-        raise UserError(f"images that {args.run} decodes do not differ in {' and '.join(alike)}, so that no direction of it can "
-                        "be found: the model has collapsed, or has hardly been trained")
+        raise UserError(f"images that {args.run} decodes do not differ in {' and '.join(alike)}, so that no direction of it "
+                        "can be found: the model has collapsed, or has hardly been trained")
     changed = _changed(z[tried], labels[tried], directions, means, targets, args.scale)
     told = dict.fromkeys(changed, None if given is None else given[tried])
     if given is not None:  # a class is what the decoder is told, not a difference of latents

@@ -75,7 +75,7 @@ class Task(NamedTuple):
     make_run: Callable[..., Run] | None = None  # (config, axis_name=, shards=); None where environments live on the host
     splits: dict[str, Any] | None = None  # "train", "test" -> data.Dataset, where it learns from one
     warn: Callable[[dict[str, Any]], str | None] = lambda values: None  # a row of metrics -> what the user should know of it
-    choose: Callable[[PyTree], dict[str, Any]] | None = None  # (params) -> numbers as of `evaluate`, but of other examples: they
+    choose: Callable[[PyTree], dict[str, Any]] | None = None  # (params) -> numbers as of `evaluate`, but of others: they
     # decide while it trains. None: those of `evaluate` do
 
 
