@@ -8,7 +8,6 @@ commands that need them, so that `jaxdl --help` answers at once.
 
 import ast
 import difflib
-import json
 import os
 import re
 import sys
@@ -58,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if watch_child.is_needed(argv):
             return watch_child.watch(argv)
+    from jaxdl.core import files
     from jaxdl.core.errors import JaxdlError, UserError
 
     out = sys.stdout
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = _run(command, rest)
         if as_json:
-            print(json.dumps(result, allow_nan=False), file=out, flush=True)
+            print(files.to_json(result), file=out, flush=True)
         return 130 if isinstance(result, dict) and result.get("ended") == "interrupted" else 0
     except JaxdlError as e:
         if debug:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl import data
+from jaxdl.core.errors import UserError
 from jaxdl.core.task import Latents
 from jaxdl.core.types import Array, PyTree
 from jaxdl.experiments import tasks
@@ -43,14 +44,54 @@ def open_latents(args: Args) -> tuple[Latents, PyTree, tasks.TrainedRun]:
 
 
 def latents_of(space: Latents, params: PyTree, dataset: data.Dataset, num: int, seed: int) -> tuple[Array, Array | None]:
-    """Latents of `num` images, or of all, where the model encodes, else draws of its prior; and the images' classes."""
-    key = jax.random.key(seed)
+    """Latents of `num` images, or of all, where the model encodes, else draws of its prior.
+
+    Also the classes that the decoder is told with them: the images', or all in turn; None where it is told none.
+    """
     if space.encode is None:
-        return space.prior(key, num), None
+        return space.prior(jax.random.key(seed), num), _in_turn(space, num)
     index = np.random.default_rng(seed).permutation(dataset.spec.num_examples)[:num]
+    classes = None if space.num_classes is None else jnp.asarray(dataset.labels[index])
+    return _encoded(space, params, dataset, index, seed), classes
+
+
+def pairs_of(space: Latents, params: PyTree, dataset: data.Dataset, num: int, seed: int) -> tuple[Array, Array, Array | None]:
+    """Latents of `num` pairs of images (or of draws), those of the first and of the second; and the class of each pair.
+
+    Where the decoder is told the class, both images of a pair are of one.
+
+    Raises:
+        UserError: there are not as many pairs of images.
+    """
+    if space.encode is None:
+        z = space.prior(jax.random.key(seed), 2 * num)
+        return z[:num], z[num:], _in_turn(space, num)
+    order = np.random.default_rng(seed).permutation(dataset.spec.num_examples)
+    pairs = order[: len(order) // 2 * 2].reshape(2, -1) if space.num_classes is None else _pairs_of_one_class(
+        order, dataset.labels[order])
+    if pairs.shape[1] < num:
+        alike = "" if space.num_classes is None else " of one class"
+        raise UserError(f"num must be at most {pairs.shape[1]}, the pairs of test images{alike} of {dataset.name}, got {num}")
+    pairs = pairs[:, :num]
+    z = _encoded(space, params, dataset, pairs.reshape(-1), seed)
+    return z[:num], z[num:], None if space.num_classes is None else jnp.asarray(dataset.labels[pairs[0]])
+
+
+def _pairs_of_one_class(order: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Rows [2, pairs] out of `order`, each twice in a row among those of its class, in the order of the first of each pair."""
+    groups = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    pairs = np.concatenate([group[: len(group) // 2 * 2].reshape(-1, 2) for group in groups])
+    return order[pairs[np.argsort(pairs[:, 0])].T]
+
+
+def _encoded(space: Latents, params: PyTree, dataset: data.Dataset, index: np.ndarray, seed: int) -> Array:
+    key = jax.random.key(seed)
     encode, parts = jax.jit(space.encode), np.array_split(index, max(1, len(index) // _AT_ONCE))
-    z = jnp.concatenate([encode(params, dataset.rows(part), jax.random.fold_in(key, i)) for i, part in enumerate(parts)])
-    return z, None if dataset.labels is None else jnp.asarray(dataset.labels[index])
+    return jnp.concatenate([encode(params, dataset.rows(part), jax.random.fold_in(key, i)) for i, part in enumerate(parts)])
+
+
+def _in_turn(space: Latents, num: int) -> Array | None:
+    return None if space.num_classes is None else jnp.arange(num) % space.num_classes
 
 
 def linear(a: Array, b: Array, t: Array) -> Array:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdl.core import files
-from jaxdl.core.config import names, with_new_names
+from jaxdl.core.config import from_dict, names, with_new_names
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve
 from jaxdl.experiments import algorithms
@@ -182,7 +182,7 @@ def plot_sweep(run: str | Path, out: str | Path) -> None:
     if not swept[0][0] or not isinstance(found, list):
         raise UserError(f"{run} is no run of a sweep that was evaluated")
     algorithm = algorithms.load(values["algo"])
-    score = algorithm.score
+    score = algorithm.score_of(from_dict(algorithm.Config, values["config"], f"{run / 'config.json'}: config"))
     if score.name not in found[0]:
         raise UserError(f"{run} has no {score.name} in its evaluations, by which members are compared")
     field, *others = swept[0][0]

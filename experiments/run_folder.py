@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxdl.core import axis, files
-from jaxdl.core.config import from_dict, to_dict
+from jaxdl.core.config import from_dict, refuse_idle, to_dict, without_idle
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Algorithm
 from jaxdl.experiments import algorithms
@@ -46,8 +46,10 @@ class Settings(NamedTuple):
         return getattr(self.config, self.algorithm.subject)
 
     def validate(self) -> None:
-        """Refuse settings that make no sense."""
-        validate = self.algorithm.validate
+        """Refuse settings that make no sense; those that do nothing are let pass, as an earlier version did."""
+        def validate(config: Any) -> None:
+            self.algorithm.validate(without_idle(config))
+
         validate(self.config)
         fit.validate(self.train)
         of_each = members(self.config, self.train)
@@ -61,6 +63,12 @@ class Settings(NamedTuple):
                 raise UserError(f"on each of {self.train.devices} devices: {e}") from None
         elif self.train.devices > 1:
             axis.check_share("the number of members", len(of_each), self.train.devices)
+
+    def refuse_idle(self) -> None:
+        """Refuse settings of a new run that do nothing."""
+        refuse_idle(self.train)
+        for config in (self.config, *(member.config(self.config) for member in members(self.config, self.train))):
+            refuse_idle(config)
 
 
 def write_config(folder: Path, settings: Settings) -> None:

@@ -1,5 +1,7 @@
 """What a finished run leaves to look at: a learning curve, the sweep, and the task's own pictures; its evaluation in words."""
 
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,14 @@ def save_pictures(folder: Path, settings: run_folder.Settings, task: Task, param
 
 
 def of_members(settings: run_folder.Settings, found: list[dict[str, Any]] | None) -> dict[str, Any] | None:
-    """Evaluations of all members as one: of a population the mean, and each member's own numbers."""
+    """Evaluations of all members as one: of a population the mean, and each member's own numbers.
+
+    Numbers that JSON has not are said here: it holds null for them.
+    """
+    wrong = {f"{name} is {value}" for each in found or () for name, value in each.items()
+             if isinstance(value, float) and not math.isfinite(value)}
+    if wrong:
+        print(f"jaxdl: of the evaluation {', '.join(sorted(wrong))}, which is null in JSON", file=sys.stderr)
     if found is None or len(found) == 1:
         return found and found[0]
     members = [{"seed": member.seed} | member.values | numbers

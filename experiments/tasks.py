@@ -166,16 +166,22 @@ def train(folder: Path, settings: Settings, task: Task, driver: Driver, resume: 
             write_config(folder, settings)
             (folder / "summary.json").unlink(missing_ok=True)  # was of the run up to here
 
+    def evaluated(params: PyTree) -> dict[str, Any]:
+        return task.evaluate(params, task.options)
+
     result = fit.fit(
         driver, settings.train, task.total_steps, folder=folder, meta=meta(settings), resume=resume,
-        evaluate=lambda params: task.evaluate(params, task.options), score=settings.algorithm.score,
+        evaluate=task.choose or evaluated, score=settings.algorithm.score_of(settings.config),
         callbacks=fit.Callbacks(ready=goes_on, warn=task.warn, show_progress=sys.stderr.isatty(),
                                 watched=settings.algorithm.curves))
+    found = result.eval
+    if task.choose:  # what chose does not judge
+        found = None if result.ended == "interrupted" else [evaluated(p) for p in fit.members_of(result.params, driver.members)]
     summary = {
         "algo": settings.algo, settings.algorithm.subject: task.subject, "seed": settings.train.seed, "steps": result.step,
         "updates": result.updates, "compile_s": round(result.compile_s, 3), "train_s": round(result.train_s, 3),
         "steps_per_s": round(result.steps_per_s, 1), "ended": result.ended,
-        "eval": run_report.of_members(settings, result.eval), "run": str(folder)}
+        "eval": run_report.of_members(settings, found), "run": str(folder)}
     if not processes.is_first():
         return summary
     files.write_json(folder / "summary.json", summary)

@@ -20,7 +20,7 @@ from flax import linen
 
 from jaxdl import nn, optim
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import require, require_positive
+from jaxdl.core.config import refuse_idle, require, require_positive
 from jaxdl.core.task import Curve, Features, Latents, Reconstructor, Score
 from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, UpdateResult
 from jaxdl.data import minibatches
@@ -34,6 +34,7 @@ class Config(minibatches.Config):
     """Settings of the autoencoder."""
 
     renamed: ClassVar[dict[str, str]] = {"code_size": "latent_size"}
+    applies: ClassVar = {"conv_channels": ("network", "conv"), "corruption_level": ("corruption", "gaussian", "mask")}
 
     network: Literal["mlp", "conv"] = "conv"
     """Dense layers, or convolutions of stride 2 beneath them."""
@@ -98,6 +99,7 @@ def validate(config: Config) -> None:
         UserError: names the field, what was given and what would do.
     """
     minibatches.validate(config)
+    refuse_idle(config)
     require_positive(config, "latent_size")
     for field in ("hidden_sizes", "conv_channels"):
         require(config, field, all(n > 0 for n in getattr(config, field)), "widths above 0")

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxdl import nn, optim
 from jaxdl.core import axis
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import require, require_positive, validate_untraced
+from jaxdl.core.config import refuse_idle, require, require_positive, validate_untraced
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve, Latents, Sampler, Score
 from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, Run, UpdateResult
@@ -51,6 +51,7 @@ class Config(minibatches.Config):
     """Settings of the GAN."""
 
     renamed: ClassVar[dict[str, Callable[[Any], dict[str, Any]]]] = {"conditional": _of_old_conditional}
+    applies: ClassVar = {"class_conditioning": ("conditional",)}
 
     epochs: int | None = None
     """Passes of the discriminator over the training images (10 if neither this nor total_steps is given)."""
@@ -108,6 +109,7 @@ def validate(config: Config) -> None:
         UserError: names the field, what was given and what would do.
     """
     minibatches.validate(config)
+    refuse_idle(config)
     require_positive(config, "latent_size", "width", "hidden_size", "n_critic", "gradient_penalty",
                      "discriminator_learning_rate")
     require(config, "ema_decay", 0 <= config.ema_decay < 1, "at least 0 and below 1")
@@ -294,8 +296,9 @@ def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shard
 
 def abilities(config: Config, spec: DataSpec, model: GAN) -> dict[type, Any]:
     """What a trained model can do."""
-    return {Sampler: Sampler(model.sample, classes=Classes.of(config.conditional, spec).number),
-            Latents: Latents(model.decode, prior=model.prior)}
+    classes = Classes.of(config.conditional, spec).number
+    return {Sampler: Sampler(model.sample, num_classes=classes),
+            Latents: Latents(model.decode, prior=model.prior, num_classes=classes)}
 
 
 ALGORITHM = model_algorithm(

@@ -26,8 +26,17 @@ class Classes(NamedTuple):
         return Classes(spec.num_classes if conditional else None)
 
     def one_hot(self, labels: Array | None) -> Array | None:
-        """Labels [N] -> y [N, Y]."""
-        return None if self.number is None else jax.nn.one_hot(labels, self.number)
+        """Labels [N] -> y [N, Y]; within a program, where none can be refused, y of a label that is no class is NaN.
+
+        Raises:
+            UserError: a label is no class.
+        """
+        if self.number is None:
+            return None
+        known = (labels >= 0) & (labels < self.number)
+        if not isinstance(known, jax.core.Tracer) and not known.all():
+            raise UserError(f"labels must lie between 0 and {self.number - 1}, got {labels.min()} to {labels.max()}")
+        return jnp.where(known[:, None], jax.nn.one_hot(labels, self.number), jnp.nan)
 
     def in_turn(self, n: int, labels: Array | None = None) -> Array | None:
         """Return y of n images to draw: of their labels [N], or of all classes one after the other."""

@@ -58,11 +58,21 @@ def make(name: Name, binarize: Binarize = "dynamic", variance: float | Array | N
 
         return Likelihood(1 if variance is not None else 2, _scaled, log_prob, lambda out: jnp.clip(out[..., 0, :], 0, 1))
 
-    def log_prob_of_bins(out: Array, x: Array) -> Array:
-        log_scale = _above(out[..., 1, :], _LOWEST_LOG_SCALE) + np.log(255)
-        return distributions.discretized_logistic_log_prob(jnp.round(255 * x), 255 * out[..., 0, :], log_scale).sum(-1)
+    def of_bytes(out: Array) -> tuple[Array, Array]:
+        """Location and log-scale in units of a byte."""
+        return 255 * out[..., 0, :], _above(out[..., 1, :], _LOWEST_LOG_SCALE) + np.log(255)
 
-    return Likelihood(2, _scaled, log_prob_of_bins, lambda out: jnp.clip(out[..., 0, :], 0, 1))
+    def log_prob_of_bins(out: Array, x: Array) -> Array:
+        return distributions.discretized_logistic_log_prob(jnp.round(255 * x), *of_bytes(out)).sum(-1)
+
+    def mean_of_bins(out: Array) -> Array:  # the sum of P(v > n) over n = 0..254, each a tail of the logistic
+        location, log_scale = of_bytes(out)
+        slope = jnp.exp(-log_scale)
+        tails = jax.lax.fori_loop(0, 255, lambda n, total: total + jax.nn.sigmoid((location - n - 0.5) * slope),
+                                  jnp.zeros_like(location))
+        return tails / 255
+
+    return Likelihood(2, _scaled, log_prob_of_bins, mean_of_bins)
 
 
 def check(binarize: Binarize, spec: DataSpec) -> None:

@@ -5,7 +5,9 @@ and of its settings; its accuracy and a digest of its weights go with every figu
 features: they are never to be compared with what an Inception network gives. A second classifier of another kind
 and seed judges too: a model that was tuned to please the first has not seen it.
 
-What a figure can be at best is known: `floor` is the same figure of as many training images. All are against the test images.
+Figures are against the test images: all of them, or as many as there are samples. What a figure can be at best is known:
+`_floor` is the same figure of as many training images, and `_floor_train` is theirs against as many other training images.
+Where only some images of a split are taken, which is a draw by their bytes (`data.drawn`), and no order of a file matters.
 
 Shapes: `N` images, `H W C` an image, `F` features.
 """
@@ -13,10 +15,12 @@ Shapes: `N` images, `H W C` an image, `F` features.
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import platformdirs
 
@@ -34,8 +38,9 @@ JUDGES = {  # the first is the one whose figures have plain names
     "mlp": (classifier.Config(total_steps=3600, network="mlp", hidden_sizes=(256, 128)), 1),
 }
 FIGURES = ("classifier_accuracy", "fid", *(f"fid_{name}" for name in JUDGES), "kid", "precision", "recall", "density",
-           "coverage", "histogram_kl")  # what `figures` reports as fractions and distances; `_floor` is of training images
+           "coverage", "histogram_kl")  # what `figures` reports as fractions and distances
 _BLOCK = 1000  # images at a time
+_FEWEST = 6  # images of a split: one and its five nearest neighbours
 
 
 class Judge(NamedTuple):
@@ -47,19 +52,38 @@ class Judge(NamedTuple):
     sha256: str  # of its weights
 
 
+def check(splits: dict[str, data.Dataset]) -> None:
+    """Refuse a dataset of which samples cannot be judged.
+
+    Raises:
+        UserError: it has no labels, one class only, or a split of fewer images than a neighbourhood has.
+    """
+    train = splits["train"]
+    if train.labels is None:
+        raise UserError(f"samples are judged by the features of a classifier, and the dataset {train.name} has no labels to "
+                        "train one; choose a dataset with labels")
+    if len(np.unique(train.labels)) < 2:
+        raise UserError(f"samples are judged by the features of a classifier, and the training images of {train.name} are of "
+                        "one class, which teaches it nothing; choose a dataset with two classes or more")
+    for name, split in splits.items():
+        if split.spec.num_examples < _FEWEST:
+            raise UserError(f"samples are judged by neighbours of images, and the {name} split of {train.name} has "
+                            f"{split.spec.num_examples}; it needs {_FEWEST} or more")
+
+
 def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path | None = None) -> Judge:
-    """The judge called `name` of a dataset, trained where it is not in the cache yet.
+    """The judge called `name` of a dataset, trained where it is not in the cache yet, or where that cannot be used.
 
     Args:
         folder: of the cache; the user's if not given.
 
     Raises:
-        UserError: the dataset has no labels.
+        UserError: as `check`.
     """
+    check({"train": train_data})
     config, seed = JUDGES[name]
     spec = train_data.spec
-    if spec.num_classes is None:
-        raise UserError(f"features come from a classifier, and the dataset {spec.name} has no labels to train one")
+    config = replace(config, batch_size=min(config.batch_size, spec.num_examples))
     model = classifier.make(config, spec)
     meta = {"judge": name, "config": config, "seed": seed, "data": train_data.fingerprint()}
     digest = _sha256(json.dumps(meta | {"config": to_dict(config)}).encode())[:16]
@@ -70,11 +94,12 @@ def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path 
         driver = make_device_driver(lambda c: classifier.make_run(c, spec), [config], train_data.on_device(), [seed])
         result = fit.fit(driver, fit.Config(seed=seed), classifier.total_steps(config, spec))
         params = jax.device_get(result.params)
-        checkpoint.save(folder, result.step, params, meta=meta, keep=1)
+        _keep(folder, result.step, params, meta)
     logits, features = jax.jit(model.logits), jax.jit(model.features)
+    learned = np.bincount(train_data.labels, minlength=spec.num_classes) > 0  # others it could only guess
 
     def classes(images: np.ndarray) -> np.ndarray:
-        return in_blocks(lambda block: logits(params, block).argmax(-1), _BLOCK, images)
+        return in_blocks(lambda block: jnp.where(learned, logits(params, block), -jnp.inf).argmax(-1), _BLOCK, images)
 
     accuracy = float((classes(test.images) == test.labels).mean())
     weights = b"".join(np.ascontiguousarray(x).tobytes() for x in jax.tree.leaves(params))
@@ -82,37 +107,57 @@ def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path 
                  _sha256(weights))
 
 
-def figures(images: np.ndarray, train_data: data.Dataset, test: data.Dataset, judges: dict[str, Judge]) -> dict[str, Any]:
+def figures(images: np.ndarray, train_data: data.Dataset, test: data.Dataset, judges: dict[str, Judge],
+            at_best: dict[str, float] | None = None) -> dict[str, Any]:
     """How like the test images N generated ones are, and how like them as many training images are.
 
     Args:
         images: uint8 [N, H, W, C], N at most the number of test images.
         judges: by name; the first gives all figures, the others a Frechet distance.
+        at_best: the floors, where they are known (or not wanted).
 
     Returns:
-        num, classifier_accuracy, classifier_sha256, and of the images, with `_floor` of training images: fid, kid, precision,
-        recall, density, coverage, modes, histogram_kl; of the other judges fid_NAME and its floor.
+        num, classifier_accuracy, classifier_sha256, and of the images: fid, kid, precision, recall, density, coverage, modes,
+        histogram_kl; of the other judges fid_NAME; and `floors`.
     """
-    num, classes = len(images), train_data.spec.num_classes
-    real, floor = test.images[:num], train_data.images[:num]
-    (first, *others) = judges
-    found: dict[str, Any] = {"num": num, "features": f"in-domain, classifier {first}",
-                             "classifier_accuracy": judges[first].accuracy, "classifier_sha256": judges[first].sha256}
-    for name, judge in judges.items():
-        reference = judge.features(real)
-        for end, candidates in (("", images), ("_floor", floor)):
-            features = judge.features(candidates)
-            if name in others:
-                found[f"fid_{name}{end}"] = sample_quality.frechet_distance(features, reference)
-                continue
-            near = sample_quality.precision_recall_density_coverage(reference, features)
-            labels = judge.classes(candidates)
-            found |= {f"{figure}{end}": value for figure, value in {
-                "fid": sample_quality.frechet_distance(features, reference),
-                "kid": sample_quality.kernel_distance(features, reference),
-                **near._asdict(), "modes": sample_quality.mode_count(labels, test.labels, classes),
-                "histogram_kl": sample_quality.histogram_kl(labels, test.labels, classes)}.items()}
-    return found
+    first = next(iter(judges))
+    found = {"num": len(images), "features": f"in-domain, classifier {first}", "classifier_accuracy": judges[first].accuracy,
+             "classifier_sha256": judges[first].sha256}
+    return (found | _compared(images, some(test, len(images)).images, train_data, test, judges)
+            | (floors(len(images), train_data, test, judges) if at_best is None else at_best))
+
+
+def floors(num: int, train_data: data.Dataset, test: data.Dataset, judges: dict[str, Judge]) -> dict[str, float]:
+    """The figures of `num` training images: against test images (`fid_floor`), and against as many others that were trained on
+    (`fid_floor_train`), where there are as many.
+    """
+    drawn = some(train_data, 2 * num).images
+    found = {f"{name}_floor": x for name, x in _compared(
+        drawn[:num], some(test, num).images, train_data, test, judges).items()}
+    if len(drawn) < 2 * num:
+        return found
+    among = _compared(drawn[:num], drawn[num:], train_data, test, judges)
+    return found | {f"{name}_floor_train": x for name, x in among.items()}
+
+
+def some(dataset: data.Dataset, num: int) -> Any:
+    """`num` of its examples, or all where it has not so many: drawn by their bytes, so that no order of a file matters."""
+    return dataset.rows(data.drawn(dataset, "judging")[:num])
+
+
+def _compared(images: np.ndarray, real: np.ndarray, train_data: data.Dataset, test: data.Dataset, judges: dict[str, Judge]
+              ) -> dict[str, float]:
+    """Figures of images against real ones; of their classes against those of the whole dataset, whatever a split lacks."""
+    (first, *others), count = judges, train_data.spec.num_classes
+    features, reference = (judges[first].features(x) for x in (images, real))
+    near = sample_quality.precision_recall_density_coverage(reference, features)
+    labels, known = judges[first].classes(images), np.concatenate([train_data.labels, test.labels])
+    found = {"fid": sample_quality.frechet_distance(features, reference),
+             "kid": sample_quality.kernel_distance(features, reference),
+             **near._asdict(), "modes": sample_quality.mode_count(labels, known, count),
+             "histogram_kl": sample_quality.histogram_kl(labels, known, count)}
+    return found | {f"fid_{name}": sample_quality.frechet_distance(judges[name].features(images), judges[name].features(real))
+                    for name in others}
 
 
 def as_bytes(images: np.ndarray) -> np.ndarray:
@@ -121,11 +166,18 @@ def as_bytes(images: np.ndarray) -> np.ndarray:
 
 
 def _cached(folder: Path, meta: dict[str, Any], like: Any) -> Any:
-    """The weights that were kept, None where there are none or they are damaged."""
+    """The weights that were kept, None where there are none, they are damaged or cannot be read."""
     try:
         return checkpoint.restore(folder, like, meta=meta)[1] if checkpoint.steps(folder) else None
-    except CheckpointError:
+    except (CheckpointError, OSError):
         return None
+
+
+def _keep(folder: Path, step: int, params: Any, meta: dict[str, Any]) -> None:
+    try:
+        checkpoint.save(folder, step, params, meta=meta, keep=1)
+    except (CheckpointError, OSError) as e:
+        print(f"the classifier is not kept, and will be trained again: {e}", flush=True)
 
 
 def _sha256(data: bytes) -> str:

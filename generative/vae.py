@@ -20,7 +20,7 @@ Shapes: `B` batch, `N` images, `H W C` an image, `D` = H * W * C, `P` outputs a 
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,7 @@ import jax.numpy as jnp
 from jaxdl import nn, optim
 from jaxdl.core import axis
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import require, require_positive
-from jaxdl.core.errors import UserError
+from jaxdl.core.config import refuse_idle, require, require_positive
 from jaxdl.core.task import Curve, Density, Latents, Reconstructor, Sampler, Score
 from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, UpdateResult
 from jaxdl.data import minibatches
@@ -44,6 +43,11 @@ from jaxdl.optim import Config as OptimConfig
 @settings
 class Config(minibatches.Config):
     """Settings of the VAE."""
+
+    applies: ClassVar = {
+        "conv_channels": ("network", "conv"), "second_hidden_sizes": ("second_latent_size",),
+        "binarize": ("likelihood", "bernoulli"), "variance": ("likelihood", "gaussian"),
+        "estimator": ("objective", "iwae"), "beta": ("objective", "elbo"), "free_bits": ("objective", "elbo")}
 
     network: Literal["mlp", "conv"] = "mlp"
     """Dense layers, or convolutions of stride 2 beneath them."""
@@ -104,18 +108,12 @@ def validate(config: Config) -> None:
         UserError: names the field, what was given and what would do.
     """
     minibatches.validate(config)
+    refuse_idle(config)
     require_positive(config, "latent_size", "second_latent_size", "num_samples", "variance", "beta")
     for field in ("hidden_sizes", "second_hidden_sizes", "conv_channels"):
         require(config, field, all(n > 0 for n in getattr(config, field)), "widths above 0")
     require(config, "conv_channels", config.network == "mlp" or bool(config.conv_channels), "at least one for network=conv")
     require(config, "free_bits", 0 <= config.free_bits < float("inf"), "0 or above")
-    if config.objective == "iwae" and (config.beta != 1 or config.free_bits != 0):
-        raise UserError(f"beta={config.beta} and free_bits={config.free_bits} change the KL, which objective=iwae does not "
-                        "have; use objective=elbo")
-    if config.estimator == "doubly_reparameterized" and config.objective != "iwae":
-        raise UserError(f"estimator={config.estimator} is of objective=iwae, and objective is {config.objective}")
-    if config.variance is not None and config.likelihood != "gaussian":
-        raise UserError(f"variance={config.variance} is of likelihood=gaussian, and likelihood is {config.likelihood}")
     nn.activation(config.activation)
     optim.validate(config.optim, config.batch_size)
 
@@ -223,12 +221,13 @@ def _doubly_reparameterized(model: Model, params: PyTree, x: Array, y: Array | N
     return estimators.doubly_reparameterized(of_params, log_weights, params)
 
 
-def measure(model: Model, params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
-    """The ELBO of one sample an image, and its terms."""
+def measure(model: Model, num_weighted: int | None, params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
+    """The ELBO and its terms, of one sample an image, or of `num_weighted`, and their importance-weighted bound `iwae`."""
     k_pixels, k_latent = jax.random.split(key)
     x, y = model.inputs(examples, k_pixels)
-    noise = draw_noise(model, jax.random.split(k_latent, 1), len(x))
-    return metrics_of(draw(model, params, x, y, model.apply("encode", params, x, y), noise))
+    noise = draw_noise(model, jax.random.split(k_latent, num_weighted or 1), len(x))
+    draws = draw(model, params, x, y, model.apply("encode", params, x, y), noise)
+    return metrics_of(draws) | ({} if num_weighted is None else {"iwae": Mean.of(estimators.log_mean_exp(draws.log_w))})
 
 
 def log_prob(model: Model, params: PyTree, examples: Examples, key: Key, num_samples: int, chunk: int = 50) -> Array:
@@ -323,8 +322,9 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> VAE:
                                             config.optim.grad_accumulation)
         return State(*optimizer.step(grads, state.opt, state.params, axis_name)), UpdateResult(metrics)
 
-    abilities = (partial(f, model) for f in (measure, sample, log_prob, prior, encode, decode, reconstruct))
-    return VAE(Learner(init, update, lambda state: state.params), *abilities)
+    weighted = config.num_samples if config.objective == "iwae" else None
+    abilities = (partial(f, model) for f in (sample, log_prob, prior, encode, decode, reconstruct))
+    return VAE(Learner(init, update, lambda state: state.params), partial(measure, model, weighted), *abilities)
 
 
 def _kl_standard_normal(mean: Array, log_var: Array) -> Array:
@@ -332,8 +332,11 @@ def _kl_standard_normal(mean: Array, log_var: Array) -> Array:
 
 
 def _kl_above(kl: Array, free: float | Array, axis_name: str | None) -> Array:
-    """Sum of max(kl, free) [Z] with the mean over all shards in the place of kl; the gradient is a shard's own part."""
-    counts = axis.mean_over(jax.lax.stop_gradient(kl), axis_name) > free
+    """Sum of max(kl, free) [Z] with the mean over all shards in the place of kl; the gradient is a shard's own part.
+
+    With nothing free it is the sum of kl, of which a mean of samples may be below 0.
+    """
+    counts = (axis.mean_over(jax.lax.stop_gradient(kl), axis_name) > free) | (jnp.asarray(free) == 0)
     return jnp.where(counts, kl, free).sum()
 
 
@@ -342,13 +345,20 @@ make_run = minibatches.run_maker(make, validate)
 
 def abilities(config: Config, spec: DataSpec, model: VAE) -> dict[type, Any]:
     """What a trained model can do."""
-    return {Sampler: Sampler(model.sample, classes=Classes.of(config.conditional, spec).number),
-            Density: Density(model.log_prob, exact=False),
-            Latents: Latents(model.decode, model.encode, model.prior), Reconstructor: Reconstructor(model.reconstruct)}
+    classes = Classes.of(config.conditional, spec).number
+    return {Sampler: Sampler(model.sample, num_classes=classes), Density: Density(model.log_prob, exact=False),
+            Latents: Latents(model.decode, model.encode, model.prior, classes), Reconstructor: Reconstructor(model.reconstruct)}
+
+
+def score(config: Config) -> Score:
+    """What is best: by the bound that is maximized."""
+    if config.objective == "iwae":
+        return Score("iwae", True, f"importance-weighted bound of {config.num_samples} samples (nats per example)")
+    return Score("elbo", True, "ELBO (nats per example)")
 
 
 ALGORITHM = model_algorithm(
     "vae", "variational autoencoder; importance-weighted, two layers, conditional", Config, validate, make, make_run,
-    total_steps, Score("elbo", True, "ELBO (nats per example)"),
+    total_steps, score,
     (Curve("elbo", True, "ELBO (nats per example)", "eval/elbo", 0.05, "elbo"),
      Curve("eval/elbo", True, "ELBO of held-out data (nats per example)", None, 0.05, "elbo")), abilities)

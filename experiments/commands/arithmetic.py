@@ -20,6 +20,7 @@ from jaxdl.runtime.dataset_task import in_blocks
 
 _LABELLED = 10_000  # samples from which the directions of attributes are taken
 _TRIED = 1_000  # samples on which their effect is measured
+_ALIKE = 1e-6  # a standard deviation that is rounding
 _ATTRIBUTES = {"ink": lambda images: images.mean((1, 2, 3)), "slant": latents.slant}
 
 
@@ -36,7 +37,10 @@ class Args(latents.Args):
 
 
 def run(args: Args) -> dict[str, Any]:
-    """Add differences of mean latents to latents: of more and less ink, of slant, of one class and another."""
+    """Add differences of mean latents to latents: of more and less ink, of slant, of one class and another.
+
+    The decoder of a conditional model is told the other class instead.
+    """
     common.check_between("num", args.num, 1, 100)
     space, params, opened = latents.open_latents(args)
     train, test = opened.task.splits["train"], opened.task.splits["test"]
@@ -46,6 +50,7 @@ def run(args: Args) -> dict[str, Any]:
     targets = tuple(range(min(5, count))) if args.classes is None else args.classes
     if any(not 0 <= c < count for c in targets):
         raise UserError(f"classes must lie between 0 and {count - 1}, got {list(targets)}")
+    sample_judge.check(opened.task.splits)
     z, given = latents.latents_of(space, params, train, _LABELLED, args.seed)
     decode = jax.jit(space.decode)
 
@@ -62,8 +67,16 @@ def run(args: Args) -> dict[str, Any]:
     directions = {name: latents.direction(z, labels, measure(images)) for name, measure in _ATTRIBUTES.items()}
     means = latents.class_means(z, labels, count)
     tried = slice(0, min(_TRIED, len(z)))
+    alike = [name for name, measure in _ATTRIBUTES.items() if measure(images[tried]).std() < _ALIKE]
+    if alike:
+        raise UserError(f"images that {args.run} decodes do not differ in {' and '.join(alike)}, so that no direction of it "
+                        "can be found: the model has collapsed, or has hardly been trained")
     changed = _changed(z[tried], labels[tried], directions, means, targets, args.scale)
-    after = {name: images_of(jnp.asarray(new), None if given is None else given[tried]) for name, new in changed.items()}
+    told = dict.fromkeys(changed, None if given is None else given[tried])
+    if given is not None:  # a class is what the decoder is told, not a difference of latents
+        changed |= {f"to {c}": z[tried] for c in targets}
+        told |= {f"to {c}": jnp.full(len(z[tried]), c) for c in targets}
+    after = {name: images_of(jnp.asarray(new), told[name]) for name, new in changed.items()}
     effect = {name: _moved(measure, after, name) for name, measure in _ATTRIBUTES.items()}
     effect |= {f"to {c}": float((classes_of(after[f"to {c}"]) == c).mean()) for c in targets}
     rows = latents.one_of_each(labels[tried], args.num)

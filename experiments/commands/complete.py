@@ -44,14 +44,18 @@ def run(args: Any) -> dict[str, Any]:
     which = np.random.default_rng(args.seed).choice(len(test), args.num, replace=False)
     known = np.zeros(test.shape[1:3], bool)
     known[:rows] = True
-    complete, options = opened.task.abilities[Completer].complete, asdict(args.sampler)
-    drawn = draw(lambda params, key, images: complete(params, key, images, jnp.asarray(known), **options), opened.params,
-                 args.seed, args.num * args.draws, sampler.at_once, test[which].repeat(args.draws, 0))
+    completer, options = opened.task.abilities[Completer], asdict(args.sampler)
+    told = {} if completer.num_classes is None else {"classes": opened.task.splits["test"].labels[which].tolist()}
+    given = [x.repeat(args.draws, 0) for x in (test[which], *map(np.asarray, told.values()))]
+    drawn = draw(lambda params, key, n, images, *labels: completer.complete(params, key, images, jnp.asarray(known), *labels,
+                                                                            **options),
+                 opened.params, args.seed, args.num * args.draws, sampler.at_once, *given)
     if args.out.suffix.lower() == ".gif":
         save_film(args.out, drawn.images, rows)
     else:
         completed = drawn.images.reshape(args.num, args.draws, *test.shape[1:])
         table = np.concatenate([test[which, None] / 255, completed], 1)
         pictures.save_png(args.out, pictures.table(table.reshape(-1, *test.shape[1:]), 1 + args.draws))
-    print(args.out)
-    return {"num": args.num, "rows": rows, "draws": args.draws, "seed": args.seed} | drawn.times | {"out": str(args.out)}
+    print(args.out, *(f"told the images' classes: {', '.join(map(str, each))}" for each in told.values()), sep="; ")
+    return ({"num": args.num, "rows": rows, "draws": args.draws, "seed": args.seed} | drawn.times | {"out": str(args.out)}
+            | told)

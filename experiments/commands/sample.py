@@ -88,21 +88,21 @@ def run(args: Any) -> dict[str, Any]:
         save_arrays(args.out, images, labels)
     else:
         pictures.save_png(args.out, pictures.grid(images))
-    print(args.out)
-    of = {} if labels is None else {"label": list(args.label)}
+    print(args.out if labels is None or args.label else f"{args.out}; classes 0 to {sampler.num_classes - 1} in turn")
+    of = {} if labels is None else {"label": list(args.label) or list(range(sampler.num_classes))}
     return {"num": args.num, "seed": args.seed} | of | drawn.times | {"out": str(args.out)}
 
 
 def _labels(args: Any, opened: tasks.TrainedRun, sampler: Sampler) -> np.ndarray | None:
-    """The class of each image that is to be drawn, int32 [N]; None where no classes were asked for."""
-    if not args.label:
+    """The class of each image that is to be drawn, int32 [N]; None where the model is told none."""
+    if sampler.num_classes is None and not args.label:
         return None
-    if sampler.classes is None:
+    if sampler.num_classes is None:
         raise UserError(f"label={' '.join(map(str, args.label))} is for conditional models, and {args.run} is a run of "
                         f"{opened.settings.algo} that takes no classes; train one with --conditional")
     for label in args.label:
-        common.check_between("label", label, 0, sampler.classes - 1)
-    return np.resize(np.array(args.label, np.int32), args.num)
+        common.check_between("label", label, 0, sampler.num_classes - 1)
+    return np.resize(np.array(args.label or range(sampler.num_classes), np.int32), args.num)
 
 
 def open_sampler(args: Any, *suffixes: str) -> tuple[tasks.TrainedRun, Sampler]:
@@ -141,21 +141,18 @@ class Drawn(NamedTuple):
                 "images_per_s": round(len(self.images) / self.sample_s, 2)}
 
 
-def draw(f: Callable[..., jax.Array], params: PyTree, seed: int, num: int, at_once: int | None,
-         given: np.ndarray | None = None) -> Drawn:
-    """Draw `num` images by `f(params, key, size)`, `at_once` in a call, with a bar where stderr is a terminal.
+def draw(f: Callable[..., jax.Array], params: PyTree, seed: int, num: int, at_once: int | None, *given: np.ndarray) -> Drawn:
+    """Draw `num` images by `f(params, key, size, *given)`, `at_once` in a call, with a bar where stderr is a terminal.
 
     Args:
-        given: [N, ...], of which `f` is given the rows of a call in place of their number.
+        given: arrays [N, ...], of which `f` is given the rows of a call; those of images too many, of the last, are zeros.
     """
     size = num if at_once is None else min(num, at_once)
     keys = jax.random.split(jax.random.key(seed), -(-num // size))
-    parts: Sequence[tuple] = [()] * len(keys)
-    if given is not None:
-        filled = np.concatenate([given, np.zeros((len(keys) * size - num, *given.shape[1:]), given.dtype)])
-        parts = [(part,) for part in filled.reshape(len(keys), size, *given.shape[1:])]
+    filled = [np.concatenate([x, np.zeros((len(keys) * size - num, *x.shape[1:]), x.dtype)]) for x in given]
+    parts = [tuple(x[i * size : (i + 1) * size] for x in filled) for i in range(len(keys))]
     began = time.perf_counter()
-    program = jax.jit(lambda params, key, *part: f(params, key, *(part or (size,))))
+    program = jax.jit(lambda params, key, *part: f(params, key, size, *part))
     program = program.lower(params, keys[0], *parts[0]).compile()
     compiled = time.perf_counter()
     made = []

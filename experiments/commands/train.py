@@ -102,6 +102,7 @@ def run(args: Any) -> dict[str, Any]:
         raise UserError("distributed needs out: the folder that all processes of the run see")
     settings = with_devices(settings_of(args), args.joined)
     settings.validate()
+    settings.refuse_idle()
     if args.out is not None and processes.is_first():
         run_folder.check_out(args.out, args.overwrite)
     task = tasks.open_task(settings)

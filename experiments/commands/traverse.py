@@ -30,7 +30,7 @@ class Args(latents.Args):
 
 
 def run(args: Args) -> dict[str, Any]:
-    """Draw what each number of a latent changes."""
+    """Draw what each number of a latent changes; a conditional model is told one class throughout, the first image's."""
     common.check_between("num", args.num, 1, 100)
     common.check_between("steps", args.steps, 2, 100)
     if not 0 < args.span < 10:
@@ -49,8 +49,9 @@ def run(args: Args) -> dict[str, Any]:
         at_z = np.repeat(z[:1], len(numbers) * args.steps, 0)
         at_z[np.arange(len(at_z)), np.repeat(numbers, args.steps)] = np.tile(
             np.linspace(-args.span, args.span, args.steps), len(numbers))
-    labels = None if labels is None else jnp.full(len(at_z), labels[0])
-    images = jax.jit(space.decode)(params, jnp.asarray(at_z, jnp.float32), labels)
+    images = jax.jit(space.decode)(params, jnp.asarray(at_z, jnp.float32),
+                                   None if labels is None else jnp.full(len(at_z), labels[0]))
     pictures.save_png(args.out, pictures.table(np.asarray(images), args.steps))
-    print(args.out)
-    return {"numbers": [int(i) for i in numbers], "steps": args.steps, "out": str(args.out)}
+    told = {} if labels is None else {"class": int(labels[0])}
+    print(args.out, *(f"all of class {c}" for c in told.values()), sep="; ")
+    return {"numbers": [int(i) for i in numbers], "steps": args.steps, "out": str(args.out)} | told

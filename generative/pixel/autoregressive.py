@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxdl import nn, optim
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import require, require_positive
+from jaxdl.core.config import refuse_idle, require, require_positive
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Completer, Curve, Density, NoOptions, Sampler, Score
 from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, Run, UpdateResult
@@ -58,6 +58,9 @@ class Network(NamedTuple):
 @settings
 class Config(minibatches.Config):
     """Settings of all models that go pixel by pixel."""
+
+    applies: ClassVar = {"levels": ("likelihood", "categorical", "mixture"), "num_mixtures": ("likelihood", "mixture"),
+                         "binarize": ("likelihood", "bernoulli")}
 
     batch_size: int = 32
     """Images in one update."""
@@ -105,6 +108,7 @@ def validate(config: Config) -> None:
         UserError: names the field, what was given and what would do.
     """
     minibatches.validate(config)
+    refuse_idle(config)
     require_positive(config, "width", "num_blocks", "head_features", "num_mixtures")
     require(config, "window", config.window >= 3 and config.window % 2 == 1, "an odd number, 3 or above")
     require(config, "levels", 2 <= config.levels <= 256, "2 to 256")
@@ -309,6 +313,7 @@ CURVES = (Curve("nll", False, "-log p(x) (nats per image)", "eval/nll", 0.05, "n
 
 def abilities(config: Config, spec: DataSpec, model: PixelModel) -> dict[type, Any]:
     """What a trained model can do."""
+    classes = Classes.of(config.conditional, spec).number
     sampler = Sampler(model.sample, DrawOptions, at_once=64, raster=True, levels=output_of(config, spec).levels,
-                      classes=Classes.of(config.conditional, spec).number)
-    return {Sampler: sampler, Completer: Completer(model.complete), Density: Density(model.log_prob, exact=True)}
+                      num_classes=classes)
+    return {Sampler: sampler, Completer: Completer(model.complete, classes), Density: Density(model.log_prob, exact=True)}

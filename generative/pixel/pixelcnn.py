@@ -4,7 +4,7 @@ Each variant's network has its own module, with its paper. Training and drawing,
 distributions of a pixel in `outputs`.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require
@@ -20,6 +20,9 @@ _NETWORKS = {"plain": plain.make, "gated": gated.make, "plusplus": plusplus.make
 @settings
 class Config(autoregressive.Config):
     """Settings of the PixelCNN."""
+
+    applies: ClassVar = {"num_scales": ("variant", "plusplus"), "dropout": ("variant", "plusplus"),
+                         "window": ("variant", "plain", "gated"), "head_features": ("variant", "plain", "gated")}
 
     variant: Literal["plain", "gated", "plusplus"] = "gated"
     """The network: plain (2016a), gated (2016b), or PixelCNN++."""
@@ -39,8 +42,6 @@ def validate(config: Config) -> None:
     require(config, "num_scales", 1 <= config.num_scales <= 6, "1 to 6")
     if config.dropout is not None:
         require(config, "dropout", 0 <= config.dropout < 1, "at least 0 and below 1")
-        if config.variant != "plusplus":
-            raise UserError(f"dropout={config.dropout} needs variant=plusplus, got variant={config.variant}")
 
 
 total_steps = minibatches.total_steps

@@ -9,6 +9,7 @@ Karpathy, "The unreasonable effectiveness of recurrent neural networks", 2015). 
 Shapes: `T` time, `B` texts, `N` characters of a text, `P` characters of a prompt, `V` of the vocabulary.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -194,7 +195,7 @@ def writer(network: Network, vocabulary: tuple[str, ...]) -> Writer:
 def _tokens(tree: PyTree) -> Array:
     """The one array of a dataset of text, as indices."""
     (tokens,) = jax.tree.leaves(tree)
-    return tokens.astype(jnp.int32)
+    return jnp.asarray(tokens, jnp.int32)
 
 
 def abilities(config: Config, spec: DataSpec, model: Model) -> dict[type, Any]:
@@ -204,14 +205,16 @@ def abilities(config: Config, spec: DataSpec, model: Model) -> dict[type, Any]:
 
 
 def _evaluation(config: Config, train: Any, splits: dict[str, Dataset], model: Model, can: dict[type, Any]) -> Evaluation:
-    del can
-    tokens = _tokens(splits["test"].on_device())
-    program = jax.jit(held_out(model.network, config.window, len(tokens)))
+    del can, splits
 
-    def more(params: PyTree, options: task.Options) -> dict[str, Any]:
+    def more(params: PyTree, options: task.Options, held: Dataset) -> dict[str, Any]:
         del options
-        nll = float(program(params, tokens))
+        nll = float(program(held.spec.num_examples)(params, _tokens(held.arrays)))
         return {"nll": nll, "bits_per_character": nll / math.log(2)}
+
+    @functools.cache
+    def program(num: int) -> Callable[[PyTree, Array], Array]:
+        return jax.jit(held_out(model.network, config.window, num))
 
     def in_words(found: dict[str, Any]) -> str:
         return (f"held-out characters of {config.dataset}: {found['nll']:.4f} nats, {found['bits_per_character']:.4f} bits a "

@@ -169,10 +169,13 @@ def renamed(cls: type) -> dict[str, str | Callable[[Any], dict[str, Any]]]:
 
 
 def with_new_names(cls: type, values: Any) -> Any:
-    """What `to_dict` of an earlier version wrote, under the names of today (`renamed`); what is no dict stays."""
+    """What `to_dict` of an earlier version wrote, under the names of today (`renamed`); what is no dict stays.
+
+    A config says in its class attribute `earlier` what versions without a field went by, where that is not its default.
+    """
     if not isinstance(values, dict):
         return values
-    values = dict(values)
+    values = getattr(cls, "earlier", {}) | values
     for old, new in renamed(cls).items():
         if old in values:
             value = values.pop(old)
@@ -227,6 +230,50 @@ def require_unit(config: Any, *fields: str) -> None:
     """Each field lies in [0, 1]."""
     for field in fields:
         require(config, field, 0.0 <= getattr(config, field) <= 1.0, "between 0 and 1")
+
+
+def refuse_idle(config: Any) -> None:
+    """Refuse a setting that is not as usual and does nothing beside the others.
+
+    A config says in its class attribute `applies` what a setting is for: {"variance": ("likelihood", "gaussian")} is for the
+    values of another, {"second_hidden_sizes": ("second_latent_size",)} for any value of it but None and False.
+
+    Raises:
+        UserError: '`field`=`value` is of `other`=`values`, and `other` is `value`'.
+    """
+    for _, sentence in _idle(config, type(config)()):
+        raise UserError(sentence)
+
+
+def without_idle(config: T) -> T:
+    """The config with every setting that does nothing (`refuse_idle`) as usual: runs of earlier versions have such."""
+    return _without_idle(config, type(config)())
+
+
+def _without_idle(config: T, usual: T) -> T:
+    values = {path[0]: getattr(usual, path[0]) for path, _ in _idle(config, usual) if len(path) == 1}
+    within = {name: _without_idle(getattr(config, name), getattr(usual, name)) for name in _nested(config)}
+    return dataclasses.replace(config, **(within | values))
+
+
+def _idle(config: Any, usual: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The path of each setting that does nothing, and what is to be said of it; those as `usual` or as their class has them
+    are none.
+    """
+    bases = reversed(type(config).__mro__)
+    for field, (other, *values) in {k: v for base in bases for k, v in vars(base).get("applies", {}).items()}.items():
+        value, now = getattr(config, field), getattr(config, other)
+        if now in values or (not values and now not in (None, False)):
+            continue
+        if value not in (getattr(usual, field), getattr(type(config)(), field)):
+            needed = f"{other}={' or '.join(map(str, values))}" if values else other
+            yield (field,), f"{field}={value} is of {needed}, and {other} is {now}; leave {field} out, or set {needed}"
+    for name in _nested(config):
+        yield from (((name, *path), sentence) for path, sentence in _idle(getattr(config, name), getattr(usual, name)))
+
+
+def _nested(config: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(config) if dataclasses.is_dataclass(getattr(config, field.name))]
 
 
 def repeated(cls: type) -> set[type]:

@@ -75,6 +75,8 @@ class Task(NamedTuple):
     make_run: Callable[..., Run] | None = None  # (config, axis_name=, shards=); None where environments live on the host
     splits: dict[str, Any] | None = None  # "train", "test" -> data.Dataset, where it learns from one
     warn: Callable[[dict[str, Any]], str | None] = lambda values: None  # a row of metrics -> what the user should know of it
+    choose: Callable[[PyTree], dict[str, Any]] | None = None  # (params) -> numbers as of `evaluate`, but of others: they
+    # decide while it trains. None: those of `evaluate` do
 
 
 class Algorithm(NamedTuple):
@@ -85,11 +87,15 @@ class Algorithm(NamedTuple):
     Config: type  # its settings: a `core.config.config` whose defaults are valid
     validate: Callable[[Any], None]  # refuses settings that make no sense
     open: Callable[[Any, Any], Task]  # (config, train config) -> Task
-    score: Score  # which decides what is best, sweeps and early stops
+    score: Score | Callable[[Any], Score]  # which decides what is best, sweeps and early stops; or a function of the config
     curves: tuple[Curve, ...]  # of which the first that a run has is drawn
     subject: str  # the field of the config that names what it learns from: "env_id", "dataset"
     unit: str  # of a step: "environment steps", "updates"
     TrainConfig: type | None = None  # settings of the loop; `runtime.fit.Config` if not given
+
+    def score_of(self, config: Any) -> Score:
+        """The score of a run with this config."""
+        return self.score if isinstance(self.score, Score) else self.score(config)
 
 
 class Sampler(NamedTuple):
@@ -100,13 +106,14 @@ class Sampler(NamedTuple):
     at_once: int | None = None  # at most so many in one call
     raster: bool = False  # pixel by pixel, in the order of reading
     levels: int | None = None  # values that a pixel takes, where they are counted
-    classes: int | None = None  # of which labels are taken; None: it takes no labels
+    num_classes: int | None = None  # of which each image is told one; None: it is told none
 
 
 class Completer(NamedTuple):
     """Draws the rest of images of which some pixels are given."""
 
     complete: Callable[..., Array]  # (params, key, images [N, H, W, C] uint8, known [H, W], labels or None, **options)
+    num_classes: int | None = None  # of which each image is told one; None: it is told none
 
 
 class Density(NamedTuple):
@@ -122,6 +129,7 @@ class Latents(NamedTuple):
     decode: Callable[..., Array]  # (params, z [N, Z], labels or None) -> images [N, H, W, C]
     encode: Callable[..., Array] | None = None  # (params, examples, key) -> z [N, Z]
     prior: Callable[[Key, int], Array] | None = None  # (key, N) -> z [N, Z]
+    num_classes: int | None = None  # of which `decode` is told one; None: it is told none
 
 
 class Codes(NamedTuple):

@@ -138,6 +138,30 @@ def hold_out(whole: Dataset, split: str) -> Dataset:
     return Dataset(whole.name, whole.rows(index), whole.spec._replace(num_examples=len(index)))
 
 
+def drawn(dataset: Dataset, purpose: str) -> np.ndarray:
+    """All rows [N] in an order that is random and depends on the examples' bytes alone, not on where the file has them.
+
+    Args:
+        purpose: what the draw is for; each has an order of its own.
+    """
+    parts = [np.ascontiguousarray(x).reshape(len(x), -1).view(np.uint8) for x in jax.tree.leaves(dataset.arrays)]
+    salt = hashlib.blake2b(purpose.encode(), digest_size=16).digest()
+    found = [hashlib.blake2b(b"".join(part[i].tobytes() for part in parts), digest_size=8, key=salt).digest()
+             for i in range(dataset.spec.num_examples)]
+    return np.argsort(np.frombuffer(b"".join(found), ">u8"), kind="stable")
+
+
+def split_off(dataset: Dataset, num: int, purpose: str) -> tuple[Dataset, Dataset]:
+    """A dataset without `num` of its examples (1 to N - 1), and these: the first as `drawn`, or the last ones of a stream,
+    whose examples are single numbers.
+    """
+    whole = np.arange(dataset.spec.num_examples)
+    index = np.sort(drawn(dataset, purpose)[:num]) if dataset.spec.shape else whole[-num:]
+    rest, taken = (Dataset(dataset.name, dataset.rows(rows), dataset.spec._replace(num_examples=len(rows)))
+                   for rows in (np.delete(whole, index), index))
+    return rest, taken
+
+
 def _num_classes(name: str, labels: np.ndarray | None, target: str | None, num_classes: int | None,
                  class_names: Sequence[str] | None) -> int | None:
     if num_classes is None and class_names is not None:

@@ -12,6 +12,12 @@ class Config:
     """Settings of the optimizer. Decay and penalties are for kernels (`is_kernel`)."""
 
     renamed: ClassVar[dict[str, str]] = {"accumulate": "grad_accumulation", "compute": "compute_dtype"}
+    applies: ClassVar = {
+        "final_fraction": ("schedule", "linear", "cosine", "exponential", "inverse_time", "step"),
+        "lr_steps": ("schedule", "step"),
+        "momentum": ("optimizer", "momentum", "nesterov", "muon"), "rms_decay": ("optimizer", "rmsprop"),
+        "beta1": ("optimizer", "adam", "adamw", "muon"), "beta2": ("optimizer", "adam", "adamw", "muon"),
+        "eps": ("optimizer", "adagrad", "rmsprop", "adam", "adamw", "muon")}
 
     optimizer: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "muon"] = "adam"
     """Rule of the update; adamw decouples weight decay from the gradient (Loshchilov & Hutter 2019), muon orthogonalizes the

@@ -6,13 +6,15 @@ Shapes: `N` examples.
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxdl import data
 from jaxdl.core import task
+from jaxdl.core.config import config as settings
+from jaxdl.core.config import require
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Algorithm, Curve, Score, Task
 from jaxdl.core.types import DataSpec, Key, PyTree, Run
@@ -21,13 +23,25 @@ from jaxdl.runtime.device_driver import make_device_driver
 
 BLOCK = 100  # examples in one call of a measure
 _DARK = 16  # a byte below which all of a dataset are hardly by intent
+_HELD_OUT = 10  # every so many training examples one is to validate
+
+
+@settings
+class TrainConfig(fit.Config):
+    """How the run of what learns from a dataset is driven."""
+
+    earlier: ClassVar = {"validation": 0}
+
+    validation: int | None = None
+    """Training examples that are not learned from where eval_every is given, and decide what is best and when to stop; a tenth
+    if not given. 0: the test examples decide, and then judge their own choice."""
 
 
 class Evaluation(NamedTuple):
     """What an evaluation has beside the measured means."""
 
     options: task.Options  # with their defaults
-    more: Callable[[PyTree, Any], dict[str, Any]] = lambda params, options: {}  # (params, options) -> further numbers
+    more: Callable[..., dict[str, Any]] = lambda params, options, held: {}  # (params, options, held-out examples) -> numbers
     pictures: Mapping[str, Callable] = MappingProxyType({})  # file name -> (params, seed, path), what a finished run leaves
     describe: Callable[[dict[str, Any]], str] | None = None  # an evaluation in words; its numbers if not given
 
@@ -40,7 +54,7 @@ def dataset_algorithm(
     make: Callable[[Any, DataSpec], Any],
     make_run: Callable[..., Run],
     total_steps: Callable[[Any, DataSpec], int],
-    score: Score,
+    score: Score | Callable[[Any], Score],
     curves: tuple[Curve, ...],
     abilities: Callable[[Any, DataSpec, Any], dict[type, Any]] = lambda config, spec, model: {},
     examples: str = "examples",
@@ -55,42 +69,66 @@ def dataset_algorithm(
             held-out examples say how good it is.
         make_run: (config, spec, axis_name=, shards=) -> the run.
         total_steps: (config, spec) -> updates of the planned run.
-        score: decides what is best.
+        score: decides what is best, or a function of the config.
         curves: what is worth drawing, the first that a run has.
         abilities: (config, spec, model) -> what else a trained model can do, by type (`core.task`).
         examples: what one example is called.
-        evaluation: (config, train config, splits, model, abilities) -> what an evaluation has beside `measure`.
+        evaluation: (config, train config, splits, model, abilities) -> what an evaluation has beside `measure`; the splits are
+            "train" and "test", and "validation" where a part of "train" is held out.
     """
 
     def opened(config: Any, train: fit.Config) -> Task:
-        splits, spec = load_splits(config)
+        splits = dict(zip(data.SPLITS, data.load_splits(config.dataset, config.data_dir), strict=True))
+        if sentence := too_dark(splits["train"], config):
+            print(f"jaxdl: {sentence}", file=sys.stderr)
+        learned, held = for_validation(splits["train"], train)
+        if config.batch_size > learned.spec.num_examples:
+            raise UserError(f"batch_size={config.batch_size} is above the {learned.spec.num_examples} training examples of "
+                            f"{config.dataset}; lower it")
+        spec = learned.spec
         model = make(config, spec)
         can = abilities(config, spec, model)
-        return _task(config, splits, total_steps(config, spec), model, lambda c, **axis: make_run(c, spec, **axis), can,
-                     examples, evaluation(config, train, splits, model, can))
+        judged = evaluation(config, train, splits | ({"validation": held} if held else {}), model, can)
 
-    return Algorithm(name, summary, config, validate, opened, score, curves, "dataset", "updates")
+        def run(config: Any, **axis: Any) -> Run:
+            return make_run(config, spec, **axis)
+
+        def drive(configs: Sequence[Any], seeds: Sequence[int], train: fit.Config, written_by: int | None = None) -> Any:
+            return make_device_driver(run, list(configs), learned.on_device(), seeds, quick=train.quick_compile,
+                                      devices=train.devices, written_by=written_by)
+
+        def in_words(found: dict[str, Any]) -> str:
+            numbers = ", ".join(f"{name} {value:.4g}" for name, value in found.items() if isinstance(value, float))
+            return f"test {examples} of {config.dataset}: {numbers}"
+
+        chosen = held and _measured(model, judged, held)
+        return Task(config.dataset, total_steps(config, spec), model.learner, drive, _measured(model, judged, splits["test"]),
+                    judged.options, can, judged.pictures, judged.describe or in_words, (config.batch_size, examples), run,
+                    splits, choose=chosen and (lambda params: chosen(params, judged.options)))
+
+    return Algorithm(name, summary, config, validate, opened, score, curves, "dataset", "updates", TrainConfig)
 
 
-def load_splits(config: Any) -> tuple[dict[str, data.Dataset], DataSpec]:
-    """The splits of the dataset that a config names, and what an algorithm must know of it.
+def for_validation(train: data.Dataset, config: fit.Config) -> tuple[data.Dataset, data.Dataset | None]:
+    """The training examples to learn from, and those that choose while it trains, where anything is chosen.
 
     Raises:
-        UserError: the dataset cannot be had, or it is smaller than a batch.
+        UserError: too many are asked for, or nothing is evaluated while it trains.
     """
-    splits = dict(zip(data.SPLITS, data.load_splits(config.dataset, config.data_dir), strict=True))
-    spec = splits["train"].spec
-    if config.batch_size > spec.num_examples:
-        raise UserError(f"batch_size={config.batch_size} is above the {spec.num_examples} training examples of "
-                        f"{config.dataset}; lower it")
-    if (sentence := too_dark(splits["train"])) and getattr(config, "binarize", "") != "none":
-        print(f"jaxdl: {sentence}", file=sys.stderr)
-    return splits, spec
+    num, most = getattr(config, "validation", None), train.spec.num_examples - 1
+    if num is not None:
+        require(config, "validation", 0 <= num <= most, f"at least 0 and at most {most}, of the training examples")
+    if config.eval_every is None:
+        if num:
+            raise UserError(f"validation={num} is of eval_every: without it nothing is chosen; give eval_every too")
+        return train, None
+    num = max(1, train.spec.num_examples // _HELD_OUT) if num is None else num
+    return data.split_off(train, num, "validation") if 0 < num <= most else (train, None)
 
 
-def too_dark(dataset: data.Dataset) -> str | None:
+def too_dark(dataset: data.Dataset, config: Any) -> str | None:
     """What is to be said of images whose bytes hardly begin to be grey, as 0 and 1 in the place of 0 and 255; else None."""
-    if dataset.spec.input != "images" or dataset.images.dtype != np.uint8:
+    if getattr(config, "binarize", None) == "none" or dataset.spec.input != "images" or dataset.images.dtype != np.uint8:
         return None
     top = int(dataset.images.max())
     if not 0 < top < _DARK:
@@ -101,31 +139,22 @@ def too_dark(dataset: data.Dataset) -> str | None:
             f"{binary}")
 
 
-def _task(config: Any, splits: dict[str, data.Dataset], total_steps: int, model: Any, make_run: Callable[..., Run],
-          can: dict[type, Any], examples: str, evaluation: Evaluation) -> Task:
+def _measured(model: Any, evaluation: Evaluation, held: data.Dataset) -> Callable[[PyTree, Any], dict[str, Any]]:
+    """`(params, options) -> numbers` of held-out examples."""
     measure = getattr(model, "measure", None)
     program = None if measure is None else jax.jit(measure)
-
-    def drive(configs: Sequence[Any], seeds: Sequence[int], train: fit.Config, written_by: int | None = None) -> Any:
-        return make_device_driver(make_run, list(configs), splits["train"].on_device(), seeds, quick=train.quick_compile,
-                                  devices=train.devices, written_by=written_by)
 
     def evaluate(params: PyTree, options: Any) -> dict[str, Any]:
         options.validate()
         totals: dict[str, list] = {}
-        for key, batch in blocks(splits["test"], options.seed) if program else ():
+        for key, batch in blocks(held, options.seed) if program else ():
             for name, mean in program(params, batch, key).items():
                 totals.setdefault(name, []).append(mean)
         found = {name: float(sum(float(t) for t, _ in means) / sum(float(n) for _, n in means))
                  for name, means in totals.items()}
-        return {"num": splits["test"].spec.num_examples} | found | evaluation.more(params, options)
+        return {"num": held.spec.num_examples} | found | evaluation.more(params, options, held)
 
-    def in_words(found: dict[str, Any]) -> str:
-        numbers = ", ".join(f"{name} {value:.4g}" for name, value in found.items() if isinstance(value, float))
-        return f"test {examples} of {config.dataset}: {numbers}"
-
-    return Task(config.dataset, total_steps, model.learner, drive, evaluate, evaluation.options, can, evaluation.pictures,
-                evaluation.describe or in_words, (config.batch_size, examples), make_run, splits)
+    return evaluate
 
 
 def blocks(dataset: data.Dataset, seed: int, size: int = BLOCK) -> Iterator[tuple[Key, PyTree]]:

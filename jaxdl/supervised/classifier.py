@@ -7,14 +7,14 @@ Shapes: `B` batch, `N` images, `H W C` an image, `F` features, `Y` classes.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen
 
 from jaxdl import nn, optim
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import require, require_positive
+from jaxdl.core.config import refuse_idle, require, require_positive
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Classifier, Curve, Score
 from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, UpdateResult
@@ -29,6 +29,8 @@ from jaxdl.runtime.dataset_task import dataset_algorithm
 @settings
 class Config(minibatches.Config):
     """Settings of the classifier."""
+
+    applies: ClassVar = {"conv_channels": ("network", "conv")}
 
     batch_size: int = 100
     """Images in one update."""
@@ -82,6 +84,7 @@ def validate(config: Config) -> None:
         UserError: names the field, what was given and what would do.
     """
     minibatches.validate(config)
+    refuse_idle(config)
     for field in ("hidden_sizes", "conv_channels"):
         require(config, field, bool(getattr(config, field)) and all(n > 0 for n in getattr(config, field)),
                 "one or more widths above 0")

@@ -13,13 +13,14 @@ from jaxdl.experiments import algorithms, run_folder
 from jaxdl.experiments.commands import resume
 from jaxdl.generative import vae
 from jaxdl.rl.task import TrainConfig
-from jaxdl.runtime import fit
+from jaxdl.runtime import dataset_task, fit
 
 SETTINGS = [
     run_folder.Settings("dqn", dqn.Config(env_id="Acrobot-v1", gamma=0.123456789, hidden_sizes=(3, 5), double=True,
                                     optim=optim.Config(optimizer="adamw", weight_decay=0.1)),
                   TrainConfig(seed=7, eval_every=500, stop_at=12.5)),
-    run_folder.Settings("vae", vae.Config(dataset="mnist", data_dir="somewhere", epochs=2, hidden_sizes=()), fit.Config()),
+    run_folder.Settings("vae", vae.Config(dataset="mnist", data_dir="somewhere", epochs=2, hidden_sizes=()),
+                        dataset_task.TrainConfig(eval_every=50, validation=7)),
 ]
 
 

@@ -52,6 +52,16 @@ def test_a_denoising_autoencoder_sees_damage_and_is_asked_for_the_image(corrupti
     assert found["mse_corrupted"].total != found["mse"].total
 
 
+def test_damage_is_what_it_says():
+    x = jnp.full((100, 10, 10, 1), 0.5)
+    mask = autoencoder.corrupted(autoencoder.Config(corruption="mask", corruption_level=0.7), x, jax.random.key(0))
+    assert set(np.unique(mask)) == {0, 0.5}
+    assert (mask == 0).mean() == pytest.approx(0.7, abs=0.02)
+    noise = autoencoder.corrupted(autoencoder.Config(corruption="gaussian", corruption_level=0.2), x, jax.random.key(0))
+    assert (noise.mean(), noise.std()) == pytest.approx((0.5, 0.2), abs=0.01)
+    np.testing.assert_array_equal(autoencoder.corrupted(autoencoder.Config(), x, jax.random.key(0)), x)
+
+
 @pytest.mark.parametrize(("settings", "message"), [
     ({"latent_size": 0}, "latent_size must be above 0"), ({"conv_channels": ()}, "conv_channels must be at least one"),
     ({"corruption": "mask", "corruption_level": 1.0}, "corruption_level must be at least 0 and below 1 for corruption=mask"),

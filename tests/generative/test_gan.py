@@ -214,6 +214,22 @@ def test_images_of_any_sides_are_cut_from_larger_ones_and_seen_with_black_beside
     np.testing.assert_allclose(seen(cut), seen(filled), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(("settings", "rate"), [
+    ({}, 2e-4), ({"discriminator_learning_rate": 0.3}, 0.3), ({"objective": "wgan_gp"}, 0.1)])
+def test_the_discriminator_has_a_rate_of_its_own_over_all_its_steps(settings, rate):
+    """By SGD with a rate that falls linearly to nothing over ten updates, a step is the gradient times the rate."""
+    config = gan.Config(n_critic=2, optim=OptimConfig(optimizer="sgd", learning_rate=0.1, schedule="linear"), **settings)
+    for optimizer, first, steps in zip(gan.optimizers(config, 10), (0.1, rate), (10, 20), strict=True):
+        params, went = {"w": jnp.zeros(())}, []
+        state = optimizer.init(params)
+        for _ in range(steps + 2):
+            new, state = optimizer.step({"w": jnp.ones(())}, state, params)
+            went.append(float(params["w"] - new["w"]))
+            params = new
+        np.testing.assert_allclose(went[:steps], first * (1 - np.arange(steps) / steps), rtol=1e-3, atol=1e-9)
+        np.testing.assert_allclose(went[steps:], 0, atol=1e-9)
+
+
 def test_epochs_are_passes_of_the_discriminator():
     assert gan.total_steps(gan.Config(batch_size=8, epochs=3), SPEC) == 15
     assert gan.total_steps(gan.Config(batch_size=4, epochs=3, objective="wgan_gp"), SPEC) == 6

@@ -11,7 +11,7 @@ from tools import jit
 
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
-from jaxdl.generative import estimators, likelihoods
+from jaxdl.generative import estimators, likelihoods, vae_network
 from jaxdl.generative import vae as vaes
 from jaxdl.ops import distributions
 from jaxdl.optim import Config as OptimConfig
@@ -142,6 +142,36 @@ def test_two_layers_are_integrated_over_both():
     assert loss_of(vae, state)[0]["kl"] > 0
 
 
+def test_without_free_bits_the_loss_of_two_layers_is_minus_the_elbo():
+    """Also where the sampled KL of a latent number is below 0 in the mean over a batch."""
+    vae, state = trained(second_latent_size=2, second_hidden_sizes=(3,), latent_size=6)
+    state = state._replace(params=jax.tree.map(lambda x: 0.05 * x, state.params))  # q is near p: its KL is near 0
+    update = jit(vae.learner.update)
+    for key in range(5):
+        metrics = update(state, Examples(IMAGES), jax.random.key(key))[1].metrics
+        assert float(metrics["loss"].total) == pytest.approx(-float(metrics["elbo"].total / 20), rel=1e-5)
+
+
+def test_both_layers_are_told_the_class_either_way():
+    _, state = trained(second_latent_size=2, second_hidden_sizes=(3,), conditional=True)
+    network = vae_network.Network(SPEC.shape, 1, "mlp", (), (4,), "tanh", 2, 2, (3,))
+    y = jnp.eye(3)[:2]
+    for method in ("second_encode", "second_decode"):
+        mean, _ = network.apply(state.params, jnp.ones((2, 2)), y, method=method)
+        assert np.abs(mean[0] - mean[1]).max() > 1e-3, method
+
+
+def test_an_importance_weighted_model_is_chosen_by_its_bound():
+    config = vaes.Config(objective="iwae", num_samples=50)
+    assert (vaes.score(config).name, vaes.score(vaes.Config()).name) == ("iwae", "elbo")
+    vae, state = trained(objective="iwae", num_samples=50, binarize="threshold")
+    many = Examples(jnp.repeat(IMAGES, 50, 0))
+    told = jit(vae.measure)(state.params, many, jax.random.key(0))
+    elbo, iwae = (float(told[name].total / told[name].count) for name in ("elbo", "iwae"))
+    assert elbo + 0.05 < iwae == pytest.approx(
+        float(jit(vae.log_prob, static_argnums=(3, 4))(state.params, many, jax.random.key(1), 50, 50).mean()), abs=0.15)
+
+
 # --- Gradients that leave the density of q out.
 
 
@@ -243,6 +273,26 @@ def test_pixels_of_each_likelihood():
         assert 0 <= made.mean(out[..., : made.outputs, :]).min() <= made.mean(out[..., : made.outputs, :]).max() <= 1
 
 
+def test_a_discretized_logistic_has_its_scale_in_bytes_and_its_expectation_as_mean():
+    bins = likelihoods.make("discretized_logistic")
+    values = jnp.arange(256.0)
+    for location, log_scale in ((0.4, -3.0), (0.98, -2.0), (-0.3, -1.0), (0.5, 1.0), (0.2004, -9.0), (1.3, 0.0)):
+        low = -math.log(255) - 2
+        scale = 255 * math.exp(low + np.logaddexp(0, log_scale - low))
+        cdf = stats.logistic(255 * location, scale).cdf
+        p = np.diff(np.concatenate([[0], cdf(np.arange(255) + 0.5), [1]]))
+        out = jnp.tile(jnp.array([[location], [log_scale]]), (256, 1, 1))
+        np.testing.assert_allclose(np.exp(bins.log_prob(out, values[:, None] / 255)), p, atol=1e-5)
+        assert bins.mean(out)[0, 0] == pytest.approx((p * np.arange(256)).sum() / 255, abs=2e-5)
+
+
+def test_white_is_always_one_and_black_never():
+    for how in ("fixed", "dynamic", "threshold", "none"):
+        for byte in (0, 255):
+            bits = likelihoods.binarized(jnp.full((2, 90, 90, 1), byte, jnp.uint8), jax.random.key(0), how)
+            assert (bits == byte / 255).all(), (how, byte)
+
+
 def test_fixed_bits_are_a_function_of_the_image_and_as_frequent_as_it_is_bright():
     grey = jnp.asarray(RNG.integers(0, 256, (3000, 4, 4, 1)), jnp.uint8)
     bits = likelihoods.binarized(grey, jax.random.key(0), "fixed")
@@ -282,7 +332,7 @@ def test_a_conditional_model_is_told_the_class_on_both_sides(settings):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"objective": "iwae", "beta": 2.0}, "beta=2.0 and free_bits=0.0 change the KL, which objective=iwae does not have"),
+    ({"objective": "iwae", "beta": 2.0}, "beta=2.0 is of objective=elbo, and objective is iwae"),
     ({"estimator": "doubly_reparameterized"}, "estimator=doubly_reparameterized is of objective=iwae, and objective is elbo"),
     ({"variance": 1.0}, "variance=1.0 is of likelihood=gaussian, and likelihood is bernoulli"),
     ({"num_samples": 0}, "num_samples must be above 0"), ({"free_bits": -1.0}, "free_bits must be 0 or above"),
@@ -292,6 +342,16 @@ def test_a_conditional_model_is_told_the_class_on_both_sides(settings):
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         vaes.validate(vaes.Config(**settings))
+
+
+def test_a_label_that_is_no_class_is_refused_or_not_a_number():
+    vae, state = trained(conditional=True)
+    with pytest.raises(UserError, match="labels must lie between 0 and 2, got 0 to 3"):
+        vae.sample(state.params, jax.random.key(0), 4, jnp.arange(4))
+    with pytest.raises(UserError, match="got -1 to 1"):
+        vae.sample(state.params, jax.random.key(0), 2, np.array([-1, 1]))
+    drawn = jit(vae.sample, static_argnums=2)(state.params, jax.random.key(0), 4, jnp.arange(4))
+    np.testing.assert_array_equal(np.isnan(drawn).all((1, 2, 3)), [False, False, False, True])
 
 
 def test_a_conditional_model_needs_labels():

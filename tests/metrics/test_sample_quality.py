@@ -180,6 +180,7 @@ def test_histograms_by_hand():
     assert quality.mode_count(np.array([0, 3]), reference, 4) == 1  # 3 is none of the reference's
     assert quality.mode_count(np.repeat([0, 1], [9, 1]), np.repeat([0, 1], 5), 2) == 2
     assert quality.mode_count(np.repeat([0, 1], [39, 1]), reference, 4) == 2  # exactly a tenth of a quarter
+    assert quality.mode_count(np.repeat([0, 1], [40, 1]), reference, 4) == 1  # just below
 
 
 X = np.zeros((8, 3))

@@ -75,6 +75,13 @@ def test_images_of_bytes_are_scaled_and_floats_are_not():
     assert torso.apply(params, images).shape == (2, 4 * 4 * 3)
 
 
+def test_a_decoder_is_cropped_at_the_bottom_and_right():
+    small, whole = (nn.ConvDecoder(shape, (3, 2)) for shape in ((5, 6, 1), (8, 8, 1)))  # both begin with 2 x 2
+    z = jnp.ones((1, 4))
+    params = nn.init(whole, jax.random.key(0), z)
+    np.testing.assert_allclose(small.apply(params, z), whole.apply(params, z)[:, :5, :6], rtol=1e-5, atol=1e-6)
+
+
 def test_a_dueling_head_is_value_plus_centred_advantage():
     x = jax.random.normal(jax.random.key(0), (6, 3))
     head = nn.QHead(4, dueling=True)

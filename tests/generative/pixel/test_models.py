@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from tools import jit, random_like
 from jaxdl.core.config import from_dict, leaves_as_arrays
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
-from jaxdl.generative.pixel import autoregressive, pixelcnn, pixelrnn
+from jaxdl.generative.pixel import autoregressive, outputs, pixelcnn, pixelrnn, plusplus
 from jaxdl.optim import Config as OptimConfig
 
 KEY = jax.random.key(0)
@@ -261,6 +262,61 @@ def test_an_update_learns(variant):
     equal = jax.tree.map(np.array_equal, no_memory.ema, no_memory.params)
     assert all(jax.tree.leaves(equal))
     assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, state.ema, state.params)))
+
+
+def test_the_running_mean_is_short_at_first():
+    config = config_of("gated", ema_decay=0.999, optim=OptimConfig(optimizer="sgd", learning_rate=0.5))
+    learner = pixelcnn.make(config, spec_of(GREY)).learner
+    old = jit(learner.init)(KEY)
+    new, _ = jit(learner.update)(old, Examples(jnp.full((2, *GREY), 255, jnp.uint8)), KEY)
+    for mean, before, after in zip(*map(jax.tree.leaves, (new.ema, old.params, new.params)), strict=True):
+        np.testing.assert_allclose(mean, 0.1 * before + 0.9 * after, rtol=1e-4, atol=1e-6)
+
+
+def test_bits_a_dimension_are_of_each_colour():
+    config = config_of("gated", likelihood="categorical", levels=4)
+    model = pixelcnn.make(config, spec_of((3, 3, 3)))
+    params = jax.tree.map(jnp.zeros_like, jax.eval_shape(model.learner.init, KEY).params)  # any level is as likely: 2 bits
+    found = jit(model.measure)(params, Examples(jnp.zeros((2, 3, 3, 3), jnp.uint8)), KEY)
+    assert jnp.divide(*found["bits_per_dim"]) == pytest.approx(2, rel=1e-4)
+    assert jnp.divide(*found["nll"]) == pytest.approx(27 * math.log(4), rel=1e-4)
+
+
+def test_dropout_is_of_training_alone():
+    """A network that tells whether it was given a key to drop by."""
+    told = []
+
+    def apply(params, x, y, key, compute=None):
+        told.append(key is not None)
+        return params * x[..., None]
+
+    output = outputs.make("bernoulli", 1)
+    network = autoregressive.Network(lambda key: jnp.ones(()), apply, None)
+    model = autoregressive.make(config_of("plusplus", dropout=0.5), spec_of(GREY), network, output)
+    images = Examples(jnp.zeros((2, *GREY), jnp.uint8))
+    for f, of in ((model.measure, jnp.ones(())), (model.log_prob, jnp.ones(())),
+                  (model.learner.update, jax.eval_shape(model.learner.init, KEY))):
+        jax.eval_shape(f, of, images, KEY)
+    assert told == [False, False, True]
+
+
+def test_dropout_keeps_the_mean_of_what_it_drops():
+    block = plusplus._Block(6, 0.5, "float32")
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(1, 2, 2, 6)), jnp.float32)
+    params = random_like(jax.eval_shape(lambda: block.init(KEY, (x, x), None, None)))
+    params = jax.tree_util.tree_map_with_path(  # the gate is open, so that what is added is linear in what is dropped
+        lambda path, w: w * (np.arange(12) < 6) + 50 * (np.arange(12) >= 6) * (w.ndim == 1)
+        if "u_out" in jax.tree_util.keystr(path) else w, params)
+
+    @jit
+    def both(params):
+        drawn = jax.vmap(lambda key: block.apply(params, (x, x), None, None, rngs={"dropout": key})[0][0])(
+            jax.random.split(KEY, 4000))
+        return drawn, block.apply(params, (x, x), None, None)[0][0]
+
+    drawn, whole = both(params)
+    assert np.abs(drawn.mean(0) - whole).max() < 5 * float(drawn.std(0).max()) / math.sqrt(4000)
+    assert drawn.std(0).mean() > 0.1
 
 
 # --- Settings.
