@@ -12,15 +12,16 @@ Shapes: `N` images, `H W C` an image, `F` features.
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import platformdirs
 
 from jaxdl import data
+from jaxdl.core import files
 from jaxdl.core.config import to_dict
 from jaxdl.core.errors import CheckpointError, UserError
 from jaxdl.metrics import sample_quality
@@ -51,7 +52,7 @@ def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path 
     """The judge called `name` of a dataset, trained where it is not in the cache yet.
 
     Args:
-        folder: of the cache; the user's if not given.
+        folder: of the cache; the user's if not given. A classifier that cannot be kept there is said, and trained anew.
 
     Raises:
         UserError: the dataset has no labels.
@@ -63,14 +64,20 @@ def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path 
     model = classifier.make(config, spec)
     meta = {"judge": name, "config": config, "seed": seed, "data": train_data.fingerprint()}
     digest = _sha256(json.dumps(meta | {"config": to_dict(config)}).encode())[:16]
-    folder = (folder or platformdirs.user_cache_path("jaxdl")) / "judges" / f"{name}-{digest}"
-    params = _cached(folder, meta, jax.eval_shape(lambda: model.learner.params(model.learner.init(jax.random.key(0)))))
+    folder = folder or files.cache_folder()
+    folder = folder and folder / "judges" / f"{name}-{digest}"
+    params = folder and _cached(folder, meta, jax.eval_shape(lambda: model.learner.params(model.learner.init(jax.random.key(0)))))
     if params is None:
         print(f"training the {name} classifier that judges images of {spec.name}, once", flush=True)
         driver = make_device_driver(lambda c: classifier.make_run(c, spec), [config], train_data.on_device(), [seed])
         result = fit.fit(driver, fit.Config(seed=seed), classifier.total_steps(config, spec))
         params = jax.device_get(result.params)
-        checkpoint.save(folder, result.step, params, meta=meta, keep=1)
+        try:
+            if folder is None:
+                raise CheckpointError("the user's cache folder cannot be written")
+            checkpoint.save(folder, result.step, params, meta=meta, keep=1)
+        except CheckpointError as e:
+            print(f"jaxdl: the {name} classifier is not kept: {e}", file=sys.stderr)
     logits, features = jax.jit(model.logits), jax.jit(model.features)
 
     def classes(images: np.ndarray) -> np.ndarray:

@@ -1,0 +1,98 @@
+"""Where a command runs: JAX's switches, folders and flags that the user's surroundings have, looked at before JAX is imported.
+
+What works here works; of what cannot, the sentence says what asks for it and what would do.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from jaxdl.core import files
+from jaxdl.core.errors import UserError, first_line
+
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_ON = ("1", "true", "yes", "on", "y", "t")
+
+
+def set_up(within: bool) -> None:
+    """Set JAX up for a command, and import it: nothing that imports it may come before.
+
+    Args:
+        within: the command runs within another program, whose JAX and whose flags are its own.
+
+    Raises:
+        UserError: a command cannot run here.
+    """
+    try:
+        os.getcwd()
+    except OSError:
+        raise UserError("the current folder is gone; change into one that is there") from None
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    if "jax" not in sys.modules:
+        _set_cache()
+        _set_precision()
+    if not within and os.environ.get("XLA_FLAGS"):
+        _check_xla_flags(os.environ["XLA_FLAGS"])
+    try:
+        from jaxdl.core import compile
+    except ValueError as e:  # of a variable that JAX reads
+        raise UserError(f"JAX cannot be imported: {first_line(e)}") from e
+    except (ImportError, AttributeError) as e:
+        found = getattr(sys.modules.get("jax"), "__file__", None)
+        raise UserError(f"JAX cannot be imported: {first_line(e)}" + (f"; 'jax' is {found} here" if found else "")) from e
+    compile.check_switches()
+
+
+def _set_cache() -> None:
+    """Keep compiled programs in the user's cache folder, so that a second run of the same shape starts at once."""
+    given = os.environ.get(_CACHE)
+    if given is None:
+        folder = files.cache_folder()
+        kept = folder is not None and files.can_be_written(folder / "programs")
+        if kept:
+            os.environ[_CACHE] = str(folder / "programs")
+        where = "the user's cache folder"
+    else:  # a bucket is JAX's own business
+        kept, where = not given or "://" in given or files.can_be_written(Path(given)), f"{_CACHE}={given}"
+    if not kept:
+        os.environ[_CACHE] = ""
+        print(f"jaxdl: {where} cannot be written, so compiled programs are not kept", file=sys.stderr)
+
+
+def _set_precision() -> None:
+    """Compute in float32 whatever the surroundings ask for: losses, statistics and checkpoints are made for it."""
+    if os.environ.get("JAX_ENABLE_X64", "").lower() in _ON:
+        del os.environ["JAX_ENABLE_X64"]
+        print("jaxdl: JAX_ENABLE_X64 is left aside: everything is computed in float32", file=sys.stderr)
+
+
+def _check_xla_flags(flags: str) -> None:
+    """Refuse flags that XLA does not know: it would end the process. Another one finds out, in a third of a second."""
+    probe = subprocess.run([sys.executable, "-P", "-c", "from jaxlib import xla_client; xla_client.CompileOptions()"],
+                           stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="backslashreplace", check=False)
+    if probe.returncode:
+        said = (probe.stderr.strip().splitlines() or ["it ends at once"])[0].rpartition("] ")[2]
+        raise UserError(f"XLA does not take XLA_FLAGS={flags!r}: {said}; leave out what it does not know")
+
+
+def blamed(error: Exception) -> str | None:
+    """What of the surroundings an unexpected error comes from, in a sentence; None where it comes from none of it."""
+    if isinstance(error, Warning):
+        return (f"a warning was made an error, by PYTHONWARNINGS or -W: {type(error).__name__}: {first_line(error)}; without "
+                "that the command goes on")
+    if isinstance(error, MemoryError):
+        return f"the memory that this process may have is used up ({first_line(error)}); lower what makes the run large"
+    import jax
+
+    try:
+        jax.devices()
+    except Exception as e:
+        asked = os.environ.get("JAX_PLATFORMS") or os.environ.get("JAX_PLATFORM_NAME")
+        if not asked:
+            return f"JAX finds no devices: {first_line(e)}"
+        why = f" ({str(e).splitlines()[0]})" if str(e) else ""
+        return f"JAX_PLATFORMS={asked} asks for devices that are not here{why}; JAX_PLATFORMS=cpu would do, or unset it"
+    return None
