@@ -145,7 +145,7 @@ def _module(command: str) -> ModuleType:
 
 
 def _fail(sentence: str, status: int) -> int:
-    print(f"jaxdl: {_BREAK.sub(' ', sentence.strip())}", file=sys.stderr)
+    streams.say(f"jaxdl: {_BREAK.sub(' ', sentence.strip())}")
     return status
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from jaxdl.core import axis, files
 from jaxdl.core.config import from_dict, to_dict
 from jaxdl.core.errors import UserError
+from jaxdl.core.streams import quoted
 from jaxdl.core.task import Algorithm
 from jaxdl.experiments import algorithms
 from jaxdl.experiments.population import members
@@ -120,7 +121,7 @@ def check_out(out: Path, overwrite: bool) -> None:
     if not (out / "config.json").is_file():
         raise UserError(f"{out} is not empty and not a run folder; choose another --out")
     if not overwrite:
-        raise UserError(f"{out} already holds a run; choose another --out, continue it with 'jaxdl resume {out}', or "
+        raise UserError(f"{out} already holds a run; choose another --out, continue it with {quoted('resume', out)}, or "
                         "replace it with --overwrite")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdl.core.errors import JaxdlError
+from jaxdl.core.streams import command
 from jaxdl.core.task import Sampler, Task
 from jaxdl.core.types import PyTree
 from jaxdl.experiments import plot, run_folder, tasks
@@ -53,5 +54,6 @@ def last_lines(folder: Path, settings: run_folder.Settings, task: Task, summary:
     lines = [f"{summary['steps']:,} steps in {summary['train_s']:.1f} s after {summary['compile_s']:.1f} s of compiling "
              f"({summary['steps_per_s']:,.0f} steps/s)", summary_line(task, summary["eval"])]
     lines += [f"  {path}" for path in [folder / "checkpoints", folder / "metrics.jsonl", *pictures]]
-    more = f"jaxdl sample {folder} --num 64 --out samples.png" if Sampler in task.abilities else f"jaxdl evaluate {folder}"
-    return [*lines, f"next: {more}", f"      tensorboard --logdir {folder}", f"      jaxdl train {settings.algo} --help"]
+    more = ("sample", folder, "--num", 64, "--out", "samples.png") if Sampler in task.abilities else ("evaluate", folder)
+    return [*lines, f"next: {command(*more)}", f"      {command('--logdir', folder, program='tensorboard')}",
+            f"      {command('train', settings.algo, '--help')}"]

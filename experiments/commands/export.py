@@ -10,6 +10,7 @@ import jax
 import tyro
 
 from jaxdl.core.errors import UserError
+from jaxdl.core.streams import command
 from jaxdl.core.task import Task
 from jaxdl.core.types import PyTree, RunState
 from jaxdl.experiments import run_folder, tasks
@@ -53,7 +54,7 @@ def run(args: Args) -> dict[str, Any]:
                            meta=tasks.meta(own) | {"devices": 1})
     values = "".join(f", {name}={value:g}" for name, value in of_each[args.member].values.items())
     print(f"member {args.member} (seed {of_each[args.member].seed}{values}) at step {step:,} is the run {folder}\n  {path}")
-    print(f"next: jaxdl evaluate {folder}\n      jaxdl resume {folder} --total-steps N")
+    print(f"next: {command('evaluate', folder)}\n      {command('resume', folder)} --total-steps N")
     return {"run": str(folder), "member": args.member, "seed": of_each[args.member].seed, "steps": step
             } | of_each[args.member].values
 

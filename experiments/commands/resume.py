@@ -10,6 +10,7 @@ import tyro
 
 from jaxdl.core import files
 from jaxdl.core.errors import UserError
+from jaxdl.core.streams import quoted
 from jaxdl.experiments import run_folder, tasks
 from jaxdl.experiments.commands.train import JOINED, Joined, with_devices
 from jaxdl.runtime import checkpoint
@@ -40,7 +41,7 @@ def run(args: Args) -> dict[str, Any]:
     steps = checkpoint.steps(args.run / "checkpoints")
     if not steps:
         raise UserError(f"{args.run} has no checkpoint to resume from; train it again with "
-                        f"'jaxdl train {settings.algo} --config {args.run / 'config.json'}'")
+                        f"{quoted('train', settings.algo, '--config', args.run / 'config.json')}")
     if args.total_steps is not None:
         if args.total_steps >= 2**31:
             raise UserError(f"total_steps must be below 2**31, got {args.total_steps}")

@@ -50,10 +50,10 @@ def provide() -> None:
 
 
 def failed() -> str | None:
-    """Why something of what was printed could not be written; None where all was, or where its reader went away."""
+    """After `provide`: why something of what was printed could not be written; None where all was, or where its reader went away."""
     sys.stdout.flush()
-    error = sys.stdout.buffer.raw.failed if isinstance(getattr(sys.stdout, "buffer", None), io.BufferedWriter) else None
-    return error and error.errno != errno.EPIPE and (error.strerror or str(error)) or None
+    error = sys.stdout.buffer.raw.failed
+    return None if error is None or error.errno == errno.EPIPE else error.strerror
 
 
 def is_terminal(stream: Any) -> bool:
@@ -61,9 +61,21 @@ def is_terminal(stream: Any) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
-def command(*words: Any) -> str:
-    """A command of jaxdl as it can be pasted into a shell."""
-    return " ".join(["jaxdl", *(_quoted(str(word)) for word in words)])
+def say(line: str) -> None:
+    """Print a line on stderr, at once; a program that has none goes on without."""
+    if sys.stderr is not None and not sys.stderr.closed:
+        print(line, file=sys.stderr, flush=True)
+
+
+def command(*words: Any, program: str = "jaxdl") -> str:
+    """A command as it can be pasted into a shell."""
+    return " ".join([program, *(_quoted(str(word)) for word in words)])
+
+
+def quoted(*words: Any) -> str:
+    """A command of jaxdl within a sentence: between quotes that are not its own."""
+    text = command(*words)
+    return f"`{text}`" if "'" in text else f"'{text}'"
 
 
 def _quoted(word: str) -> str:

@@ -7,7 +7,6 @@ chunks end, so a run that was cut and resumed has the bits of one that was not.
 import math
 import operator
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -17,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl.core import processes
+from jaxdl.core import processes, streams
 from jaxdl.core.config import config, require, require_positive
 from jaxdl.core.errors import CheckpointError, EnvError, JaxdlError, UserError
 from jaxdl.core.run import Report
@@ -272,7 +271,7 @@ class _Output:
             self.log.row(step, values)
         if values and not self.warned and (sentence := self.warn(values)):
             self.warned = sentence
-            print(f"jaxdl: {sentence}", file=sys.stderr)
+            streams.say(f"jaxdl: {sentence}")
         self.bar.update(step, values or metrics.means())
 
 

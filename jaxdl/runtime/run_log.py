@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxdl.core import files
+from jaxdl.core import files, streams
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve
 
@@ -211,7 +211,7 @@ class Progress:
         self._tenth = tenth
         if self._lines and (tenth > before or any(name.startswith("eval/") for name in values)):
             line = [f"step {step:,} of {self._total:,}", *rate, *self._numbers()]
-            print(", ".join(line), file=sys.stderr, flush=True)
+            streams.say(", ".join(line))
 
     @staticmethod
     def _tenths(step: int, total: int) -> int:
@@ -240,7 +240,7 @@ def progress(total: int, initial: int = 0, *, show: Literal["bar", "lines", "not
         show: a bar, or a plain line at each evaluation and each tenth of the steps, or nothing.
         watched: metrics whose latest values are shown, under their short names.
     """
-    bar = _bar(total, initial) if show == "bar" and sys.stderr.isatty() else None
+    bar = _bar(total, initial) if show == "bar" and streams.is_terminal(sys.stderr) else None
     with bar or nullcontext():
         yield Progress(total, initial, bar, bar is None and show != "nothing", watched)
 
