@@ -114,6 +114,7 @@ def check_out(out: Path, overwrite: bool) -> None:
     Raises:
         UserError: `out` is a file, or holds something (with `overwrite`: something else than a run).
     """
+    _check_name(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out takes a folder")
     if not out.is_dir() or not any(out.iterdir()):
@@ -123,6 +124,15 @@ def check_out(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise UserError(f"{out} already holds a run; choose another --out, continue it with {quoted('resume', out)}, or "
                         "replace it with --overwrite")
+
+
+def _check_name(folder: Path) -> None:
+    """Refuse a path that TensorStore, which writes the checkpoints, cannot name."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"the run folder {folder.absolute()} has a name that is not UTF-8; checkpoints cannot be written into it"
+                        ) from None
 
 
 def create(out: Path | None, name: str, overwrite: bool, pictures: Iterable[str] = ()) -> Path:
@@ -137,6 +147,7 @@ def create(out: Path | None, name: str, overwrite: bool, pictures: Iterable[str]
     """
     try:
         if out is None:
+            _check_name(Path("runs"))
             number = 1
             while True:
                 folder = Path("runs") / f"{name}-{number}"

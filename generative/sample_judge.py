@@ -65,7 +65,8 @@ def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path 
     digest = _sha256(json.dumps(meta | {"config": to_dict(config)}).encode())[:16]
     folder = folder or files.cache_folder()
     folder = folder and folder / "judges" / f"{name}-{digest}"
-    params = folder and _cached(folder, meta, jax.eval_shape(lambda: model.learner.params(model.learner.init(jax.random.key(0)))))
+    like = jax.eval_shape(lambda: model.learner.params(model.learner.init(jax.random.key(0))))
+    params = folder and _cached(folder, meta, like)
     if params is None:
         print(f"training the {name} classifier that judges images of {spec.name}, once", flush=True)
         driver = make_device_driver(lambda c: classifier.make_run(c, spec), [config], train_data.on_device(), [seed])

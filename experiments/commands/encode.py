@@ -70,7 +70,8 @@ def decoder(run: Path, levels: int, shape: tuple[int, ...]) -> Callable[[np.ndar
     expected = jax.eval_shape(codes.encode, opened.params, one, jax.random.key(0)).shape[1:]
     if (levels, shape[:2]) != (codes.num_codes, expected):
         raise UserError(f"decoder={run} has {codes.num_codes} codes in maps of {list(expected)}, and the prior draws {levels} "
-                        f"levels in maps of {list(shape[:2])}; it must be trained on what {streams.quoted('encode', run)} wrote")
+                        f"levels in maps of {list(shape[:2])}; "
+                        f"it must be trained on what {streams.quoted('encode', run)} wrote")
     program = jax.jit(codes.decode)
 
     def decode(draws: np.ndarray) -> np.ndarray:

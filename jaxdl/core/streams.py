@@ -50,7 +50,7 @@ def provide() -> None:
 
 
 def failed() -> str | None:
-    """After `provide`: why something of what was printed could not be written; None where all was, or where its reader went away."""
+    """After `provide`: why what was printed could not be written; None where it could, or where its reader went away."""
     sys.stdout.flush()
     error = sys.stdout.buffer.raw.failed
     return None if error is None or error.errno == errno.EPIPE else error.strerror

@@ -140,7 +140,7 @@ def test_a_manifest_that_is_no_manifest_is_refused(tmp_path, text):
 def test_a_manifest_that_is_too_large_is_refused(tmp_path, monkeypatch):
     fill(tmp_path, 1)
     monkeypatch.setattr(manifest, "_MAX_BYTES", 100)
-    with pytest.raises(checkpoint.DamagedError, match="it is larger than 100 bytes"):
+    with pytest.raises(checkpoint.DamagedError, match="is larger than the 100 bytes"):
         checkpoint.read_meta(tmp_path, 1)
 
 
