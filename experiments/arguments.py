@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from jaxdl.core import streams
+from jaxdl.core import stdio
 from jaxdl.core.config import field_types, names, renamed, repeated, suggest
 from jaxdl.core.errors import UserError
 
@@ -89,7 +89,7 @@ def _with_new_names(cls: type, argv: list[str]) -> list[str]:
         if new is None:
             out.append(word)
         elif isinstance(new, str):
-            streams.say(f"jaxdl: {name} is called {flag(new)} now; the old name goes with the next version")
+            stdio.say(f"jaxdl: {name} is called {flag(new)} now; the old name goes with the next version")
             out.append(flag(new) + equals + value)
         else:
             out += _new_words(name, new, word, words, value if equals else None)
@@ -106,7 +106,7 @@ def _new_words(name: str, new: Any, word: str, words: Iterator[str], value: str 
     except KeyError:  # no value that it ever had
         return [word, follows]
     as_flags = [flag(n) if v is True else flag(f"no_{n}") if v is False else f"{flag(n)}={v}" for n, v in fields.items()]
-    streams.say(f"jaxdl: {name} {follows} is written {' '.join(as_flags)} now; the old way goes with the next version")
+    stdio.say(f"jaxdl: {name} {follows} is written {' '.join(as_flags)} now; the old way goes with the next version")
     return as_flags
 
 

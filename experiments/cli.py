@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from jaxdl.core import streams
+from jaxdl.core import stdio
 
 _FOLDER = Path(__file__).parent / "commands"
 _OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")  # package.module
@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is not None:
         return _main(list(argv), within=True)
-    streams.provide()
+    stdio.provide()
     status = _main(sys.argv[1:], within=False)
-    lost = streams.failed()
+    lost = stdio.failed()
     return _fail(f"what was printed could not be written: {lost}", 1) if lost and status == 0 else status
 
 
@@ -145,7 +145,7 @@ def _module(command: str) -> ModuleType:
 
 
 def _fail(sentence: str, status: int) -> int:
-    streams.say(f"jaxdl: {_BREAK.sub(' ', sentence.strip())}")
+    stdio.say(f"jaxdl: {_BREAK.sub(' ', sentence.strip())}")
     return status
 
 

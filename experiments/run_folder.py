@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from jaxdl.core import axis, files
 from jaxdl.core.config import from_dict, to_dict
 from jaxdl.core.errors import UserError
-from jaxdl.core.streams import quoted
+from jaxdl.core.stdio import quoted
 from jaxdl.core.task import Algorithm
 from jaxdl.experiments import algorithms
 from jaxdl.experiments.population import members

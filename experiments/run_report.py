@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdl.core.errors import JaxdlError
-from jaxdl.core.streams import command
+from jaxdl.core.stdio import command
 from jaxdl.core.task import Sampler, Task
 from jaxdl.core.types import PyTree
 from jaxdl.experiments import plot, run_folder, tasks

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jaxdl.core import files, streams
+from jaxdl.core import files, stdio
 from jaxdl.core.errors import UserError, first_line
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
@@ -59,14 +59,14 @@ def _set_cache() -> None:
         kept, where = not given or "://" in given or files.can_be_written(Path(given)), f"{_CACHE}={given}"
     if not kept:
         os.environ[_CACHE] = ""
-        streams.say(f"jaxdl: {where} cannot be written, so compiled programs are not kept")
+        stdio.say(f"jaxdl: {where} cannot be written, so compiled programs are not kept")
 
 
 def _set_precision() -> None:
     """Compute in float32 whatever the surroundings ask for: losses, statistics and checkpoints are made for it."""
     if os.environ.get("JAX_ENABLE_X64", "").lower() in _ON:
         del os.environ["JAX_ENABLE_X64"]
-        streams.say("jaxdl: JAX_ENABLE_X64 is left aside: everything is computed in float32")
+        stdio.say("jaxdl: JAX_ENABLE_X64 is left aside: everything is computed in float32")
 
 
 def _check_xla_flags(flags: str) -> None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.core import files, processes, streams
+from jaxdl.core import files, processes, stdio
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Sampler, Task
 from jaxdl.core.types import PyTree, RunState
@@ -154,7 +154,7 @@ def train(folder: Path, settings: Settings, task: Task, driver: Driver, resume: 
     result = fit.fit(
         driver, settings.train, task.total_steps, folder=folder, meta=meta(settings), resume=resume,
         evaluate=lambda params: task.evaluate(params, task.options), score=settings.algorithm.score,
-        callbacks=fit.Callbacks(ready=goes_on, warn=task.warn, show_progress=streams.is_terminal(sys.stderr),
+        callbacks=fit.Callbacks(ready=goes_on, warn=task.warn, show_progress=stdio.is_terminal(sys.stderr),
                                 watched=settings.algorithm.curves))
     summary = {
         "algo": settings.algo, settings.algorithm.subject: task.subject, "seed": settings.train.seed, "steps": result.step,
@@ -166,7 +166,7 @@ def train(folder: Path, settings: Settings, task: Task, driver: Driver, resume: 
     files.write_json(folder / "summary.json", summary)
     if result.ended == "interrupted":
         print(f"interrupted at step {result.step:,}; the checkpoint is written; continue with: "
-              f"{streams.command('resume', folder)}")
+              f"{stdio.command('resume', folder)}")
     else:
         pictures = run_report.save_pictures(folder, settings, task, result.params)
         print("\n".join(run_report.last_lines(folder, settings, task, summary, pictures)))

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from jaxdl import data
-from jaxdl.core import files, streams
+from jaxdl.core import files, stdio
 from jaxdl.core.config import to_dict
 from jaxdl.core.errors import CheckpointError, UserError
 from jaxdl.metrics import sample_quality
@@ -77,7 +77,7 @@ def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path 
                 raise CheckpointError("the user's cache folder cannot be written")
             checkpoint.save(folder, result.step, params, meta=meta, keep=1)
         except CheckpointError as e:
-            streams.say(f"jaxdl: the {name} classifier is not kept: {e}")
+            stdio.say(f"jaxdl: the {name} classifier is not kept: {e}")
     logits, features = jax.jit(model.logits), jax.jit(model.features)
 
     def classes(images: np.ndarray) -> np.ndarray:

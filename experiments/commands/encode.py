@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdl.core import streams
+from jaxdl.core import stdio
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Codes
 from jaxdl.data import idx
@@ -49,7 +49,7 @@ def run(args: Args) -> dict[str, Any]:
         idx.write_split(args.out, split, -(-found[split] * 256 // codes.num_codes).astype(np.uint8), dataset.labels)
     height, width = found["train"].shape[1:]
     print(f"{args.out}: codes of {len(found['train'])} and {len(found['test'])} images; a prior over them:\n"
-          + streams.command("train", "pixelcnn", "--dataset", "idx", "--data-dir", args.out, "--likelihood", "categorical",
+          + stdio.command("train", "pixelcnn", "--dataset", "idx", "--data-dir", args.out, "--likelihood", "categorical",
                             "--levels", codes.num_codes))
     return {"out": str(args.out), "shape": [height, width], "levels": codes.num_codes, "used": len(np.unique(found["train"]))}
 
@@ -71,7 +71,7 @@ def decoder(run: Path, levels: int, shape: tuple[int, ...]) -> Callable[[np.ndar
     if (levels, shape[:2]) != (codes.num_codes, expected):
         raise UserError(f"decoder={run} has {codes.num_codes} codes in maps of {list(expected)}, and the prior draws {levels} "
                         f"levels in maps of {list(shape[:2])}; "
-                        f"it must be trained on what {streams.quoted('encode', run)} wrote")
+                        f"it must be trained on what {stdio.quoted('encode', run)} wrote")
     program = jax.jit(codes.decode)
 
     def decode(draws: np.ndarray) -> np.ndarray:

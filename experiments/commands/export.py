@@ -9,7 +9,7 @@ import tyro
 
 from jaxdl.core import files
 from jaxdl.core.errors import UserError
-from jaxdl.core.streams import command
+from jaxdl.core.stdio import command
 from jaxdl.core.task import Task
 from jaxdl.core.types import PyTree, RunState
 from jaxdl.experiments import run_folder, tasks

@@ -10,7 +10,7 @@ import tyro
 
 from jaxdl.core import files
 from jaxdl.core.errors import UserError
-from jaxdl.core.streams import quoted
+from jaxdl.core.stdio import quoted
 from jaxdl.experiments import run_folder, tasks
 from jaxdl.experiments.commands.train import JOINED, Joined, with_devices
 from jaxdl.runtime import checkpoint

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from jaxdl.core import files, streams
+from jaxdl.core import files, stdio
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Codes, NoOptions, Sampler
 from jaxdl.core.types import PyTree
@@ -94,7 +94,7 @@ def open_sampler(args: Any) -> tuple[tasks.TrainedRun, Sampler]:
     task, algo = opened.task, opened.settings.algo
     if Sampler not in task.abilities:
         more = ("; 'jaxdl encode' makes a dataset of its codes, for a model to draw" if Codes in task.abilities else
-                f"; {streams.quoted('evaluate', args.run, '--video', 'FILE.gif')} films it" if task.splits is None else "")
+                f"; {stdio.quoted('evaluate', args.run, '--video', 'FILE.gif')} films it" if task.splits is None else "")
         raise UserError(f"{args.run} is a run of {algo}, which draws no images{more}")
     sampler = task.abilities[Sampler]
     if args.out.suffix.lower() == ".gif" and not sampler.raster:
@@ -135,7 +135,7 @@ def draw(f: Callable[..., jax.Array], params: PyTree, seed: int, num: int, at_on
     compiled = time.perf_counter()
     made = []
     for key, part in track(zip(keys, parts, strict=True), "drawing", len(keys), console=Console(file=sys.stderr),
-                           disable=len(keys) == 1 or not streams.is_terminal(sys.stderr)):
+                           disable=len(keys) == 1 or not stdio.is_terminal(sys.stderr)):
         made.append(np.asarray(program(params, key, *part)))
     return Drawn(np.concatenate(made)[:num], compiled - began, time.perf_counter() - compiled)
 

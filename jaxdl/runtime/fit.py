@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl.core import processes, streams
+from jaxdl.core import processes, stdio
 from jaxdl.core.config import config, require, require_positive
 from jaxdl.core.errors import CheckpointError, EnvError, JaxdlError, UserError
 from jaxdl.core.run import Report
@@ -271,7 +271,7 @@ class _Output:
             self.log.row(step, values)
         if values and not self.warned and (sentence := self.warn(values)):
             self.warned = sentence
-            streams.say(f"jaxdl: {sentence}")
+            stdio.say(f"jaxdl: {sentence}")
         self.bar.update(step, values or metrics.means())
 
 

@@ -4,16 +4,14 @@ The check is made twice: from the shapes of the state and the dataset, and from 
 while it runs.
 """
 
-from pathlib import Path
 from typing import Any
 
 import jax
 
+from jaxdl.core import memory
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import PyTree, RunState
 from jaxdl.runtime.checkpoint import estimate_bytes
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def check_state_fits(state: RunState, data: PyTree, devices: int, shared: bool) -> None:
@@ -52,17 +50,8 @@ def free_bytes() -> tuple[float, bool] | None:
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
         return (stats["bytes_limit"] - stats["bytes_in_use"], True) if "bytes_limit" in stats else None
-    found = []
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(1024 * int(line.split()[1]))
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        if limit != "max":
-            found.append(int(limit) - int((_CGROUP / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass
-    return (min(found), False) if found else None
+    free = memory.available_bytes()
+    return None if free is None else (free, False)
 
 
 def _check(each: float, devices: int, what: str) -> None:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from jaxdl.core import files, streams
+from jaxdl.core import files, stdio
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve
 
@@ -212,7 +212,7 @@ class Progress:
         self._tenth = tenth
         if self._lines and (tenth > before or any(name.startswith("eval/") for name in values)):
             line = [f"step {step:,} of {self._total:,}", *rate, *self._numbers()]
-            streams.say(", ".join(line))
+            stdio.say(", ".join(line))
 
     @staticmethod
     def _tenths(step: int, total: int) -> int:
@@ -241,7 +241,7 @@ def progress(total: int, initial: int = 0, *, show: Literal["bar", "lines", "not
         show: a bar, or a plain line at each evaluation and each tenth of the steps, or nothing.
         watched: metrics whose latest values are shown, under their short names.
     """
-    bar = _bar(total, initial) if show == "bar" and streams.is_terminal(sys.stderr) else None
+    bar = _bar(total, initial) if show == "bar" and stdio.is_terminal(sys.stderr) else None
     with bar or nullcontext():
         yield Progress(total, initial, bar, bar is None and show != "nothing", watched)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from gymnasium.experimental.functional import FuncEnv
 
-from jaxdl.core import imports, streams
+from jaxdl.core import imports, stdio
 from jaxdl.core.errors import EnvError, described
 from jaxdl.rl.envs import functional
 from jaxdl.rl.types import Env
@@ -51,7 +51,7 @@ def _moved(name: str) -> str:
     for old, new in _MOVED.items():
         if name.startswith(old):
             now = new + name.removeprefix(old)
-            streams.say(f"jaxdl: env_id {name} is now {now}; use that name")
+            stdio.say(f"jaxdl: env_id {name} is now {now}; use that name")
             return now
     return name
 
