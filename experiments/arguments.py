@@ -6,6 +6,7 @@ optimizers are, their fields keep the path, `--actor-optim.learning-rate` (`core
 
 import contextlib
 import dataclasses
+import decimal
 import io
 import re
 import types
@@ -21,6 +22,9 @@ from jaxdl.core.errors import UserError
 
 T = TypeVar("T")
 
+_SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d{1,2}")
+_MOST_DIGITS = 19
+
 
 def parse(cls: type[T], argv: Sequence[str], prog: str, description: str) -> T:
     """An instance of `cls` from `argv`. Where its flags depend on something, its attribute `of` says on what.
@@ -29,7 +33,7 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, description: str) -> T:
         UserError: what was wrong with the command line, in one sentence.
         SystemExit: after --help.
     """
-    argv = _with_new_names(cls, list(argv))
+    argv = _in_digits(cls, _with_new_names(cls, list(argv)))
     named = argv[0] if argv and not argv[0].startswith("-") else ""
     asks = f"(see '{' '.join([prog, named]).strip()} --help')"
     helps = "--help" in argv or "-h" in argv
@@ -75,6 +79,24 @@ def _classes(cls: type) -> Iterator[type]:
     for hint in field_types(cls).values():
         if dataclasses.is_dataclass(hint):
             yield from _classes(hint)
+
+
+def _in_digits(cls: type, argv: Sequence[str]) -> list[str]:
+    """The command line with whole numbers in scientific notation, `1e5`, written out."""
+    known, given, of_integers, words = _flags(cls), "", False, []
+    for word in argv:
+        name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if name:
+            given = name.replace("_", "-")
+            hint = known.get(given)
+            of_integers = any(int in (h, *typing.get_args(h)) for h in (hint, *typing.get_args(hint)))
+        if of_integers and _SCIENTIFIC.fullmatch(value):
+            number = decimal.Decimal(value)
+            value = str(int(number)) if number == number.to_integral_value() else value
+        if of_integers and len(value) > _MOST_DIGITS and value.lstrip("+-").replace("_", "").isdigit():
+            raise UserError(f"{given} takes whole numbers of at most {_MOST_DIGITS} digits, got one of {len(value)}")
+        words.append(f"{name}{equals}{value}")
+    return words
 
 
 def _with_new_names(cls: type, argv: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxdl.core import axis, files
-from jaxdl.core.config import from_dict, to_dict
+from jaxdl.core.config import check_lengths, from_dict, to_dict
 from jaxdl.core.errors import UserError
 from jaxdl.core.stdio import quoted
 from jaxdl.core.task import Algorithm
@@ -49,6 +49,8 @@ class Settings(NamedTuple):
     def validate(self) -> None:
         """Refuse settings that make no sense."""
         validate = self.algorithm.validate
+        check_lengths(self.config)
+        check_lengths(self.train)
         validate(self.config)
         fit.validate(self.train)
         of_each = members(self.config, self.train)
@@ -131,8 +133,8 @@ def _check_name(folder: Path) -> None:
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError:
-        raise UserError(f"the run folder {folder.absolute()} has a name that is not UTF-8; checkpoints cannot be written into it"
-                        ) from None
+        raise UserError(f"the run folder {folder.absolute()} has a name that is not UTF-8, and no checkpoint can be "
+                        "written into it") from None
 
 
 def create(out: Path | None, name: str, overwrite: bool, pictures: Iterable[str] = ()) -> Path:

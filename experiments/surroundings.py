@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jaxdl.core import files, stdio
+from jaxdl.core import files, memory, stdio
 from jaxdl.core.errors import UserError, first_line
 
+_LEAST_MEMORY = 2_500_000_000  # bytes of address space: less ends training in an abort
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
 _ON = ("1", "true", "yes", "on", "y", "t")
 
@@ -28,6 +29,10 @@ def set_up(within: bool) -> None:
         os.getcwd()
     except OSError:
         raise UserError("the current folder is gone; change into one that is there") from None
+    left = None if within else memory.left_of_limit()
+    if left is not None and left < _LEAST_MEMORY:
+        raise UserError(f"this process may take {left / 1e9:.2f} GB of address space (ulimit -v), and programs of JAX take "
+                        f"{_LEAST_MEMORY / 1e9:.1f} GB at least")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
@@ -85,6 +90,8 @@ def blamed(error: Exception) -> str | None:
                 "that the command goes on")
     if isinstance(error, MemoryError):
         return f"the memory that this process may have is used up ({first_line(error)}); lower what makes the run large"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}" + (f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else "")
     import jax
 
     try:

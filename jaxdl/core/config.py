@@ -20,6 +20,8 @@ from jaxdl.core.errors import UserError
 
 T = TypeVar("T")
 
+_MOST_ENTRIES = 100
+
 
 def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass and a pytree whose leaves are its float fields and its fields that are configs."""
@@ -134,8 +136,22 @@ def require_positive(config: Any, *fields: str) -> None:
     """Each field is a finite number above zero, and fits 32 bits where it is whole (a None is left alone)."""
     for field in fields:
         value = getattr(config, field)
-        require(config, field, value is None or (math.isfinite(value) and value > 0), "above 0")
+        require(config, field, value is None or (value > 0 and value < math.inf), "above 0")
         require(config, field, not isinstance(value, int) or value < 2**31, "below 2**31")
+
+
+def check_lengths(config: Any) -> None:
+    """Refuse lists of sizes that no network has, in a config and the settings within it: each is a layer of the program.
+
+    Raises:
+        UserError: names the field.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            check_lengths(value)
+        elif isinstance(value, tuple) and len(value) > _MOST_ENTRIES:
+            raise UserError(f"{field.name} must have at most {_MOST_ENTRIES} entries, got {len(value):,}")
 
 
 def require_unit(config: Any, *fields: str) -> None:

@@ -316,6 +316,14 @@ def members_of(params: PyTree, count: int) -> list[PyTree]:
     return [params] if count == 1 else [jax.tree.map(operator.itemgetter(k), params) for k in range(count)]
 
 
+def _score_in(best: Path) -> float:
+    """The score of the best parameters that are kept."""
+    score = checkpoint.read_meta(best, checkpoint.steps(best)[-1]).get("score")
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        raise CheckpointError(f"{best} is damaged: its score is {str(score)[:40]!r}; remove it to go on without it")
+    return float(score)
+
+
 def _column(rows: list[dict[str, Any]], name: str) -> float | np.ndarray:
     return rows[0][name] if len(rows) == 1 else np.array([row[name] for row in rows])
 
@@ -329,7 +337,7 @@ class _Checkpoints:
         self.config, self.driver, self.meta, self.newest = config, driver, meta, None
         self.best_score = -math.inf  # higher is better, whatever the score
         if self.best and checkpoint.steps(self.best):
-            self.best_score = checkpoint.read_meta(self.best, checkpoint.steps(self.best)[-1])["score"]
+            self.best_score = _score_in(self.best)
 
     def write(self, step: int, state: PyTree) -> None:
         if self.folder:

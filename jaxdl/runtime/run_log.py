@@ -30,7 +30,7 @@ from jaxdl.core.task import Curve
 
 Values = dict[str, float | np.ndarray]  # a number each, or [K] one for each member
 
-_Row = dict[str, int | float | None | list[int | float | None]]  # as it is read
+_Row = dict[str, int | float | list[int | float | None] | None]  # as it is read
 _MAX_BYTES = 2**30  # of metrics.jsonl
 _FLUSH_S = 5.0  # events reach the disk this often: their writer flushes with an fsync
 
