@@ -79,8 +79,8 @@ def _meet(coordinator: str, first: bool) -> str | None:
             socket.create_server((ip if loopback else "", int(port)),
                                  family=socket.AF_INET6 if ":" in ip else socket.AF_INET).close()
         except OSError as e:
-            raise UserError(f"coordinator={coordinator}: process 0 cannot listen on port {port} ({os.strerror(e.errno)}); choose another"
-                            ) from None
+            raise UserError(f"coordinator={coordinator}: process 0 cannot listen on port {port} "
+                            f"({os.strerror(e.errno)}); choose another") from None
     return (f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}") if loopback else None
 
 
