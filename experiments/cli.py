@@ -22,6 +22,7 @@ from jaxdl.core import stdio
 _FOLDER = Path(__file__).parent / "commands"
 _OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")  # package.module
 _BREAK = re.compile(r"\s*\n\s*")  # between the lines of what becomes one sentence
+_LONGEST = 2000  # characters of a sentence, whatever was given
 _USAGE = """\
 usage: jaxdl COMMAND ...
 
@@ -145,7 +146,8 @@ def _module(command: str) -> ModuleType:
 
 
 def _fail(sentence: str, status: int) -> int:
-    stdio.say(f"jaxdl: {_BREAK.sub(' ', sentence.strip())}")
+    sentence = _BREAK.sub(" ", sentence.strip())
+    stdio.say(f"jaxdl: {sentence if len(sentence) <= _LONGEST else sentence[:_LONGEST] + ' ...'}")
     return status
 
 

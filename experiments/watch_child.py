@@ -43,8 +43,9 @@ def watch(argv: Sequence[str]) -> int:
         from jaxdl.core.processes import HEARTBEAT_S, WAIT_S  # imports JAX, which the parent needs for nothing else
 
         print(f"jaxdl: another process of the run did not come within {WAIT_S} seconds, ended, or could not be reached for "
-              f"{HEARTBEAT_S} seconds, so this one ended too; the last checkpoint, where there is one, is whole. Start all of them again with 'jaxdl resume RUN --distributed ...', or go on "
-              "in one: 'jaxdl resume RUN --devices N'", file=sys.stderr)
+              f"{HEARTBEAT_S} seconds, so this one ended too; the last checkpoint, where there is one, is whole. Start all of "
+              "them again with 'jaxdl resume RUN --distributed ...', or go on in one: 'jaxdl resume RUN --devices N'",
+              file=sys.stderr)
         return 1
     sys.stderr.write("".join(crash))  # it was something else
     return status if status >= 0 else 128 - status

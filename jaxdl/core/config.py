@@ -70,7 +70,7 @@ def from_dict(cls: type[T], values: Any, where: str = "config") -> T:
     _refuse_unknown(cls, values, where)
     try:
         return msgspec.convert(values, cls)
-    except msgspec.ValidationError as e:
+    except (msgspec.ValidationError, UnicodeError) as e:  # of a text that is no Unicode
         raise UserError(f"{where}: {str(e).replace('`$.', '`').replace('`$`', 'the top level')}") from None
 
 
