@@ -2,8 +2,8 @@
 
 Nine tenths of the faults are changed configs (fields taken out, put in, of another type, out of range, huge), the rest changed
 folders (files swapped for pipes, devices, folders and links; huge and nested content; texts that are no Unicode), each put to
-one command within a worker process; most to one that does not compile. An answer is bad where it is a traceback, a status but 0 to 2, no end in `_LIMIT` seconds, or
-more memory than `_MEMORY` bytes beyond what the worker had.
+one command within a worker process; most to one that does not compile. An answer is bad where it is a traceback, a status but 0
+to 2, no end in `_LIMIT` seconds, or more memory than `_MEMORY` bytes beyond what the worker had.
 """
 
 import contextlib
@@ -208,8 +208,8 @@ def _metrics(run: Path, rng: random.Random) -> str:
     row = {"step": 1, "wall_s": 0.1}
     name, value = rng.choice([
         ("a million members", [1.0] * 1_000_000), ("no member", []), ("text", "x"), ("a list of texts", ["x"]),
-        ("nested", [[1.0]]), ("five members", [1.0] * 5), ("a huge number", int("9" * 400)), ("true", True), ("an object", {"a": 1}), ("none", None),
-        ("infinite", 1e308)])
+        ("nested", [[1.0]]), ("five members", [1.0] * 5), ("a huge number", int("9" * 400)), ("true", True),
+        ("an object", {"a": 1}), ("none", None), ("infinite", 1e308)])
     for curve in ("episode_return", "return", "eval/return_mean", "elbo", "loss"):
         row[curve] = value
     (run / "metrics.jsonl").write_text("".join(json.dumps(row | {"step": i}) + "\n" for i in range(1, rng.choice([2, 4]))))
