@@ -9,6 +9,7 @@ summary.json     what `train --json` prints
 curve.png        and a picture or video of what was learned
 """
 
+import os
 import shutil
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -133,8 +134,13 @@ def _check_name(folder: Path) -> None:
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError:
-        raise UserError(f"the run folder {folder.absolute()} has a name that is not UTF-8, and no checkpoint can be "
-                        "written into it") from None
+        try:
+            os.fsencode(folder.absolute()).decode()
+        except UnicodeDecodeError:
+            raise UserError(f"the run folder {folder.absolute()} has a name that is not UTF-8, and no checkpoint can be "
+                            "written into it") from None
+        raise UserError(f"the name of the run folder {folder.absolute()} cannot be read in this locale; PYTHONUTF8=1 would do"
+                        ) from None
 
 
 def create(out: Path | None, name: str, overwrite: bool, pictures: Iterable[str] = ()) -> Path:

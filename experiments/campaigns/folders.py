@@ -81,7 +81,7 @@ def _fault(rng: random.Random, place: Path, i: int) -> tuple[str, str, Callable[
     """The kind of a fault, what it is, what does it to a run's folder, and the commands that meet it."""
     if i % 10:
         return "config", "", lambda run: _change_config(run, rng), (
-            _QUICK if i % 8 else _READING + _TRAINING)
+            _QUICK if i % 25 else _READING + _TRAINING)
     kind, change = rng.choice(_FOLDERS)
     return kind, "", lambda run: change(run, rng), _QUICK + _READING
 

@@ -39,7 +39,8 @@ _ROWS = [
     # streams
     _train("streams", "", after="2>&-"), _train("streams", "", after=">&-"), _train("streams", "", after="<&-"),
     _train("streams", "", after="<&- >&- 2>&-"), _train("streams", "PYTHONIOENCODING=ascii", out="{R}/größe"),
-    _train("streams", "LC_ALL=C LANG=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0", out="{R}/größe"),
+    _train("streams", "LC_ALL=C LANG=C", out="{R}/größe"),
+    _train("streams", "LC_ALL=C LANG=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0", (2,), out="{R}/größe"),
     _train("streams", "", after="2>/dev/full"), _train("streams", "", (1,), ">/dev/full"),
     _Row("streams", "{J} list | true; exit ${{PIPESTATUS[0]}}", (0, 1, 141)),
     _Row("streams", "{J} evaluate {RUN} --episodes 1 | true; exit ${{PIPESTATUS[0]}}", (0, 1, 141)),

@@ -41,7 +41,6 @@ def check_switches() -> None:
 
 def compile_all(*programs: tuple[Callable, tuple, tuple[int, ...], dict]) -> list[Any]:
     """Compile programs `(function, argument shapes, donated arguments, CPU options)` in parallel, each in a thread."""
-    check_switches()
     on_cpu = jax.default_backend() == "cpu"
 
     def build(program):
