@@ -8,7 +8,9 @@ import contextlib
 import dataclasses
 import decimal
 import io
+import os
 import re
+import shutil
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -23,7 +25,8 @@ from jaxdl.core.errors import UserError
 T = TypeVar("T")
 
 _SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d{1,2}")
-_MOST_DIGITS = 19
+_MOST_DIGITS = 100
+_FEWEST_COLUMNS = 40  # of help
 
 
 def parse(cls: type[T], argv: Sequence[str], prog: str, description: str) -> T:
@@ -41,7 +44,7 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, description: str) -> T:
         _refuse_unknown(cls, argv, prog, asks)
     how = {"args": argv, "prog": prog, "description": description}
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()), _wide_enough():
             if repeated(cls):
                 return _built(cls, tyro.cli(_with_paths(cls), **how))
             return tyro.cli(cls, config=(tyro.conf.OmitArgPrefixes,), **how)
@@ -49,6 +52,19 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, description: str) -> T:
         if e.code in (0, None):
             raise
         raise UserError(f"{_what_is_wrong(cls, argv)} {asks}") from None
+
+
+@contextlib.contextmanager
+def _wide_enough() -> Iterator[None]:
+    """A terminal of a few columns is taken for a wider one: help would be laid out for as long as it does not fit."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(max(_FEWEST_COLUMNS, shutil.get_terminal_size().columns))
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def flag(name: str) -> str:
