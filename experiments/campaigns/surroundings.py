@@ -59,7 +59,7 @@ _ROWS = [
     _Row("users", "chmod 777 {R}; env -u HOME -u XDG_CACHE_HOME -u JAX_COMPILATION_CACHE_DIR " + _OTHER
          + f"{{J}} {_GAN} --out {{R}}/a", has="a/checkpoints/4"),
     _train("users", "HOME=/dev/null XDG_CACHE_HOME=/dev/null/x"), _train("users", "XDG_CACHE_HOME=relative"),
-    _train("users", "umask 077;"), _train("users", "umask 777;", (2,)),
+    _train("users", "umask 077;"), _train("users", "umask 777;", (0, 2)),
     _Row("users", "touch {R}/cache; env -u JAX_COMPILATION_CACHE_DIR XDG_CACHE_HOME={R}/cache " + f"{{J}} {_GAN} --out {{R}}/a",
          has="a/checkpoints/4"),
     _train("folders", "JAX_COMPILATION_CACHE_DIR=/proc/none"), _train("folders", "JAX_COMPILATION_CACHE_DIR="),
