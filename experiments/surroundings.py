@@ -39,6 +39,8 @@ def set_up(within: bool) -> None:
     if "jax" not in sys.modules:
         _set_cache()
         _set_precision()
+    if not within:
+        os.environ["MPLBACKEND"] = "agg"  # pictures go into files, and no screen is asked for
     if not within and os.environ.get("XLA_FLAGS"):
         _check_xla_flags(os.environ["XLA_FLAGS"])
     try:

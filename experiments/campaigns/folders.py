@@ -64,6 +64,8 @@ def campaign(num: int, seed: int, tally: common.Tally) -> None:
                 name = rng.choice([*_RUNS])
                 run = place / "changed"
                 shutil.copytree(place / name, run, symlinks=True)
+                if i % 100 == 0:
+                    print(i, flush=True)
                 try:
                     said = change(run)
                     words = rng.choice(commands).replace("RUN", "changed").replace("OUT", "out").replace(
@@ -111,7 +113,7 @@ def _change_config(run: Path, rng: random.Random) -> str:
             values["train"].update(copy.deepcopy(rng.choice(_TRAIN)))
         else:
             is_number = isinstance(inner, int | float) and not isinstance(inner, bool)
-            holder[key] = rng.choice(_NUMBERS if is_number and rng.random() < 0.7 else _NOT_NUMBERS)
+            holder[key] = copy.deepcopy(rng.choice(_NUMBERS if is_number and rng.random() < 0.7 else _NOT_NUMBERS))
             if isinstance(inner, list) and how < 0.6:
                 holder[key] = [rng.choice(_NUMBERS)] * rng.choice([1, 3, 10_000])
         said.append(f"{'.'.join(trail)} {str(holder.get(key, 'removed'))[:60]!a}")

@@ -12,7 +12,7 @@ from tools import jit, same_bits
 
 from jaxdl import data
 from jaxdl.agents import dqn
-from jaxdl.core.errors import EnvError, UserError
+from jaxdl.core.errors import CheckpointError, EnvError, UserError
 from jaxdl.core.packing import Packing
 from jaxdl.core.run import advance
 from jaxdl.core.task import Score
@@ -306,3 +306,12 @@ def test_a_metric_that_only_some_members_counted_is_told_of_those():
     np.testing.assert_array_equal(means["episode_return"], [2.0, np.nan])
     np.testing.assert_array_equal(means["loss"], [1.0, 1.0])
     assert "none" not in means
+
+
+@pytest.mark.parametrize("score", ["0.5", None, True, [1.0], {"a": 1}])
+def test_a_best_score_that_is_no_number_is_refused(tmp_path, score):
+    checkpoint.save(tmp_path, 1, {"w": np.zeros(2)}, meta={"score": score}, keep=1)
+    with pytest.raises(CheckpointError, match=r"is damaged: its score is .*remove it to go on without it"):
+        fit._score_in(tmp_path)
+    checkpoint.save(tmp_path, 2, {"w": np.zeros(2)}, meta={"score": -3}, keep=1)
+    assert fit._score_in(tmp_path) == -3.0
