@@ -2,8 +2,9 @@
 
 Nine tenths of the faults are changed configs (fields taken out, put in, of another type, out of range, huge), the rest changed
 folders (files swapped for pipes, devices, folders and links; huge and nested content; texts that are no Unicode), each put to
-one command within a worker process; most to one that does not compile. An answer is bad where it is a traceback, a status but 0
-to 2, no end in `_LIMIT` seconds, or more memory than `_MEMORY` bytes beyond what the worker had.
+one command within a worker process; most to one that does not compile. Seven in eight changed configs are first read by what
+all commands but `plot` read them with, and go to a command where that takes them. An answer is bad where it is a traceback, a
+status but 0 to 2, no end in `_LIMIT` seconds, or more memory than `_MEMORY` bytes beyond what the worker had.
 """
 
 import contextlib
@@ -22,7 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxdl.experiments import cli
+from jaxdl.core.errors import UserError
+from jaxdl.experiments import cli, run_folder
 from jaxdl.experiments.campaigns import common
 
 _LIMIT = 60.0  # seconds of a command, most of them a program that a changed size asks for
@@ -70,7 +72,8 @@ def campaign(num: int, seed: int, tally: common.Tally) -> None:
                     said = change(run)
                     words = rng.choice(commands).replace("RUN", "changed").replace("OUT", "out").replace(
                         "ALGO", _RUNS[name].split()[0]).split()
-                    tally.add(kind, f"{name}: {what}{said or ''}: {' '.join(words)}", worker.answer(words, place))
+                    read_first = kind == "config" and i % 8 != 0
+                    tally.add(kind, f"{name}: {what}{said or ''}: {' '.join(words)}", worker.answer((words, read_first), place))
                 finally:
                     for left in (run, place / "out", place / "out.png"):
                         if left.is_dir() and not left.is_symlink():
@@ -261,8 +264,8 @@ class _Worker:
     def __init__(self) -> None:
         self._process = None
 
-    def answer(self, words: list[str], place: Path) -> str | None:
-        """What was wrong with the answer of a command; None where nothing was."""
+    def answer(self, asked: tuple[list[str], bool], place: Path) -> str | None:
+        """What was wrong with the answer of a command, whose run may be read first; None where nothing was."""
         if self._process is None:
             context = multiprocessing.get_context("spawn")
             self._here, there = context.Pipe()
@@ -270,7 +273,7 @@ class _Worker:
             self._process.start()
             there.close()
             self._here.recv()
-        self._here.send(words)
+        self._here.send(asked)
         if not self._here.poll(_LIMIT):
             self.close()
             return f"hangs: no end after {_LIMIT:.0f} s"
@@ -298,11 +301,16 @@ def _serve(pipe: Any, place: str) -> None:
     pipe.send(None)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     while True:
-        words = pipe.recv()
+        words, read_first = pipe.recv()
         err = io.StringIO()
         with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
             try:
+                if read_first:
+                    run_folder.open_run(Path("changed"))
                 status = cli.main(words)
+            except UserError as e:
+                status = 2
+                print(f"jaxdl: {e}", file=sys.stderr)
             except SystemExit as e:
                 status = e.code
             except BaseException:
