@@ -13,7 +13,14 @@ from jaxdl.core.errors import UserError, first_line
 
 _LEAST_MEMORY = 2_500_000_000  # bytes of address space: less ends training in an abort
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
-_ON = ("1", "true", "yes", "on", "y", "t")
+# Switches that are left aside -> the values that no run works with, and why it does without.
+_GUARDED = ("disallow", "disallow_explicit"), "a run moves what it needs to the device and back"
+_ASIDE = {
+    "JAX_ENABLE_X64": (("1", "true", "yes", "on", "y", "t"), "everything is computed in float32"),
+    "JAX_NUMPY_RANK_PROMOTION": (("raise",), "arrays of different ranks are combined here"),
+    "JAX_NUMPY_DTYPE_PROMOTION": (("strict",), "numbers of different types are combined here"),
+    **{f"JAX_TRANSFER_GUARD{way}": _GUARDED for way in ("", "_HOST_TO_DEVICE", "_DEVICE_TO_DEVICE", "_DEVICE_TO_HOST")},
+}
 
 
 def set_up(within: bool) -> None:
@@ -38,7 +45,7 @@ def set_up(within: bool) -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     if "jax" not in sys.modules:
         _set_cache()
-        _set_precision()
+        _leave_aside()
     if not within:
         os.environ["MPLBACKEND"] = "agg"  # pictures go into files, and no screen is asked for
     if not within and os.environ.get("XLA_FLAGS"):
@@ -69,11 +76,11 @@ def _set_cache() -> None:
         stdio.say(f"jaxdl: {where} cannot be written, so compiled programs are not kept")
 
 
-def _set_precision() -> None:
-    """Compute in float32 whatever the surroundings ask for: losses, statistics and checkpoints are made for it."""
-    if os.environ.get("JAX_ENABLE_X64", "").lower() in _ON:
-        del os.environ["JAX_ENABLE_X64"]
-        stdio.say("jaxdl: JAX_ENABLE_X64 is left aside: everything is computed in float32")
+def _leave_aside() -> None:
+    """Do without switches that are for finding mistakes in one's own programs, or for programs in float64, and say so."""
+    for name, (values, why) in _ASIDE.items():
+        if os.environ.get(name, "").lower() in values:
+            stdio.say(f"jaxdl: {name}={os.environ.pop(name)} is left aside: {why}")
 
 
 def _check_xla_flags(flags: str) -> None:

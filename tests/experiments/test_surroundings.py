@@ -51,11 +51,16 @@ def test_a_user_without_a_home_has_no_cache(fresh, monkeypatch, capsys):
     assert "compiled programs are not kept" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("value", "stays"), [("1", False), ("True", False), ("0", True), ("maybe", True)])
-def test_float64_is_left_aside_with_a_word(fresh, capsys, value, stays):
-    fresh["JAX_ENABLE_X64"] = value
-    surroundings._set_precision()
-    assert ("JAX_ENABLE_X64" in fresh, capsys.readouterr().err == "") == (stays, stays)
+@pytest.mark.parametrize(("name", "value", "stays"), [
+    ("JAX_ENABLE_X64", "1", False), ("JAX_ENABLE_X64", "True", False), ("JAX_ENABLE_X64", "0", True),
+    ("JAX_ENABLE_X64", "maybe", True), ("JAX_NUMPY_RANK_PROMOTION", "raise", False), ("JAX_NUMPY_RANK_PROMOTION", "warn", True),
+    ("JAX_NUMPY_DTYPE_PROMOTION", "strict", False), ("JAX_TRANSFER_GUARD", "disallow", False),
+    ("JAX_TRANSFER_GUARD_DEVICE_TO_HOST", "disallow", False), ("JAX_TRANSFER_GUARD", "log", True)])
+def test_switches_that_a_run_does_without_are_left_aside_with_a_word(fresh, capsys, name, value, stays):
+    fresh[name] = value
+    surroundings._leave_aside()
+    said = capsys.readouterr().err
+    assert (name in fresh, name not in said) == (stays, stays)
 
 
 def test_flags_that_xla_does_not_know_are_refused():
