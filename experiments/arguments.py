@@ -6,18 +6,26 @@ optimizers are, their fields keep the path, `--actor-optim.learning-rate` (`core
 
 import contextlib
 import dataclasses
+import decimal
 import io
-import sys
+import os
+import re
+import shutil
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from jaxdl.core import stdio
 from jaxdl.core.config import field_types, in_words, names, renamed, repeated, suggest
 from jaxdl.core.errors import UserError
 
 T = TypeVar("T")
+
+_SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d{1,2}")
+_MOST_DIGITS = 100
+_FEWEST_COLUMNS = 40  # of help
 
 
 def parse(cls: type[T], argv: Sequence[str], prog: str, description: str) -> T:
@@ -27,7 +35,7 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, description: str) -> T:
         UserError: what was wrong with the command line, in one sentence.
         SystemExit: after --help.
     """
-    argv = _with_new_names(cls, list(argv))
+    argv = _in_digits(cls, _with_new_names(cls, list(argv)))
     named = argv[0] if argv and not argv[0].startswith("-") else ""
     asks = f"(see '{' '.join([prog, named]).strip()} --help')"
     helps = "--help" in argv or "-h" in argv
@@ -35,7 +43,7 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, description: str) -> T:
         _refuse_unknown(cls, argv, prog, asks)
     how = {"args": argv, "prog": prog, "description": description}
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()), _wide_enough():
             if repeated(cls):
                 return _built(cls, tyro.cli(_with_paths(cls), **how))
             return tyro.cli(cls, config=(tyro.conf.OmitArgPrefixes,), **how)
@@ -43,6 +51,19 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, description: str) -> T:
         if e.code in (0, None):
             raise
         raise UserError(f"{_what_is_wrong(cls, argv)} {asks}") from None
+
+
+@contextlib.contextmanager
+def _wide_enough() -> Iterator[None]:
+    """A terminal of a few columns is taken for a wider one: help would be laid out for as long as it does not fit."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(max(_FEWEST_COLUMNS, shutil.get_terminal_size().columns))
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def flag(name: str) -> str:
@@ -75,6 +96,24 @@ def _classes(cls: type) -> Iterator[type]:
             yield from _classes(hint)
 
 
+def _in_digits(cls: type, argv: Sequence[str]) -> list[str]:
+    """The command line with whole numbers in scientific notation, `1e5`, written out."""
+    known, given, of_integers, words = _flags(cls), "", False, []
+    for word in argv:
+        name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if name:
+            given = name.replace("_", "-")
+            hint = known.get(given)
+            of_integers = any(int in (h, *typing.get_args(h)) for h in (hint, *typing.get_args(hint)))
+        if of_integers and _SCIENTIFIC.fullmatch(value):
+            number = decimal.Decimal(value)
+            value = str(int(number)) if number == number.to_integral_value() else value
+        if of_integers and len(value) > _MOST_DIGITS and value.lstrip("+-").replace("_", "").isdigit():
+            raise UserError(f"{given} takes whole numbers of at most {_MOST_DIGITS} digits, got one of {len(value)}")
+        words.append(f"{name}{equals}{value}")
+    return words
+
+
 def _with_new_names(cls: type, argv: list[str]) -> list[str]:
     """The command line with flags of an earlier version under their new names; each is said on stderr."""
     known = {flag(old): new for within in _classes(cls) for old, new in renamed(within).items()}
@@ -87,7 +126,7 @@ def _with_new_names(cls: type, argv: list[str]) -> list[str]:
         if new is None:
             out.append(word)
         elif isinstance(new, str):
-            print(f"jaxdl: {name} is called {flag(new)} now; the old name goes with the next version", file=sys.stderr)
+            stdio.say(f"jaxdl: {name} is called {flag(new)} now; the old name goes with the next version")
             out.append(flag(new) + equals + value)
         else:
             out += _new_words(name, new, word, words, value if equals else None)
@@ -104,8 +143,7 @@ def _new_words(name: str, new: Any, word: str, words: Iterator[str], value: str 
     except KeyError:  # no value that it ever had
         return [word, follows]
     as_flags = [flag(n) if v is True else flag(f"no_{n}") if v is False else f"{flag(n)}={v}" for n, v in fields.items()]
-    print(f"jaxdl: {name} {follows} is written {' '.join(as_flags)} now; the old way goes with the next version",
-          file=sys.stderr)
+    stdio.say(f"jaxdl: {name} {follows} is written {' '.join(as_flags)} now; the old way goes with the next version")
     return as_flags
 
 

@@ -8,7 +8,6 @@ commands that need them, so that `jaxdl --help` answers at once.
 
 import ast
 import difflib
-import os
 import re
 import sys
 import traceback
@@ -17,8 +16,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from jaxdl.core import stdio
+
 _FOLDER = Path(__file__).parent / "commands"
 _OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")  # package.module
+_BREAK = re.compile(r"\s*\n\s*")  # between the lines of what becomes one sentence
+_LONGEST = 2000  # characters of a sentence, whatever was given
 _USAGE = """\
 usage: jaxdl COMMAND ...
 
@@ -32,8 +35,20 @@ Every command takes --help, --json (one JSON object as the last line on stdout) 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    """Run one command; returns the exit status.
+
+    Args:
+        argv: the words of the command. None where this is the program: its own words, and its streams are made to last.
+    """
+    if argv is not None:
+        return _main(list(argv), within=True)
+    stdio.provide()
+    status = _main(sys.argv[1:], within=False)
+    lost = stdio.failed()
+    return _fail(f"what was printed could not be written: {lost}", 1) if lost and status == 0 else status
+
+
+def _main(argv: list[str], within: bool) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage(), end="")
         return 0 if argv else 2
@@ -51,19 +66,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; did you mean '{close[0]}'?" if close else f"; commands are: {', '.join(known)}"
         return _fail(f"there is no command '{command}'{hint}", 2)
 
-    _set_up_jax()
-    if "--distributed" in rest:
-        from jaxdl.experiments import watch_child
-
-        if watch_child.is_needed(argv):
-            return watch_child.watch(argv)
     from jaxdl.core import files
     from jaxdl.core.errors import JaxdlError, UserError
+    from jaxdl.experiments import surroundings
 
     out = sys.stdout
-    if as_json:
-        sys.stdout = sys.stderr
     try:
+        surroundings.set_up(within)
+        if "--distributed" in rest:
+            from jaxdl.experiments import watch_child
+
+            if watch_child.is_needed(argv):
+                return watch_child.watch(argv)
+        if as_json:
+            sys.stdout = sys.stderr
         result = _run(command, rest)
         if as_json:
             print(files.to_json(result), file=out, flush=True)
@@ -74,13 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(e), 2 if isinstance(e, UserError) else 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as e:
-        if debug:
+        why = surroundings.blamed(e)
+        if debug and why is None:
             raise
-        return _fail(f"{type(e).__name__}: {e} (an error in jaxdl itself; --debug shows where)", 1)
+        return _fail(why or f"{type(e).__name__}: {e} (an error in jaxdl itself; --debug shows where)", 2 if why else 1)
     finally:
         sys.stdout = out
 
@@ -132,22 +146,9 @@ def _module(command: str) -> ModuleType:
 
 
 def _fail(sentence: str, status: int) -> int:
-    print(f"jaxdl: {' '.join(sentence.split())}", file=sys.stderr)
+    sentence = _BREAK.sub(" ", sentence.strip())
+    stdio.say(f"jaxdl: {sentence if len(sentence) <= _LONGEST else sentence[:_LONGEST] + ' ...'}")
     return status
-
-
-def _set_up_jax() -> None:
-    """Keep compiled programs in the user's cache folder, so that a second run of the same shape starts at once.
-
-    JAX reads these variables when it is imported: nothing that imports it may come before.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        import platformdirs
-
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(platformdirs.user_cache_path("jaxdl") / "programs")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve
 from jaxdl.experiments import algorithms
 from jaxdl.experiments.algorithms import PRESETS
-from jaxdl.experiments.population import parse
+from jaxdl.experiments.population import count, parse
 from jaxdl.metrics.seeds import bootstrap_interval, iqm
 from jaxdl.runtime.run_log import read_metrics
 
@@ -100,19 +100,20 @@ def _settings(runs: list[Path]) -> list[Setting]:
         algorithm = algorithms.load(algo)
         if algorithm.subject not in config:
             raise UserError(f"{config_file} is not of a run of {algo}: it has no '{algorithm.subject}' in 'config'")
+        swept, members = _swept(values)
         metrics = run / "metrics.jsonl"
-        curves = _curves(read_metrics(metrics) if metrics.exists() else [])
+        curves = _curves(read_metrics(metrics, members) if metrics.exists() else [])
         if not any(curve.name in curves for curve in algorithm.curves):
             raise UserError(f"{run} has nothing to draw yet: its metrics hold no finite {_in_words(algorithm.curves)}")
         config = _flat(algorithm.Config, with_new_names(algorithm.Config, config))
         config.pop("data_dir", None)  # where data lies changes nothing
-        for swept, members in _swept(values):
-            one = config | swept
+        for of_each, which in swept:
+            one = config | of_each
             key = json.dumps([algo, one], sort_keys=True)
             fresh = Setting(algo, algorithm.curves, str(config[algorithm.subject]), algorithm.unit, one, {})
             setting = found.setdefault(key, fresh)
             for name, of_member in curves.items():
-                setting.curves.setdefault(name, []).extend(c for m, c in of_member.items() if members is None or m in members)
+                setting.curves.setdefault(name, []).extend(c for m, c in of_member.items() if which is None or m in which)
     return list(found.values())
 
 
@@ -133,15 +134,15 @@ def _flat(cls: type, config: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _swept(values: dict[str, Any]) -> Iterator[tuple[dict[str, float], range | None]]:
-    """The values of the swept fields, and which members of the run have them: None is all."""
+def _swept(values: dict[str, Any]) -> tuple[list[tuple[dict[str, float], range | None]], int]:
+    """The values of the swept fields, and which members of the run have them (None is all); and how many members there are."""
     driven = values.get("train") if isinstance(values.get("train"), dict) else {}
     seeds, sweeps = driven.get("num_seeds", 1), parse(driven.get("sweep", ()))
+    members = count(sweeps, seeds)
     if not sweeps:
-        yield {}, None
-        return
-    for i, combination in enumerate(itertools.product(*sweeps.values())):
-        yield dict(zip(sweeps, combination, strict=True)), range(i * seeds, (i + 1) * seeds)
+        return [({}, None)], members
+    return [(dict(zip(sweeps, combination, strict=True)), range(i * seeds, (i + 1) * seeds))
+            for i, combination in enumerate(itertools.product(*sweeps.values()))], members
 
 
 def _curves(rows: list[dict[str, Any]]) -> dict[str, dict[int, Line]]:
@@ -177,14 +178,14 @@ def plot_sweep(run: str | Path, out: str | Path) -> None:
         if not (run / name).is_file():
             raise UserError(f"{run} is no finished run: it has no {name}")
     values, summary = (files.read_json(run / name, _MAX_CONFIG_BYTES) for name in ("config.json", "summary.json"))
-    swept = list(_swept(values))
-    found = (summary.get("eval") or {}).get("members")
+    swept, members = _swept(values)
+    found = summary["eval"].get("members") if isinstance(summary.get("eval"), dict) else None
     if not swept[0][0] or not isinstance(found, list):
         raise UserError(f"{run} is no run of a sweep that was evaluated")
     algorithm = algorithms.load(values["algo"])
     score = algorithm.score_of(from_dict(algorithm.Config, values["config"], f"{run / 'config.json'}: config"))
-    if score.name not in found[0]:
-        raise UserError(f"{run} has no {score.name} in its evaluations, by which members are compared")
+    if len(found) != members or not all(isinstance(m, dict) and isinstance(m.get(score.name), int | float) for m in found):
+        raise UserError(f"{run} has no {score.name} of each of its {members} members, by which they are compared")
     field, *others = swept[0][0]
     lines: dict[str, list[tuple[float, np.ndarray]]] = {}
     for combination, members in swept:

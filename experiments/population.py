@@ -15,6 +15,8 @@ from jaxdl.core.errors import UserError
 from jaxdl.experiments.algorithms import replaced
 from jaxdl.runtime import fit
 
+MAX_MEMBERS = 10_000  # of one program
+
 
 class Member(NamedTuple):
     """One run of a population."""
@@ -42,14 +44,28 @@ def members(config: Any, driven: fit.Config) -> list[Member]:
     """All of them, the seeds of the first value first.
 
     Raises:
-        UserError: a sweep is not written as one, or its field cannot be swept; says which can.
+        UserError: a sweep is not written as one, its field cannot be swept (says which can), or there are too many members.
     """
     sweeps, numbers = parse(driven.sweep), _numbers(config)
     for field in sweeps:
         if field not in numbers:
             raise UserError(f"sweep takes fields that are numbers and no sizes, and '{field}' is none{suggest(field, numbers)}")
+    count(sweeps, driven.num_seeds)
     return [Member(driven.seed + k, dict(zip(sweeps, values, strict=True)))
             for values in itertools.product(*sweeps.values()) for k in range(driven.num_seeds)]
+
+
+def count(sweeps: dict[str, list[float]], num_seeds: Any) -> int:
+    """The number of members, before they are made.
+
+    Raises:
+        UserError: there are none, or too many for one program.
+    """
+    found = math.prod(map(len, sweeps.values())) * (num_seeds if type(num_seeds) is int else 0)
+    if not 1 <= found <= MAX_MEMBERS:
+        of_each = " times ".join([f"num_seeds={num_seeds!r}", *(f"{len(v)} of {name}" for name, v in sweeps.items())])
+        raise UserError(f"a population has 1 to {MAX_MEMBERS:,} members, got {of_each}")
+    return found
 
 
 def alone(settings: Any, member: Member) -> Any:
@@ -64,6 +80,8 @@ def parse(sweep: Sequence[str]) -> dict[str, list[float]]:
     Raises:
         UserError: it is not written as one.
     """
+    if not isinstance(sweep, list | tuple) or not all(isinstance(text, str) for text in sweep):
+        raise UserError(f"sweep must be texts, FIELD=VALUE,VALUE,..., got {type(sweep).__name__}")
     found: dict[str, list[float]] = {}
     for text in sweep:
         field, equals, values = text.partition("=")

@@ -9,6 +9,7 @@ summary.json     what `train --json` prints
 curve.png        and a picture or video of what was learned
 """
 
+import os
 import shutil
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxdl.core import axis, files
-from jaxdl.core.config import from_dict, refuse_idle, to_dict, without_idle
+from jaxdl.core.config import check_lengths, from_dict, refuse_idle, to_dict, without_idle
 from jaxdl.core.errors import UserError
+from jaxdl.core.stdio import quoted
 from jaxdl.core.task import Algorithm
 from jaxdl.experiments import algorithms
 from jaxdl.experiments.population import members
@@ -50,6 +52,8 @@ class Settings(NamedTuple):
         def validate(config: Any) -> None:
             self.algorithm.validate(without_idle(config))
 
+        check_lengths(self.config)
+        check_lengths(self.train)
         validate(self.config)
         fit.validate(self.train)
         of_each = members(self.config, self.train)
@@ -121,6 +125,7 @@ def check_out(out: Path, overwrite: bool) -> None:
     Raises:
         UserError: `out` is a file, or holds something (with `overwrite`: something else than a run).
     """
+    _check_name(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out takes a folder")
     if not out.is_dir() or not any(out.iterdir()):
@@ -128,8 +133,22 @@ def check_out(out: Path, overwrite: bool) -> None:
     if not (out / "config.json").is_file():
         raise UserError(f"{out} is not empty and not a run folder; choose another --out")
     if not overwrite:
-        raise UserError(f"{out} already holds a run; choose another --out, continue it with 'jaxdl resume {out}', or "
+        raise UserError(f"{out} already holds a run; choose another --out, continue it with {quoted('resume', out)}, or "
                         "replace it with --overwrite")
+
+
+def _check_name(folder: Path) -> None:
+    """Refuse a path that TensorStore, which writes the checkpoints, cannot name."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        try:
+            os.fsencode(folder.absolute()).decode()
+        except UnicodeDecodeError:
+            raise UserError(f"the run folder {folder.absolute()} has a name that is not UTF-8, and no checkpoint can be "
+                            "written into it") from None
+        raise UserError(f"the name of the run folder {folder.absolute()} cannot be read in this locale; PYTHONUTF8=1 would do"
+                        ) from None
 
 
 def create(out: Path | None, name: str, overwrite: bool, pictures: Iterable[str] = ()) -> Path:
@@ -144,6 +163,7 @@ def create(out: Path | None, name: str, overwrite: bool, pictures: Iterable[str]
     """
     try:
         if out is None:
+            _check_name(Path("runs"))
             number = 1
             while True:
                 folder = Path("runs") / f"{name}-{number}"

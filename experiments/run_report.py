@@ -1,11 +1,11 @@
 """What a finished run leaves to look at: a learning curve, the sweep, and the task's own pictures; its evaluation in words."""
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 from jaxdl.core.errors import JaxdlError
+from jaxdl.core.stdio import command
 from jaxdl.core.task import Sampler, Task
 from jaxdl.core.types import PyTree
 from jaxdl.experiments import plot, run_folder, tasks
@@ -42,7 +42,7 @@ def of_members(settings: run_folder.Settings, found: list[dict[str, Any]] | None
     wrong = {f"{name} is {value}" for each in found or () for name, value in each.items()
              if isinstance(value, float) and not math.isfinite(value)}
     if wrong:
-        print(f"jaxdl: of the evaluation {', '.join(sorted(wrong))}, which is null in JSON", file=sys.stderr)
+        stdio.say(f"jaxdl: of the evaluation {', '.join(sorted(wrong))}, which is null in JSON")
     if found is None or len(found) == 1:
         return found and found[0]
     members = [{"seed": member.seed} | member.values | numbers
@@ -66,5 +66,6 @@ def last_lines(folder: Path, settings: run_folder.Settings, task: Task, summary:
     lines = [f"{summary['steps']:,} steps in {summary['train_s']:.1f} s after {summary['compile_s']:.1f} s of compiling "
              f"({summary['steps_per_s']:,.0f} steps/s)", summary_line(task, summary["eval"])]
     lines += [f"  {path}" for path in [folder / "checkpoints", folder / "metrics.jsonl", *pictures]]
-    more = f"jaxdl sample {folder} --num 64 --out samples.png" if Sampler in task.abilities else f"jaxdl evaluate {folder}"
-    return [*lines, f"next: {more}", f"      tensorboard --logdir {folder}", f"      jaxdl train {settings.algo} --help"]
+    more = ("sample", folder, "--num", 64, "--out", "samples.png") if Sampler in task.abilities else ("evaluate", folder)
+    return [*lines, f"next: {command(*more)}", f"      {command('--logdir', folder, program='tensorboard')}",
+            f"      {command('train', settings.algo, '--help')}"]

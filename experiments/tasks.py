@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.core import files, processes
+from jaxdl.core import files, processes, stdio
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Sampler, Task
 from jaxdl.core.types import PyTree, RunState
@@ -172,7 +172,7 @@ def train(folder: Path, settings: Settings, task: Task, driver: Driver, resume: 
     result = fit.fit(
         driver, settings.train, task.total_steps, folder=folder, meta=meta(settings), resume=resume,
         evaluate=task.choose or evaluated, score=settings.algorithm.score_of(settings.config),
-        callbacks=fit.Callbacks(ready=goes_on, warn=task.warn, show_progress=sys.stderr.isatty(),
+        callbacks=fit.Callbacks(ready=goes_on, warn=task.warn, show_progress=stdio.is_terminal(sys.stderr),
                                 watched=settings.algorithm.curves))
     found = result.eval
     if task.choose:  # what chose does not judge
@@ -186,7 +186,8 @@ def train(folder: Path, settings: Settings, task: Task, driver: Driver, resume: 
         return summary
     files.write_json(folder / "summary.json", summary)
     if result.ended == "interrupted":
-        print(f"interrupted at step {result.step:,}; the checkpoint is written; continue with: jaxdl resume {folder}")
+        print(f"interrupted at step {result.step:,}; the checkpoint is written; continue with: "
+              f"{stdio.command('resume', folder)}")
     else:
         pictures = run_report.save_pictures(folder, settings, task, result.params)
         print("\n".join(run_report.last_lines(folder, settings, task, summary, pictures)))

@@ -27,7 +27,8 @@ def watch(argv: Sequence[str]) -> int:
     """Run the command in a child. Returns its exit status, or 1 if it was ended because another process was lost."""
     # -P: a folder or file called jaxdl in the current folder is not the program
     child = subprocess.Popen([sys.executable, "-P", "-m", "jaxdl", *argv], env=dict(os.environ, **{_WATCHED: "1"}),
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             errors="backslashreplace")
     crash: list[str] = []
     readers = [threading.Thread(target=_forward, args=(child.stdout, sys.stdout, [])),
                threading.Thread(target=_forward, args=(child.stderr, sys.stderr, crash))]
@@ -39,11 +40,12 @@ def watch(argv: Sequence[str]) -> int:
     for reader in readers:
         reader.join()
     if status == -signal.SIGABRT:
-        from jaxdl.core.processes import HEARTBEAT_S  # imports JAX, which the parent needs for nothing else
+        from jaxdl.core.processes import HEARTBEAT_S, WAIT_S  # imports JAX, which the parent needs for nothing else
 
-        print(f"jaxdl: another process of the run ended or could not be reached for {HEARTBEAT_S} seconds, so this one ended "
-              "too; the last checkpoint is whole. Start all of them again with 'jaxdl resume RUN --distributed ...', or go on "
-              "in one: 'jaxdl resume RUN --devices N'", file=sys.stderr)
+        print(f"jaxdl: another process of the run did not come within {WAIT_S} seconds, ended, or could not be reached for "
+              f"{HEARTBEAT_S} seconds, so this one ended too; the last checkpoint, where there is one, is whole. Start all of "
+              "them again with 'jaxdl resume RUN --distributed ...', or go on in one: 'jaxdl resume RUN --devices N'",
+              file=sys.stderr)
         return 1
     sys.stderr.write("".join(crash))  # it was something else
     return status if status >= 0 else 128 - status

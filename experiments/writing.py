@@ -3,7 +3,6 @@
 Shapes: `N` texts, `P` characters of the prompt.
 """
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.core import files
+from jaxdl.core import files, stdio
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Writer
 from jaxdl.data import text
@@ -83,6 +82,6 @@ def run(args: Args) -> dict[str, Any]:
             print(f"--- {i + 1} of {args.num}\n{one}")
     if args.out is not None:
         files.write_bytes(args.out, "\n\n".join(texts).encode())
-        print(args.out, file=sys.stderr)
+        stdio.say(str(args.out))
     return {"num": args.num, "seed": args.seed, "length": args.length, "compile_s": round(compiled - began, 3),
             "sample_s": round(took, 4), "characters_per_s": round(args.num * args.length / took, 1), "texts": texts}

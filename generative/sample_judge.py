@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import platformdirs
 
 from jaxdl import data
+from jaxdl.core import files, stdio
 from jaxdl.core.config import to_dict
 from jaxdl.core.errors import CheckpointError, UserError
 from jaxdl.metrics import sample_quality
@@ -75,7 +75,7 @@ def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path 
     """The judge called `name` of a dataset, trained where it is not in the cache yet, or where that cannot be used.
 
     Args:
-        folder: of the cache; the user's if not given.
+        folder: of the cache; the user's if not given. A classifier that cannot be kept there is said, and trained anew.
 
     Raises:
         UserError: as `check`.
@@ -87,8 +87,10 @@ def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path 
     model = classifier.make(config, spec)
     meta = {"judge": name, "config": config, "seed": seed, "data": train_data.fingerprint()}
     digest = _sha256(json.dumps(meta | {"config": to_dict(config)}).encode())[:16]
-    folder = (folder or platformdirs.user_cache_path("jaxdl")) / "judges" / f"{name}-{digest}"
-    params = _cached(folder, meta, jax.eval_shape(lambda: model.learner.params(model.learner.init(jax.random.key(0)))))
+    folder = folder or files.cache_folder()
+    folder = folder and folder / "judges" / f"{name}-{digest}"
+    like = jax.eval_shape(lambda: model.learner.params(model.learner.init(jax.random.key(0))))
+    params = folder and _cached(folder, meta, like)
     if params is None:
         print(f"training the {name} classifier that judges images of {spec.name}, once", flush=True)
         driver = make_device_driver(lambda c: classifier.make_run(c, spec), [config], train_data.on_device(), [seed])
@@ -173,11 +175,13 @@ def _cached(folder: Path, meta: dict[str, Any], like: Any) -> Any:
         return None
 
 
-def _keep(folder: Path, step: int, params: Any, meta: dict[str, Any]) -> None:
+def _keep(folder: Path | None, step: int, params: Any, meta: dict[str, Any]) -> None:
     try:
+        if folder is None:
+            raise CheckpointError("the user's cache folder cannot be written")
         checkpoint.save(folder, step, params, meta=meta, keep=1)
     except (CheckpointError, OSError) as e:
-        print(f"the classifier is not kept, and will be trained again: {e}", flush=True)
+        stdio.say(f"jaxdl: the classifier is not kept, and will be trained again: {e}")
 
 
 def _sha256(data: bytes) -> str:

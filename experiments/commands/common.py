@@ -4,6 +4,7 @@ Not a command.
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -35,7 +36,7 @@ class Named(NamedTuple):
 
 def run_of(argv: Sequence[str]) -> Named | None:
     """The run that a command line names, for flags that depend on it; None where it names none."""
-    folders = [(i, Path(word)) for i, word in enumerate(argv) if (Path(word) / "config.json").is_file()]
+    folders = [(i, Path(word)) for i, word in enumerate(argv) if os.path.isfile(os.path.join(word, "config.json"))]
     if not folders:
         return None
     # a run may also be the value of a flag, as in --decoder RUN

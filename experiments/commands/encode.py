@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdl.core import stdio
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Codes
 from jaxdl.data import idx
@@ -48,7 +49,8 @@ def run(args: Args) -> dict[str, Any]:
         idx.write_split(args.out, split, -(-found[split] * 256 // codes.num_codes).astype(np.uint8), dataset.labels)
     height, width = found["train"].shape[1:]
     print(f"{args.out}: codes of {len(found['train'])} and {len(found['test'])} images; a prior over them:\n"
-          f"jaxdl train pixelcnn --dataset idx --data-dir {args.out} --likelihood categorical --levels {codes.num_codes}")
+          + stdio.command("train", "pixelcnn", "--dataset", "idx", "--data-dir", args.out, "--likelihood", "categorical",
+                            "--levels", codes.num_codes))
     return {"out": str(args.out), "shape": [height, width], "levels": codes.num_codes, "used": len(np.unique(found["train"]))}
 
 
@@ -68,7 +70,8 @@ def decoder(run: Path, levels: int, shape: tuple[int, ...]) -> Callable[[np.ndar
     expected = jax.eval_shape(codes.encode, opened.params, one, jax.random.key(0)).shape[1:]
     if (levels, shape[:2]) != (codes.num_codes, expected):
         raise UserError(f"decoder={run} has {codes.num_codes} codes in maps of {list(expected)}, and the prior draws {levels} "
-                        f"levels in maps of {list(shape[:2])}; it must be trained on what 'jaxdl encode {run}' wrote")
+                        f"levels in maps of {list(shape[:2])}; "
+                        f"it must be trained on what {stdio.quoted('encode', run)} wrote")
     program = jax.jit(codes.decode)
 
     def decode(draws: np.ndarray) -> np.ndarray:

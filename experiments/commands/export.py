@@ -1,7 +1,5 @@
 """export RUN: one member of a population as a run of its own"""
 
-
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,12 +7,15 @@ from typing import Annotated, Any
 import jax
 import tyro
 
+from jaxdl.core import files
 from jaxdl.core.errors import UserError
+from jaxdl.core.stdio import command
 from jaxdl.core.task import Task
 from jaxdl.core.types import PyTree, RunState
 from jaxdl.experiments import run_folder, tasks
 from jaxdl.experiments.population import alone
 from jaxdl.runtime import checkpoint
+from jaxdl.runtime.run_log import read_metrics
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,16 @@ def run(args: Args) -> dict[str, Any]:
     step, state = checkpoint.restore(args.run / "checkpoints", _shapes(task, settings, len(of_each)),
                                      meta=tasks.meta(settings))
     mine = jax.tree.map(lambda x: x[args.member], state._replace(t=None))._replace(t=state.t)
+    rows = _rows(args.run / "metrics.jsonl", args.member, len(of_each))
     own = alone(settings, of_each[args.member])
     folder = run_folder.create(args.out, "", args.overwrite, task.pictures)
     run_folder.write_config(folder, own)
-    with (folder / "metrics.jsonl").open("w") as f:
-        f.writelines(json.dumps(row) + "\n" for row in _rows(args.run / "metrics.jsonl", args.member))
+    files.write_bytes(folder / "metrics.jsonl", b"".join(files.to_json(row).encode() + b"\n" for row in rows))
     path = checkpoint.save(folder / "checkpoints", step, mine, keep=1,
                            meta=tasks.meta(own) | {"devices": 1})
     values = "".join(f", {name}={value:g}" for name, value in of_each[args.member].values.items())
     print(f"member {args.member} (seed {of_each[args.member].seed}{values}) at step {step:,} is the run {folder}\n  {path}")
-    print(f"next: jaxdl evaluate {folder}\n      jaxdl resume {folder} --total-steps N")
+    print(f"next: {command('evaluate', folder)}\n      {command('resume', folder)} --total-steps N")
     return {"run": str(folder), "member": args.member, "seed": of_each[args.member].seed, "steps": step
             } | of_each[args.member].values
 
@@ -65,13 +66,7 @@ def _shapes(task: Task, settings: run_folder.Settings, members: int) -> PyTree:
     return RunState(each.learner, each.source, each.key, one.t)
 
 
-def _rows(path: Path, member: int) -> list[dict[str, Any]]:
+def _rows(path: Path, member: int, members: int) -> list[dict[str, Any]]:
     """The rows of a log with one member's numbers."""
-    rows = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:  # a torn last line
-            break
-        rows.append({name: value[member] if isinstance(value, list) else value for name, value in row.items()})
-    return rows
+    rows = read_metrics(path, members) if path.exists() else []
+    return [{name: value[member] if isinstance(value, list) else value for name, value in row.items()} for row in rows]

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +13,11 @@ import tyro
 from jaxdl import optim
 from jaxdl.core import files
 from jaxdl.core.config import paths
-from jaxdl.core.errors import UserError
+from jaxdl.core.errors import CheckpointError, UserError
+from jaxdl.core.stdio import quoted
 from jaxdl.experiments import run_folder, tasks
 from jaxdl.experiments.commands.train import JOINED, Joined, with_devices
-from jaxdl.runtime import checkpoint
+from jaxdl.runtime import checkpoint, mesh
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def run(args: Args) -> dict[str, Any]:
     steps = checkpoint.steps(args.run / "checkpoints")
     if not steps:
         raise UserError(f"{args.run} has no checkpoint to resume from; train it again with "
-                        f"'jaxdl train {settings.algo} --config {args.run / 'config.json'}'")
+                        f"{quoted('train', settings.algo, '--config', args.run / 'config.json')}")
     if args.total_steps is not None:
         if args.total_steps >= 2**31:
             raise UserError(f"total_steps must be below 2**31, got {args.total_steps}")
@@ -53,7 +55,7 @@ def run(args: Args) -> dict[str, Any]:
     elif (done := _finished(args.run / "summary.json")) is not None:
         print(f"{args.run} is finished ({done['steps']:,} steps); give --total-steps to go on")
         return done
-    written_by = checkpoint.read_meta(args.run / "checkpoints", steps[-1]).get("devices", 1)
+    written_by = _devices(args.run / "checkpoints", steps[-1])
     with contextlib.closing(tasks.driver(task, settings, written_by)) as driver:
         print(f"resuming {settings.algo} on {task.subject} in {args.run}", flush=True)
         for line in _differences(settings, driver, written_by):
@@ -63,9 +65,17 @@ def run(args: Args) -> dict[str, Any]:
         return tasks.train(args.run, settings, task, driver, resume=True)
 
 
+def _devices(folder: Path, step: int) -> int:
+    """How many devices wrote a checkpoint."""
+    found = checkpoint.read_meta(folder, step).get("devices", 1)
+    if type(found) is not int or not 1 <= found <= mesh.MOST_DEVICES:
+        raise CheckpointError(f"checkpoint {folder / str(step)} is damaged: the devices that wrote it are {str(found)[:40]!r}")
+    return found
+
+
 def _finished(summary: Path) -> dict[str, Any] | None:
     """The summary of a run that is finished."""
-    done = files.read_json(summary, 1 << 20) if summary.is_file() else {}
+    done = files.read_json(summary, 1 << 20) if os.path.lexists(summary) else {}
     if done.get("ended") not in ("finished", "reached"):
         return None
     if type(done.get("steps")) is not int:

@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from jaxdl.core import files
+from jaxdl.core import files, stdio
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Codes, NoOptions, Sampler, Writer
 from jaxdl.core.types import PyTree
@@ -119,7 +119,7 @@ def open_sampler(args: Any, *suffixes: str) -> tuple[tasks.TrainedRun, Sampler]:
     task, algo = opened.task, opened.settings.algo
     if Sampler not in task.abilities:
         more = ("; 'jaxdl encode' makes a dataset of its codes, for a model to draw" if Codes in task.abilities else
-                f"; 'jaxdl evaluate {args.run} --video FILE.gif' films it" if task.splits is None else "")
+                f"; {stdio.quoted('evaluate', args.run, '--video', 'FILE.gif')} films it" if task.splits is None else "")
         raise UserError(f"{args.run} is a run of {algo}, which draws no images{more}")
     sampler = task.abilities[Sampler]
     if args.out.suffix.lower() == ".gif" and not sampler.raster:
@@ -157,7 +157,7 @@ def draw(f: Callable[..., jax.Array], params: PyTree, seed: int, num: int, at_on
     compiled = time.perf_counter()
     made = []
     for key, part in track(zip(keys, parts, strict=True), "drawing", len(keys), console=Console(file=sys.stderr),
-                           disable=len(keys) == 1 or not sys.stderr.isatty()):
+                           disable=len(keys) == 1 or not stdio.is_terminal(sys.stderr)):
         made.append(np.asarray(program(params, key, *part)))
     return Drawn(np.concatenate(made)[:num], compiled - began, time.perf_counter() - compiled)
 

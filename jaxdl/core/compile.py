@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jaxdl.core import processes
+from jaxdl.core.errors import UserError
 
 # How much a CPU's compiler tries. The time of a step is in the matrix products, which are library calls: LLVM at level 1
 # trains as fast as by default. Initialisation and warm-up run once, so level 0 is right for them, and XLA's older emitters
@@ -18,6 +19,24 @@ TRAIN_OPTIONS = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensiv
 _OLDER_EMITTERS = {} if jax.__version_info__ >= (0, 11) else {"xla_cpu_use_fusion_emitters": False}  # gone with jaxlib 0.11
 QUICK_OPTIONS = TRAIN_OPTIONS | _OLDER_EMITTERS
 START_OPTIONS = {"xla_backend_optimization_level": 0} | _OLDER_EMITTERS
+
+
+# Switches of JAX with which nothing here can work -> why, and what would do.
+_UNUSABLE = {
+    "jax_disable_jit": "asks for operations one by one, and a run is compiled programs; unset it",
+    "jax_enable_x64": "asks for float64, and a run is computed in float32; unset it, or enclose jaxdl in jax.enable_x64(False)",
+}
+
+
+def check_switches() -> None:
+    """Refuse switches of JAX that no run can work with.
+
+    Raises:
+        UserError: names the switch and what would do.
+    """
+    for name, why in _UNUSABLE.items():
+        if getattr(jax.config, name):
+            raise UserError(f"{name.upper()} {why}")
 
 
 def compile_all(*programs: tuple[Callable, tuple, tuple[int, ...], dict]) -> list[Any]:

@@ -27,7 +27,7 @@ from jaxdl.core.errors import UserError
 T = TypeVar("T")
 
 _GIVEN = "_given"  # attribute of a config: the names of the fields that its maker gave
-
+_MOST_ENTRIES = 100
 
 def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass and a pytree whose leaves are its float fields and its fields that are configs.
@@ -152,7 +152,7 @@ def from_dict(cls: type[T], values: Any, where: str = "config") -> T:
     _refuse_unknown(cls, values, where)
     try:
         return msgspec.convert(values, cls)
-    except msgspec.ValidationError as e:
+    except (msgspec.ValidationError, UnicodeError) as e:  # of a text that is no Unicode
         raise UserError(f"{where}: {str(e).replace('`$.', '`').replace('`$`', 'the top level')}") from None
 
 
@@ -222,8 +222,22 @@ def require_positive(config: Any, *fields: str) -> None:
     """Each field is a finite number above zero, and fits 32 bits where it is whole (a None is left alone)."""
     for field in fields:
         value = getattr(config, field)
-        require(config, field, value is None or (math.isfinite(value) and value > 0), "above 0")
+        require(config, field, value is None or (value > 0 and value < math.inf), "above 0")
         require(config, field, not isinstance(value, int) or value < 2**31, "below 2**31")
+
+
+def check_lengths(config: Any) -> None:
+    """Refuse lists of sizes that no network has, in a config and the settings within it: each is a layer of the program.
+
+    Raises:
+        UserError: names the field.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            check_lengths(value)
+        elif isinstance(value, tuple) and len(value) > _MOST_ENTRIES:
+            raise UserError(f"{field.name} must have at most {_MOST_ENTRIES} entries, got {len(value):,}")
 
 
 def require_unit(config: Any, *fields: str) -> None:

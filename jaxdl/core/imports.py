@@ -38,7 +38,7 @@ def load_object(text: str, what: str, error: type[UserError] = UserError) -> Any
 
 
 def import_module(name: str) -> Any:
-    """A module of the Python path or of the current folder."""
+    """A module of the Python path or of the current folder; a module of the same name that is installed comes first."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a command's path does not hold the current folder; last, so that it hides nothing
     return importlib.import_module(name)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.core import axis
+from jaxdl.core.compile import check_switches
 from jaxdl.core.types import Array, Key, Learner, Mean, Metrics, PyTree, Run, RunState, Source
 
 
@@ -26,7 +27,11 @@ def compose(learner: Learner, source: Source, *, stride: int, updates: int = 1, 
         updates: updates in one step, each with a batch of its own.
         first_step: `t` after `source.warmup`.
         axis_name: the mapped axis over whose shards noise differs and metrics are summed.
+
+    Raises:
+        UserError: a switch of JAX is set with which no run can work.
     """
+    check_switches()
 
     def init(key: Key, data: PyTree = None) -> RunState:
         k_learner, k_source, k_warmup, k_run = jax.random.split(key, 4)

@@ -23,7 +23,11 @@ def fetch(name: str, mirrors: Sequence[str], sha256: Mapping[str, str]) -> Path:
     """
     import pooch  # slow to import
 
-    folder = Path(pooch.os_cache("jaxdl")) / name
+    try:
+        folder = Path(pooch.os_cache("jaxdl")) / name
+    except RuntimeError:  # no home
+        raise DataError(f"'{name}' is fetched into the user's cache folder, and this user has none; pass --data-dir (data_dir) "
+                        "with the folder where its files lie") from None
     for file, digest in sha256.items():
         _retrieve(name, file, digest, folder, mirrors)
     return folder

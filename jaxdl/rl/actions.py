@@ -88,7 +88,8 @@ def _categoricals(space: gymnasium.Space, env_id: str) -> Actions:
     shape, dtype = space.shape, jax.dtypes.canonicalize_dtype(space.dtype)
     held = np.iinfo(dtype)
     if start.min() < held.min or (start + (sizes - 1)).max() > held.max:
-        raise EnvError(f"{env_id} has actions beyond {dtype}, {space}; set JAX_ENABLE_X64=1")
+        raise EnvError(f"{env_id} has actions beyond {dtype}, {space}; count them from 0 in a wrapper "
+                       "(gymnasium.wrappers.TransformAction adds the rest)")
     counts, total, most = sizes.reshape(-1), int(sizes.sum()), int(sizes.max())  # [M]
     real = np.arange(most) < counts[:, None]  # [M, A]
     index = np.minimum((np.cumsum(counts) - counts)[:, None] + np.arange(most), total - 1)  # [M, A] of the parameters

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxdl.core.compile import check_switches
 from jaxdl.core.run import learn, step_keys
 from jaxdl.core.types import Array, Key, Learner, Metrics, RunState
 from jaxdl.rl.types import HostRun, HostSource, TimeStep
@@ -10,7 +11,12 @@ from jaxdl.rl.types import HostRun, HostSource, TimeStep
 
 def compose_host(learner: Learner, source: HostSource, *, num_envs: int, train_freq: int, updates: int,
                  first_step: int, axis_name: str | None = None) -> HostRun:
-    """The run of `learner` on the batches of a source whose environments live on the host; `num_envs` of them in all."""
+    """The run of `learner` on the batches of a source whose environments live on the host; `num_envs` of them in all.
+
+    Raises:
+        UserError: a switch of JAX is set with which no run can work.
+    """
+    check_switches()
 
     def init(key: Key, obs: Array) -> RunState:
         k_learner, k_run = jax.random.split(key)

@@ -22,6 +22,8 @@ import numpy as np
 from jaxdl.core import processes
 from jaxdl.core.errors import first_line
 
+_MAX_INDEX_BYTES = 2**24  # of Orbax's own JSON: 10,000 leaves take 3 MB
+
 
 class Corrupt(Exception):
     """A checkpoint is not what was written. The message says what is wrong: it follows "checkpoint X is damaged"."""
@@ -110,6 +112,7 @@ def read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     """
     if not names:
         return {}
+    _check_files(path)
     ocp = _orbax()
     args = ocp.args.PyTreeRestore(
         item=dict.fromkeys(names, 0), partial_restore=True,
@@ -124,6 +127,21 @@ def read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     if sorted(arrays) != sorted(names) or not all(isinstance(x, np.ndarray) for x in arrays.values()):
         raise Corrupt("its arrays are not those of its manifest")
     return arrays
+
+
+def _check_files(path: Path) -> None:
+    """Refuse a checkpoint with a pipe or a device in the place of a file, which would be waited for, or a huge index.
+
+    Raises:
+        Corrupt: names the file.
+    """
+    for file in path.rglob("*"):
+        if file.is_dir():
+            continue
+        if not file.is_file():
+            raise Corrupt(f"its {file.relative_to(path)} is no file")
+        if file.name.startswith("_") and file.stat().st_size > _MAX_INDEX_BYTES:
+            raise Corrupt(f"its {file.relative_to(path)} is larger than the {_MAX_INDEX_BYTES:,} bytes it may have")
 
 
 def write_rows(folder: Path, rows: dict[int, np.ndarray]) -> None:

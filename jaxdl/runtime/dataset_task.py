@@ -3,7 +3,6 @@
 Shapes: `N` examples.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxdl import data
-from jaxdl.core import task
+from jaxdl.core import stdio, task
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require
 from jaxdl.core.errors import UserError
@@ -80,7 +79,7 @@ def dataset_algorithm(
     def opened(config: Any, train: fit.Config) -> Task:
         splits = dict(zip(data.SPLITS, data.load_splits(config.dataset, config.data_dir), strict=True))
         if sentence := too_dark(splits["train"], config):
-            print(f"jaxdl: {sentence}", file=sys.stderr)
+            stdio.say(f"jaxdl: {sentence}")
         learned, held = for_validation(splits["train"], train)
         if config.batch_size > learned.spec.num_examples:
             raise UserError(f"batch_size={config.batch_size} is above the {learned.spec.num_examples} training examples of "

@@ -7,7 +7,6 @@ chunks end, so a run that was cut and resumed has the bits of one that was not.
 import math
 import operator
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -17,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl.core import processes
+from jaxdl.core import processes, stdio
 from jaxdl.core.config import config, require, require_positive
 from jaxdl.core.errors import CheckpointError, EnvError, JaxdlError, UserError
 from jaxdl.core.run import Report
@@ -142,8 +141,7 @@ def fit(driver: Driver, config: Config, total_steps: int, *, folder: str | Path 
     metrics = _Metrics(step, driver.members)
     evaluator = _Evaluator(evaluate, score, config, driver, checkpoints)
     if due.last != due.stop and processes.is_first():
-        print(f"jaxdl: the run ends at step {due.last:,} and not at {due.stop:,}: it takes {driver.stride:,} at a time",
-              file=sys.stderr)
+        stdio.say(f"jaxdl: the run ends at step {due.last:,} and not at {due.stop:,}: it takes {driver.stride:,} at a time")
     with _open_output(folder, due.last, step, resume, callbacks) as output, processes.stop_signals() as stopped:
         while step < due.last and not ended:
             before, n = step, pace.steps(due.steps(step))
@@ -287,7 +285,7 @@ class _Output:
             self.log.row(step, values)
         if values and not self.warned and (sentence := self.warn(values)):
             self.warned = sentence
-            print(f"jaxdl: {sentence}", file=sys.stderr)
+            stdio.say(f"jaxdl: {sentence}")
         self.bar.update(step, values or metrics.means(), speed)
 
 
@@ -332,6 +330,14 @@ def members_of(params: PyTree, count: int) -> list[PyTree]:
     return [params] if count == 1 else [jax.tree.map(operator.itemgetter(k), params) for k in range(count)]
 
 
+def _score_in(best: Path) -> float:
+    """The score of the best parameters that are kept."""
+    score = checkpoint.read_meta(best, checkpoint.steps(best)[-1]).get("score")
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        raise CheckpointError(f"{best} is damaged: its score is {str(score)[:40]!r}; remove it to go on without it")
+    return float(score)
+
+
 def _column(rows: list[dict[str, Any]], name: str) -> float | np.ndarray:
     return rows[0][name] if len(rows) == 1 else np.array([row[name] for row in rows])
 
@@ -345,7 +351,7 @@ class _Checkpoints:
         self.config, self.driver, self.meta, self.newest = config, driver, meta, None
         self.best_score = -math.inf  # higher is better, whatever the score
         if self.best and checkpoint.steps(self.best):
-            self.best_score = checkpoint.read_meta(self.best, checkpoint.steps(self.best)[-1])["score"]
+            self.best_score = _score_in(self.best)
 
     def write(self, step: int, state: PyTree) -> None:
         if self.folder:

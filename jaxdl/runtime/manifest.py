@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import msgspec
 import numpy as np
 
+from jaxdl.core import files
 from jaxdl.core.config import from_dict, to_dict
 from jaxdl.core.errors import CheckpointError, UserError
 from jaxdl.core.types import PyTree
@@ -26,6 +27,7 @@ from jaxdl.runtime.checkpoint_format import Corrupt, reason
 PATH = Path("manifest", "manifest.json")  # in the folder of a checkpoint
 _FORMAT = 1
 _MAX_BYTES = 2**26  # no manifest is larger: 100,000 leaves take 20 MB
+_MAX_META_BYTES = 2**21  # of settings
 
 
 class Leaf(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -52,6 +54,28 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True):
     format: int
     step: int
     meta: dict[str, Any]
+    leaves: list[Leaf]
+
+
+class _Sealed(msgspec.Struct, forbid_unknown_fields=True):
+    """The file: a manifest that is not read yet, and its digest."""
+
+    sha256: str
+    manifest: msgspec.Raw
+
+
+class _Form(msgspec.Struct):
+    """What every version's manifest says first."""
+
+    format: int | None = None
+
+
+class _Unread(msgspec.Struct, forbid_unknown_fields=True):
+    """A manifest whose meta is not read yet."""
+
+    format: int
+    step: int
+    meta: msgspec.Raw
     leaves: list[Leaf]
 
 
@@ -101,25 +125,24 @@ def read(path: Path, step: int) -> Manifest:
         CheckpointError: another version of jaxdl wrote it.
     """
     try:
-        with (path / PATH).open("rb") as f:
-            data = f.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise ValueError(f"it is larger than {_MAX_BYTES} bytes")
-        sealed = msgspec.convert(json.loads(data), dict[str, Any])
-        manifest = msgspec.convert(sealed.get("manifest"), dict[str, Any])
-        if sealed.get("sha256") != _sha256_of_json(manifest):
+        sealed = msgspec.json.decode(files.read_bytes(path / PATH, _MAX_BYTES), type=_Sealed)
+        form = msgspec.json.decode(sealed.manifest, type=_Form).format
+        if form != _FORMAT:
+            raise CheckpointError(f"checkpoint {path} has format {form}; this version of jaxdl reads format {_FORMAT}")
+        unread = msgspec.json.decode(sealed.manifest, type=_Unread)  # its form holds: it is as large as it says
+        if len(bytes(unread.meta)) > _MAX_META_BYTES:
+            raise ValueError(f"its meta is larger than {_MAX_META_BYTES:,} bytes")
+        values = files.parse_json(bytes(sealed.manifest))
+        if sealed.sha256 != _sha256_of_json(values):
             raise ValueError("it is not what was written")
-        if manifest.get("format") != _FORMAT:
-            raise CheckpointError(f"checkpoint {path} has format {manifest.get('format')}; this version of jaxdl reads "
-                                  f"format {_FORMAT}")
-        manifest = msgspec.convert(manifest, Manifest)
+        manifest = msgspec.convert(values, Manifest)
         if manifest.step != step:
             raise ValueError(f"it is of step {manifest.step}")
         if len({leaf.path for leaf in manifest.leaves}) != len(manifest.leaves):
             raise ValueError("it names a leaf twice")
     except CheckpointError:
         raise
-    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as e:
+    except (UserError, ValueError, RecursionError, msgspec.MsgspecError) as e:
         raise Corrupt(f"its manifest cannot be read: {reason(e)}") from e
     return manifest
 

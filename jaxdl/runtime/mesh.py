@@ -20,9 +20,17 @@ from jaxdl.core.axis import AXIS
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, PyTree, RunState
 
+MOST_DEVICES = 1024
+
 
 def provide(devices: int) -> None:
-    """Make so many virtual devices, which share the cores, where JAX runs on a CPU and has not begun."""
+    """Make so many virtual devices, which share the cores, where JAX runs on a CPU and has not begun.
+
+    Raises:
+        UserError: they are more than a process can have.
+    """
+    if devices > MOST_DEVICES:
+        raise UserError(f"devices must be at most {MOST_DEVICES:,} in one process, got {devices}")
     if devices > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):  # it has begun
             jax.config.update("jax_num_cpu_devices", devices)

@@ -10,6 +10,7 @@ A row is one write to the end of the file, so a process that is killed leaves at
 resumed run removes it, and the rows of steps that it will do again.
 """
 
+import io
 import math
 import os
 import sys
@@ -20,14 +21,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
-from jaxdl.core import files
+from jaxdl.core import files, stdio
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve
 
 Values = dict[str, float | np.ndarray]  # a number each, or [K] one for each member
 
+_Row = dict[str, int | float | list[int | float | None] | None]  # as it is read
+_MAX_BYTES = 2**30  # of metrics.jsonl
 _FLUSH_S = 5.0  # events reach the disk this often: their writer flushes with an fsync
 
 
@@ -98,7 +102,7 @@ def open_log(folder: str | Path, resume_step: int | None = None) -> Log:
     rows = []
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        before = path.read_bytes() if path.exists() else b""
+        before = files.read_bytes(path, _MAX_BYTES) if path.exists() else b""
     except OSError as e:
         raise files.cannot_write(path, e) from e
     if before and resume_step is None:
@@ -112,50 +116,47 @@ def open_log(folder: str | Path, resume_step: int | None = None) -> Log:
     return Log(path, _open_events(path.parent / "tensorboard", resume_step), rows[-1][1]["wall_s"] if rows else 0.0)
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+def read_metrics(path: str | Path, members: int | None = None) -> list[dict[str, Any]]:
     """The rows of a `metrics.jsonl`: `step` is an int, every other value a float or a list of floats, `null` is NaN.
 
     A torn last line is left out.
+
+    Args:
+        members: of the run; where it is given, a list of other than so many numbers is refused.
 
     Raises:
         UserError: the file cannot be read, or a line is not a row; names the line.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
-    except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror}") from e
-    return [row for _, row in _whole_lines(path, data)]
+    return [row for _, row in _whole_lines(path, files.read_bytes(path, _MAX_BYTES), members)]
 
 
-def _whole_lines(path: Path, data: bytes) -> list[tuple[bytes, dict[str, Any]]]:
+def _whole_lines(path: Path, data: bytes, members: int | None = None) -> list[tuple[bytes, dict[str, Any]]]:
     """Each line and its row; a last line without its end is left out unless it is a row."""
-    *lines, rest = data.split(b"\n")
     rows = []
-    for number, line in enumerate([*lines, rest] if rest else lines, 1):
+    for number, line in enumerate(io.BytesIO(data), 1):
         try:
-            rows.append((line, _row(files.parse_json(line))))
+            rows.append((line.removesuffix(b"\n"), _row(msgspec.json.decode(line, type=_Row), members)))
         except (ValueError, OverflowError) as e:
-            if number <= len(lines):
+            if line.endswith(b"\n"):
                 raise UserError(f"{path}, line {number} is damaged ({e}); remove it to go on without it") from None
     return rows
 
 
-def _row(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict) or not {"step", "wall_s"} <= value.keys():
+def _row(value: dict[str, Any], members: int | None) -> dict[str, Any]:
+    if not {"step", "wall_s"} <= value.keys():
         raise ValueError("no object with 'step' and 'wall_s'")
     step, wall_s = value["step"], value["wall_s"]
     if type(step) is not int or not 0 <= step < 2**63 or type(wall_s) not in (int, float) or not wall_s >= 0:
         raise ValueError("'step' or 'wall_s' is not a number from 0 up")
-    return {name: v if name == "step" else [_number(x, name) for x in v] if isinstance(v, list) else _number(v, name)
+    for name, v in value.items():
+        if isinstance(v, list) and members is not None and len(v) != members:
+            raise ValueError(f"'{name}' has {len(v):,} numbers, and the run {members} members")
+    return {name: v if name == "step" else [_number(x) for x in v] if isinstance(v, list) else _number(v)
             for name, v in value.items()}
 
 
-def _number(value: Any, name: str) -> float:
-    if value is not None and not isinstance(value, int | float):
-        raise ValueError(f"'{name}' is neither a number nor a list of numbers")
+def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
@@ -217,7 +218,7 @@ class Progress:
         self._tenth = tenth
         if self._lines and (tenth > before or any(name.startswith("eval/") for name in values)):
             line = [f"step {step:,} of {self._total:,}", *rate, *self._numbers()]
-            print(", ".join(line), file=sys.stderr, flush=True)
+            stdio.say(", ".join(line))
 
     @staticmethod
     def _tenths(step: int, total: int) -> int:
@@ -247,7 +248,7 @@ def progress(total: int, initial: int = 0, *, show: Literal["bar", "lines", "not
         show: a bar, or a plain line at each evaluation and each tenth of the steps, or nothing.
         watched: metrics whose latest values are shown, under their short names.
     """
-    bar = _bar(total, initial) if show == "bar" and sys.stderr.isatty() else None
+    bar = _bar(total, initial) if show == "bar" and stdio.is_terminal(sys.stderr) else None
     with bar or nullcontext():
         yield Progress(total, initial, bar, bar is None and show != "nothing", watched)
 

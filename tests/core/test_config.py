@@ -184,6 +184,17 @@ def test_positive_is_a_finite_number_above_zero_or_none(value):
         config.require_positive(Outer(limit=value), "scale", "limit")
 
 
+def test_whole_numbers_of_any_length_are_compared():
+    with pytest.raises(UserError, match=r"^limit must be below 2\*\*31"):
+        config.require_positive(Outer(limit=10**400), "limit")
+
+
+def test_lists_of_sizes_have_an_end():
+    config.check_lengths(dqn.Config(hidden_sizes=(8,) * 100))
+    with pytest.raises(UserError, match=r"^hidden_sizes must have at most 100 entries, got 10,000$"):
+        config.check_lengths(dqn.Config(hidden_sizes=(8,) * 10_000))
+
+
 @pytest.mark.parametrize("value", [-1e-9, 1.0000001, math.nan, math.inf, -math.inf])
 def test_a_share_lies_between_zero_and_one_with_both(value):
     for end in (0, 0.0, 1, 1.0):

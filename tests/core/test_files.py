@@ -77,6 +77,12 @@ def test_places_where_nothing_can_be_written(tmp_path):
     (b"\xff\x00\x80", "is not valid JSON"),
     (b"[" * 100_000, "is not valid JSON: it is nested too deeply"),
     (b"9" * 10_000, "is not valid JSON"),
+    (b'{"a": ' + b"9" * 400 + b"}", "whole number of 400 digits, which does not fit 64 bits"),
+    (b'{"a": 9223372036854775808}', "does not fit 64 bits"),
+    (b'{"a": -1e999}', "-1e999 is beyond all numbers"),
+    (b'{"a": [{"b": "\\ud800"}]}', r"has the text '\\ud800', which is no Unicode"),
+    (b'{"a\\ud800": 1}', "is no Unicode"),
+    (b'{"a": "b\\u0000"}', "zero byte"),
     (b"[1]", "must hold a JSON object, and holds a list"),
     (b'{"a": "' + b"x" * 200_000 + b'"}', r"x\.json is larger than the 150,000 bytes"),
 ])
@@ -97,10 +103,24 @@ def test_a_file_as_large_as_allowed_is_read(tmp_path):
         files.read_json(tmp_path / "x.json", len(content) - 1)
 
 
+def test_the_name_of_a_file_whose_bytes_are_no_unicode_is_read(tmp_path):
+    name = os.fsdecode(b"\xe9")
+    (tmp_path / "x.json").write_text(json.dumps({"data_dir": name, "largest": 2**63 - 1}))
+    assert files.read_json(tmp_path / "x.json", 100) == {"data_dir": name, "largest": 2**63 - 1}
+
+
+def test_the_size_is_known_before_anything_is_read(tmp_path):
+    with open(tmp_path / "sparse", "wb") as f:
+        f.truncate(2**40)
+    with pytest.raises(UserError, match="larger than the 10 bytes"):
+        files.read_bytes(tmp_path / "sparse", 10)
+
+
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
     with pytest.raises(UserError, match=r"there is no file .*none\.json"):
         files.read_json(tmp_path / "none.json", 10)
     os.mkfifo(tmp_path / "pipe")
-    for name in ("pipe", "."):
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("pipe", ".", "endless"):
         with pytest.raises(UserError, match="is not a file"):
             files.read_json(tmp_path / name, 10)

@@ -159,6 +159,39 @@ def test_what_names_the_processes_goes_together():
         processes.join("localhost:1", 2, 2)
 
 
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1", "127.0.0.1:", ":123", "127.0.0.1:99999", "127.0.0.1:0",
+                                     "127.0.0.1:abc", "127.0.0.1:-1", "::1", "::1:80", "", "127.0.0.1:٣"])
+def test_an_address_that_is_none_is_refused_at_once(address):
+    with pytest.raises(UserError, match="coordinator must be HOST:PORT"):
+        processes.join(address, 2, 0)
+
+
+def test_the_first_process_listens_on_the_loopback_alone_where_the_address_is_one(monkeypatch):
+    port = free_port()
+    assert processes._meet(f"127.0.0.1:{port}", True) == f"127.0.0.1:{port}"
+    assert processes._meet(f"localhost:{port}", True) in (f"127.0.0.1:{port}", f"[::1]:{port}")
+    monkeypatch.setattr(processes, "_answering", lambda *_: "192.0.2.1")
+    assert processes._meet(f"node-1:{port}", False) is None
+
+
+def test_a_port_that_is_taken_is_refused_by_the_process_that_listens_there():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UserError, match=r"process 0 cannot listen on port .*Address already in use"):
+            processes._meet(address, True)
+        assert processes._meet(address, False) == address  # the others find somebody there
+
+
+@pytest.mark.parametrize(("host", "words"), [
+    ("127.0.0.1", "nobody listens there"), ("nobody.invalid", "its host is not known")])
+def test_nobody_is_waited_for_longer_than_is_said(monkeypatch, host, words):
+    monkeypatch.setattr(processes, "WAIT_S", 0.3)
+    began = time.monotonic()
+    with pytest.raises(processes.LostError, match=f"{words}.* tried for 0.3 seconds"):
+        processes.join(f"{host}:{free_port()}", 2, 1)
+    assert time.monotonic() - began < 30
+
+
 def test_a_run_that_nobody_announces_is_refused(tmp_path):
     words = ["-m", "jaxdl", "train", "ppo", "--distributed", "--out", str(tmp_path / "run")]
     done = subprocess.run([sys.executable, *words], cwd=ROOT, text=True, capture_output=True)

@@ -1,90 +1,49 @@
-"""Flags: the names of an earlier version, what is wrong said in one sentence, and the path of two of a kind."""
+"""Words of a command line to settings."""
 
-from dataclasses import dataclass
+import os
 
 import pytest
 
-from jaxdl.core.config import config, names
 from jaxdl.core.errors import UserError
-from jaxdl.experiments import arguments, population
+from jaxdl.experiments import arguments
 from jaxdl.experiments.commands import train
-from jaxdl.optim import Config as OptimConfig
-from jaxdl.runtime import fit
 
 
-def flags_of(line):
-    algo, *rest = line.split()
-    return arguments.parse(train.args_of(algo), [algo, *rest], "jaxdl train", "")
+def parsed(*words):
+    return arguments.parse(train.args_of("dqn"), ["dqn", *words], "jaxdl train", "")
 
 
-@pytest.mark.parametrize(("old", "new"), [
-    ("pixelcnn --output categorical --features 4", "pixelcnn --likelihood categorical --width 4"),
-    ("pixelcnn --output=mixture", "pixelcnn --likelihood mixture"),
-    ("ppo --compute bfloat16 --accumulate 2", "ppo --compute-dtype bfloat16 --grad-accumulation 2"),
-    ("reinforce --episodes fragments", "reinforce --learn-from fragments"),
-    ("autoencoder --code-size 3", "autoencoder --latent-size 3"),
-    ("vqvae --code_size 3", "vqvae --embedding-size 3"),
-    ("gan --conditional projection", "gan --conditional"),
-    ("gan --conditional concatenation", "gan --conditional --class-conditioning concatenation"),
-    ("gan --conditional=none", "gan"),
-    ("dqn --eval-every 5 --stop-at-return 3", "dqn --eval-every 5 --stop-at 3"),
+@pytest.mark.parametrize(("words", "value"), [
+    (["--total-steps", "1e5"], 100_000), (["--total-steps=2.5E3"], 2500), (["--total-steps", "1e+2"], 100),
+    (["--total_steps", "12"], 12), (["--total-steps", "1.e1"], 10), (["--total-steps", "-1e3"], -1000),
 ])
-def test_flags_of_an_earlier_version_are_read_and_said(old, new, capsys):
-    read, wanted = flags_of(old), flags_of(new)
-    assert (read.algorithm, read.run) == (wanted.algorithm, wanted.run)
-    said = capsys.readouterr().err
-    assert old.split()[1 if "eval" not in old else 3].partition("=")[0].replace("_", "-") in said
-    assert "next version" in said
+def test_whole_numbers_may_be_in_scientific_notation(words, value):
+    found = parsed(*words).algorithm.total_steps
+    assert (found, type(found)) == (value, int)
 
 
-@pytest.mark.parametrize(("line", "parts"), [
-    ("dqn --learning-rate fast", ["--learning-rate takes a number", "'fast'"]),
-    ("dqn --learning-rate", ["--learning-rate needs a value"]),
-    ("dqn --hidden-sizes 3 x", ["--hidden-sizes", "'3 x'"]),
-    ("dqn --schedule line", ["--schedule takes one of constant, linear", "'line'"]),
-    ("dqn --batch-size 1.5", ["--batch-size takes a whole number", "'1.5'"]),
-    ("dqn --lerning-rate 1", ["--lerning-rate is no flag", "did you mean --learning-rate?"]),
-    ("dqn --latent-size 1", ["--latent-size is no flag", "'jaxdl train dqn --help'"]),
-])
-def test_what_is_wrong_is_one_sentence_that_names_the_flag(line, parts, capsys):
-    with pytest.raises(UserError) as wrong:
-        flags_of(line)
-    assert all(part in str(wrong.value) for part in parts), wrong.value
-    assert capsys.readouterr().err == ""
+def test_so_may_those_of_a_list_and_those_that_may_be_absent_and_numbers_stay_numbers():
+    found = parsed("--hidden-sizes", "1e2", "64", "--stop-step", "1e3", "--learning-rate", "1e-3", "--out", "1e5")
+    assert (found.algorithm.hidden_sizes, found.run.stop_step, found.algorithm.optim.learning_rate) == ((100, 64), 1000, 1e-3)
+    assert str(found.out) == "1e5"
 
 
-def test_a_required_flag_that_is_missing_is_named():
-    @dataclass(frozen=True)
-    class Args:
-        out: str
-
-    with pytest.raises(UserError, match="--out is missing"):
-        arguments.parse(Args, [], "x", "")
+@pytest.mark.parametrize("value", ["1e-5", "1.55e1", "1e", "e5", "1e999", "1e5x", "inf"])
+def test_what_is_no_whole_number_is_refused(value):
+    with pytest.raises(UserError, match="--total-steps takes a whole number"):
+        parsed("--total-steps", value)
 
 
-@config
-class Two:
-    size: int = 3
-    actor_optim: OptimConfig = OptimConfig(learning_rate=0.1)
-    critic_optim: OptimConfig = OptimConfig(learning_rate=0.2)
+def test_a_number_of_four_hundred_digits_is_refused_by_its_flag():
+    with pytest.raises(UserError, match="--total-steps takes whole numbers of at most 100 digits, got one of 400"):
+        parsed("--total-steps", "9" * 400)
 
 
-def test_two_of_a_kind_keep_their_path_on_the_command_line_and_in_sweeps():
-    assert names(Two)["size"] == ("size",)
-    assert names(Two)["actor_optim.beta1"] == ("actor_optim", "beta1")
-    found = arguments.parse(Two, ["--actor-optim.learning-rate", "0.5", "--critic-optim.beta1=0.3", "--size", "4"], "x", "")
-    assert found == Two(4, OptimConfig(learning_rate=0.5), OptimConfig(learning_rate=0.2, beta1=0.3))
-    assert type(found.actor_optim) is OptimConfig
-    swept = population.members(Two(), fit.Config(sweep=("critic-optim.learning-rate=1,2",)))
-    assert [m.config(Two()).critic_optim.learning_rate for m in swept] == [1, 2]
-    assert {m.config(Two()).actor_optim.learning_rate for m in swept} == {0.1}
-    with pytest.raises(UserError, match=r"'learning_rate'.*optim\.learning_rate"):
-        population.members(Two(), fit.Config(sweep=("learning_rate=1,2",)))
-
-
-def test_one_of_a_kind_has_no_path_and_may_be_swept_by_it():
-    config = train.args_of("dqn").algorithm
-    assert names(type(config))["learning_rate"] == ("optim", "learning_rate")
-    for name in ("learning_rate", "optim.learning_rate"):
-        assert [m.config(config).optim.learning_rate for m in population.members(config, fit.Config(sweep=(f"{name}=1,2",)))
-                ] == [1, 2]
+@pytest.mark.parametrize("columns", ["1", "nonsense", None])
+def test_help_ends_in_a_terminal_of_one_column(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", columns) if columns else monkeypatch.delenv("COLUMNS", raising=False)
+    with pytest.raises(SystemExit) as ended:  # at one column it would not end for minutes
+        parsed("--help")
+    assert ended.value.code == 0
+    assert "--total-steps" in capsys.readouterr().out
+    assert os.environ.get("COLUMNS") == columns

@@ -21,7 +21,7 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sample_judge, "JUDGES", {name: (replace(config, total_steps=600), seed)
                                           for name, (config, seed) in sample_judge.JUDGES.items()})
-        patch.setattr(sample_judge.platformdirs, "user_cache_path", lambda name: folder / "cache")
+        patch.setattr(sample_judge.files, "cache_folder", lambda: folder / "cache")
         small = {"vae": "--hidden-sizes 32 --latent-size 4 --total-steps 300", "autoencoder": "--network mlp --total-steps 200",
                  "vqvae": "--conv-channels 4 --total-steps 20", "gan": "--width 4 --latent-size 8 --total-steps 20"}
         for algo, flags in small.items():

@@ -146,7 +146,7 @@ COMMANDS = [
     ("train vae --num-envs 8", "--num-envs"),
     ("train dqn --total-steps ten", "--total-steps", "'ten'"),
     ("train dqn --total-steps 1.5", "--total-steps", "'1.5'"),
-    ("train dqn --total-steps 1e5", "--total-steps", "'1e5'"),
+    ("train dqn --total-steps 1e-5", "--total-steps", "'1e-5'"),
     ("train dqn --gamma high", "--gamma", "'high'"),
     ("train dqn --hidden-sizes 8 wide", "wide"),
     ("train dqn --gamma", "--gamma", "needs a value"),

@@ -37,7 +37,9 @@ def make(folder, rows, algo="dqn", **config):
     """A run folder with rows {step: values}."""
     config = config if "dataset" in config else {"env_id": "CartPole-v1"} | config
     folder.mkdir()
-    files.write_json(folder / "config.json", {"jaxdl": "0", "algo": algo, "config": config, "train": {"seed": 0}})
+    members = max(np.size(value) for values in rows.values() for value in values.values()) if rows else 1
+    files.write_json(folder / "config.json", {"jaxdl": "0", "algo": algo, "config": config,
+                                              "train": {"seed": 0, "num_seeds": members}})
     log = open_log(folder)
     for step, values in rows.items():
         log.row(step, values)
@@ -260,3 +262,18 @@ def test_importing_it_does_not_load_what_draws():
     program = ("import sys, jaxdl.experiments.plot, jaxdl.data.pictures\n"
                "print({'matplotlib', 'PIL', 'tyro'} & set(sys.modules))")
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize(("train", "words"), [
+    ({"num_seeds": 3}, "line 1 is damaged .*has 2 numbers, and the run 3 members"),
+    ({"num_seeds": 10**12}, "a population has 1 to 10,000 members, got num_seeds=1000000000000"),
+    ({"num_seeds": "2"}, "num_seeds='2'"), ({"num_seeds": -1}, "num_seeds=-1"), ({"num_seeds": 2, "sweep": 3}, "must be texts"),
+    ({"num_seeds": 2, "sweep": [f"{name}=" + ",".join(map(str, range(1000))) for name in ("gamma", "eps", "lr_decay")]},
+     "num_seeds=2 times 1000 of gamma times 1000 of eps times"),
+])
+def test_members_are_counted_before_they_are_made(axes_of, tmp_path, train, words):
+    run = make(tmp_path / "a", {1: {"eval/return_mean": np.array([1.0, 2.0])}})
+    config = files.read_json(run / "config.json", 10_000)
+    files.write_json(run / "config.json", config | {"train": train})
+    with pytest.raises(UserError, match=words):
+        axes_of(run)

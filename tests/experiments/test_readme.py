@@ -31,6 +31,12 @@ def test_each_page_has_tested_commands_and_tested_python(page):
     assert {language for where, language, _ in BLOCKS if where == page} == {"python", "sh"}
 
 
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_files_that_are_named_are_there(page):
+    named = re.findall(r"`((?:tests|docs|experiments|jaxdl|agents|generative)/[\w/]+\.\w+)`", (ROOT / page).read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 @pytest.mark.parametrize("page", sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]))
 def test_links_lead_to_files_that_are_there(page):
     text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.S)

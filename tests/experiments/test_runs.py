@@ -2,18 +2,20 @@
 
 import json
 import os
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxdl import optim
 from jaxdl.agents import dqn, ppo
-from jaxdl.core.errors import UserError
-from jaxdl.experiments import algorithms, run_folder
-from jaxdl.experiments.commands import resume
+from jaxdl.core.errors import CheckpointError, UserError
+from jaxdl.experiments import algorithms, population, run_folder, run_report
+from jaxdl.experiments.commands import export, resume
 from jaxdl.generative import vae
 from jaxdl.rl.task import TrainConfig
-from jaxdl.runtime import dataset_task, fit
+from jaxdl.runtime import checkpoint, dataset_task, fit
 
 SETTINGS = [
     run_folder.Settings("dqn", dqn.Config(env_id="Acrobot-v1", gamma=0.123456789, hidden_sizes=(3, 5), double=True,
@@ -152,3 +154,54 @@ def test_a_run_that_goes_on_past_the_end_of_a_schedule_says_what_becomes_of_the_
     found = resume._past_schedules(Path("RUN"), run_folder.Settings("ppo", config, fit.Config(stop_step=to)), 300)
     assert (found is None) == (said is None)
     assert said is None or said in found
+
+
+@pytest.mark.parametrize(("driven", "words"), [
+    (fit.Config(num_seeds=10_001), "got num_seeds=10001"), (fit.Config(num_seeds=2 * 10**9), "got num_seeds=2000000000"),
+    (fit.Config(sweep=tuple(f"{name}={','.join(map(str, range(1, 1001)))}" for name in ("learning_rate", "gamma", "eps"))),
+     "num_seeds=1 times 1000 of learning_rate times 1000 of gamma"),
+])
+def test_members_are_counted_before_they_are_made(driven, words):
+    with pytest.raises(UserError, match=f"a population has 1 to 10,000 members, .*{words}"):
+        run_folder.Settings("dqn", dqn.Config(), driven).validate()
+
+
+def test_as_many_members_as_may_be_are_made():
+    assert len(population.members(dqn.Config(), fit.Config(num_seeds=10_000))) == 10_000
+
+
+@pytest.mark.parametrize("devices", ["2", -1, 0, 1.5, 10**12, [2], None])
+def test_devices_of_a_checkpoint_that_no_run_had_are_refused(tmp_path, devices):
+    checkpoint.save(tmp_path, 1, {"w": np.zeros(2)}, meta={"devices": devices}, keep=1)
+    with pytest.raises(CheckpointError, match="is damaged: the devices that wrote it are"):
+        resume._devices(tmp_path, 1)
+
+
+def test_an_exported_member_has_its_own_rows_or_is_refused(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "wall_s": 0.5, "loss": [1, null], "steps_per_s": 7}\n')
+    first, second = (export._rows(path, member, 2)[0] for member in (0, 1))
+    assert first == {"step": 1, "wall_s": 0.5, "loss": 1.0, "steps_per_s": 7.0}
+    assert np.isnan(second["loss"])
+    with pytest.raises(UserError, match="has 2 numbers, and the run 3 members"):
+        export._rows(path, 2, 3)
+
+
+def test_a_folder_that_checkpoints_cannot_name_is_refused(here):
+    with pytest.raises(UserError, match="has a name that is not UTF-8"):
+        run_folder.create(Path(os.fsdecode(b"run\xe9")), "x", False)
+    assert not any(here.iterdir())
+
+
+def test_what_comes_next_can_be_pasted():
+    task = types.SimpleNamespace(abilities={}, describe=str)
+    summary = {"steps": 1, "train_s": 1.0, "compile_s": 1.0, "steps_per_s": 1.0, "eval": None}
+    lines = run_report.last_lines(Path("a b"), run_folder.Settings("dqn", None, None), task, summary, [])
+    assert lines[-3:] == ["next: jaxdl evaluate 'a b'", "      tensorboard --logdir 'a b'", "      jaxdl train dqn --help"]
+
+
+def test_a_run_that_is_there_is_continued_by_a_command_that_can_be_pasted(here):
+    Path("a b").mkdir()
+    run_folder.write_config(Path("a b"), SETTINGS[0])
+    with pytest.raises(UserError, match="`jaxdl resume 'a b'`"):
+        run_folder.check_out(Path("a b"), False)

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import time
 
 import jax
 import jax.numpy as jnp
@@ -140,8 +142,38 @@ def test_a_manifest_that_is_no_manifest_is_refused(tmp_path, text):
 def test_a_manifest_that_is_too_large_is_refused(tmp_path, monkeypatch):
     fill(tmp_path, 1)
     monkeypatch.setattr(manifest, "_MAX_BYTES", 100)
-    with pytest.raises(checkpoint.DamagedError, match="it is larger than 100 bytes"):
+    with pytest.raises(checkpoint.DamagedError, match="is larger than the 100 bytes"):
         checkpoint.read_meta(tmp_path, 1)
+
+
+@pytest.mark.parametrize("where", ["leaves", "meta"])
+def test_a_manifest_of_nested_lists_is_refused_before_they_are_built(tmp_path, where):
+    path = checkpoint.save(tmp_path, 1, small(1), meta=META, keep=1)
+    sealed = json.dumps({"sha256": "", "manifest": {"format": 1, "step": 1, "meta": {"a": "meta"}, "leaves": "leaves"}})
+    (path / manifest.PATH).write_text(sealed.replace(f'"{where}"}}', "[" + "[]," * 5_000_000 + "[]]}"))
+    began = time.process_time()
+    with pytest.raises(checkpoint.DamagedError, match="manifest cannot be read"):
+        checkpoint.read_meta(tmp_path, 1)
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda p: p.symlink_to("/dev/zero"), lambda p: (p.touch(), os.truncate(p, 2**40))])
+@pytest.mark.parametrize("name", ["manifest/manifest.json", "arrays/_METADATA"])
+def test_pipes_devices_and_huge_files_are_refused_and_not_read(tmp_path, make, name):
+    path = checkpoint.save(tmp_path, 1, small(1), meta=META, keep=1)
+    (path / name).unlink()
+    make(path / name)
+    with pytest.raises(CheckpointError, match=r"is no file|no checkpoint|larger than|not a file"):
+        checkpoint.restore(tmp_path, small(0))
+
+
+def test_a_pipe_among_the_arrays_is_refused_and_not_waited_for(tmp_path):
+    path = checkpoint.save(tmp_path, 1, small(1), meta=META, keep=1)
+    file = next((path / "arrays" / "ocdbt.process_0" / "d").iterdir())
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(checkpoint.DamagedError, match="is no file"):
+        checkpoint.restore(tmp_path, small(0))
 
 
 def test_a_changed_setting_in_the_manifest_is_refused(tmp_path):

@@ -13,7 +13,7 @@ from tools import jit, same_bits
 
 from jaxdl import data
 from jaxdl.agents import dqn
-from jaxdl.core.errors import EnvError, UserError
+from jaxdl.core.errors import CheckpointError, EnvError, UserError
 from jaxdl.core.packing import Packing
 from jaxdl.core.run import advance
 from jaxdl.core.task import Score
@@ -346,3 +346,12 @@ def test_the_speed_of_the_progress_is_that_of_the_result_whatever_is_done_betwee
     result = fit.fit(drivers["vae"], fit.Config(eval_every=20), 60, evaluate=evaluate, score=Score("elbo", True, ""))
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"step 60 of 60, {result.steps_per_s:,.0f} steps/s")
+
+
+@pytest.mark.parametrize("score", ["0.5", None, True, [1.0], {"a": 1}])
+def test_a_best_score_that_is_no_number_is_refused(tmp_path, score):
+    checkpoint.save(tmp_path, 1, {"w": np.zeros(2)}, meta={"score": score}, keep=1)
+    with pytest.raises(CheckpointError, match=r"is damaged: its score is .*remove it to go on without it"):
+        fit._score_in(tmp_path)
+    checkpoint.save(tmp_path, 2, {"w": np.zeros(2)}, meta={"score": -3}, keep=1)
+    assert fit._score_in(tmp_path) == -3.0

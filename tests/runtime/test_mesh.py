@@ -15,6 +15,7 @@ from tools import assert_near, jit, vector
 
 from jaxdl.agents import actor_critic, dqn, ppo, reinforce
 from jaxdl.core.axis import AXIS
+from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.data.sequences import Windows
 from jaxdl.generative import autoencoder, gan, vae, vqvae
@@ -24,6 +25,7 @@ from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import policy
 from jaxdl.rl.policy import Config as PolicyConfig
 from jaxdl.rl.types import EnvSpec, Trajectory, Transition
+from jaxdl.runtime import mesh
 
 B, T = 16, 6
 RATE = 0.05
@@ -335,3 +337,9 @@ def test_shards_have_metrics_of_their_own_parts(name):
         assert loss.count.sum() == counted(name)
     else:
         assert loss.count.sum() == {"vae": 4, "language_model": T * B}.get(name, B)
+
+
+@pytest.mark.parametrize("devices", [1025, 2**31 - 1, 10**12])
+def test_devices_that_a_process_cannot_have_are_refused_before_they_are_made(devices):
+    with pytest.raises(UserError, match="devices must be at most 1,024 in one process"):
+        mesh.provide(devices)

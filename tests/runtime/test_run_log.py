@@ -136,6 +136,7 @@ GOOD = '{"step": 1, "wall_s": 1.0}\n'
     '{"step": 2, "wall_s": null}', '{"step": 2, "wall_s": 1.0, "loss": NaN}', '{"step": 2, "wall_s": 1.0, "loss": "x"}',
     '{"step": 2, "wall_s": 1.0, "loss": [1, [2]]}', '{"step": 2, "wall_s": 1.0, "loss": {}}', "\0\0\0",
     '{"step": 2, "wall_s": 1.0, "loss": 1' + "0" * 400 + "}", '{"step": true, "wall_s": 1.0}',
+    '{"step": 2, "wall_s": 1.0, "a\\ud800": 1}', '{"step": 2, "wall_s": 1e999}',
 ])
 def test_a_damaged_line_is_named(tmp_path, bad):
     path = tmp_path / "metrics.jsonl"
@@ -145,6 +146,32 @@ def test_a_damaged_line_is_named(tmp_path, bad):
         with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 is damaged"):
             read()
     assert path.read_bytes() == before
+
+
+def test_lists_are_as_long_as_there_are_members(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(GOOD + '{"step": 2, "wall_s": 1.0, "loss": [1, null]}\n')
+    assert len(read_metrics(path, members=2)) == 2
+    for members in (1, 3):
+        with pytest.raises(UserError, match=f"line 2 is damaged .*'loss' has 2 numbers, and the run {members} members"):
+            read_metrics(path, members)
+
+
+def test_what_is_read_is_bounded_before_it_is_built(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(GOOD.encode() + b"[" + b"[]," * 5_000_000 + b"[]]\n")
+    began = time.process_time()
+    with pytest.raises(UserError, match="line 2 is damaged"):
+        read_metrics(path)
+    assert time.process_time() - began < 0.5  # built first, five million lists take seconds
+    os.truncate(path, 2**40)
+    with pytest.raises(UserError, match="larger than"):
+        read_metrics(path)
+    path.unlink()
+    os.mkfifo(path)
+    for read in (lambda: read_metrics(path), lambda: open_log(tmp_path, 1)):
+        with pytest.raises(UserError, match="is not a file"):
+            read()
 
 
 def test_a_last_line_is_torn_only_where_its_end_is_missing(tmp_path):

@@ -4,7 +4,6 @@ Its attributes are `observation_space`, `action_space` and, where episodes have 
 """
 
 import functools
-import sys
 from typing import Any
 
 import gymnasium
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from gymnasium.experimental.functional import FuncEnv
 
-from jaxdl.core import imports
+from jaxdl.core import imports, stdio
 from jaxdl.core.errors import EnvError, described
 from jaxdl.rl.envs import functional
 from jaxdl.rl.types import Env
@@ -52,7 +51,7 @@ def _moved(name: str) -> str:
     for old, new in _MOVED.items():
         if name.startswith(old):
             now = new + name.removeprefix(old)
-            print(f"jaxdl: env_id {name} is now {now}; use that name", file=sys.stderr)
+            stdio.say(f"jaxdl: env_id {name} is now {now}; use that name")
             return now
     return name
 

@@ -76,7 +76,7 @@ class Watchdog:
     def _exit(self) -> None:
         for child in multiprocessing.active_children():
             child.kill()
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # no stderr
             sys.stderr.write(f"jaxdl: {self.sentence()}; it cannot be interrupted, so the process ends here: "
                              "checkpoints are whole, and the run can be continued from the last one\n")
             sys.stderr.flush()

@@ -213,9 +213,9 @@ def _to_words(x: Array, spec: jax.ShapeDtypeStruct) -> Array:
     x = x.reshape(*lead, math.prod(spec.shape))
     if x.dtype == jnp.bool_:
         x = x.astype(jnp.uint8)
+    if x.dtype.itemsize >= 4:  # a word, or two: [..., n] or [..., n, 2]
+        return jax.lax.bitcast_convert_type(x, jnp.uint32).reshape(*lead, -1)
     per_word = 4 // x.dtype.itemsize
-    if per_word == 1:
-        return jax.lax.bitcast_convert_type(x, jnp.uint32)
     x = jnp.pad(x, [(0, 0)] * len(lead) + [(0, -x.shape[-1] % per_word)])
     return jax.lax.bitcast_convert_type(x.reshape(*lead, -1, per_word), jnp.uint32)
 
@@ -223,6 +223,8 @@ def _to_words(x: Array, spec: jax.ShapeDtypeStruct) -> Array:
 def _from_words(words: Array, spec: jax.ShapeDtypeStruct) -> Array:
     lead = words.shape[:-1]
     stored = jnp.dtype(jnp.uint8) if spec.dtype == jnp.bool_ else spec.dtype
+    if stored.itemsize == 8:
+        words = words.reshape(*lead, -1, 2)
     x = jax.lax.bitcast_convert_type(words, stored)
     x = x.reshape(*lead, -1)[..., : math.prod(spec.shape)]
     return x.reshape(*lead, *spec.shape).astype(spec.dtype)

@@ -128,3 +128,11 @@ def test_draws_agree_under_jit_and_vmap():
 def test_a_capacity_that_the_environments_do_not_divide_is_refused(capacity, num_envs):
     with pytest.raises(UserError, match="buffer_size must be a positive multiple of num_envs"):
         ring_buffer.make(EXAMPLE, capacity, num_envs)
+
+
+def test_leaves_of_eight_bytes_keep_their_bits():
+    with jax.enable_x64(True):
+        items = {"i": np.array([[[2**40 + 1, -3]]]), "f": np.array([[[1 / 3]]]), "b": np.array([[[True]]])}
+        layout = ring_buffer.Layout.of(jax.tree.map(lambda x: x[0, 0], items))
+        assert layout.width == 4 + 2 + 1
+        same_bits(layout.unpack(layout.pack(items)), items)
