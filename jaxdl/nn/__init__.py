@@ -14,10 +14,10 @@ from jaxdl.nn.initializers import Uniform, glorot_uniform, he_uniform, init, lec
 from jaxdl.nn.noisy import NoisyDense, noise
 from jaxdl.nn.precision import FLOAT32, Compute
 from jaxdl.nn.recurrent import GRU, LSTM, lstm_gates, unroll, unroll_steps, zero_carry
-from jaxdl.nn.torsos import MLP, NatureConv, activation, encode
+from jaxdl.nn.torsos import MLP, Form, NatureConv, activation, encode
 
 __all__ = ["FLOAT32", "GRU", "LSTM", "MLP", "CategoricalHead", "Compute", "Conv", "ConvDecoder", "ConvEncoder",
-           "ConvTranspose", "Dense", "GaussianHead", "NatureConv", "NoisyDense", "QHead", "Uniform", "activation",
+           "ConvTranspose", "Dense", "Form", "GaussianHead", "NatureConv", "NoisyDense", "QHead", "Uniform", "activation",
            "causal_mask", "conv", "conv_transpose", "decode_image", "encode", "encode_image", "glorot_uniform", "he_uniform",
            "init", "lecun_uniform", "lstm_gates", "noise", "small_uniform", "smallest", "unroll", "unroll_steps",
            "zero_carry"]

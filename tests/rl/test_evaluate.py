@@ -198,7 +198,7 @@ def test_an_environment_that_fails_is_named_and_closed(clock, monkeypatch):
         raise RuntimeError("the spring broke")
 
     monkeypatch.setattr(Clock, "step", step)
-    with pytest.raises(EnvError, match="Clock-v0 failed: RuntimeError: the spring broke"):
+    with pytest.raises(EnvError, match="Clock-v0 failed in step: RuntimeError: the spring broke"):
         evaluate.evaluate(ONES, None, clock, episodes=3, seed=0)
     assert Clock.closed == Clock.made
 

@@ -32,6 +32,6 @@ def test_an_environment_that_fails_in_a_run_is_named_with_the_step(monkeypatch):
     spec = envs.spec("Fails-v0")
     driver = make_host_driver(lambda c: dqn.make_host_run(c, spec), config, envs.make_host("Fails-v0", 2), 0)
     state = driver.start()
-    with pytest.raises(EnvError, match=r"^Fails-v0 failed: RuntimeError: the motor broke, at environment step 14$"):
+    with pytest.raises(EnvError, match=r"^Fails-v0 failed in step: RuntimeError: the motor broke, at environment step 14$"):
         driver.chunk(state, 10)
     driver.close()

@@ -91,6 +91,14 @@ def check(env_id: str, space: Space, obs: Any, place: str = "") -> None:
                 raise refuse(str(found.tolist()), str(space))
 
 
+def bounds_of_counts(space: Space) -> tuple[np.ndarray, np.ndarray] | None:
+    """The lowest and the highest numbers of a `Discrete` or `MultiDiscrete`, None of other spaces."""
+    if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return None
+    start = np.asarray(space.start)
+    return start, start + (_sizes(space).reshape(space.shape) - 1)
+
+
 def array(value: Any) -> np.ndarray:
     """A value as an array, or an array of the object None where that is impossible."""
     try:

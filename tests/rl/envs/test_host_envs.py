@@ -7,8 +7,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from toys import FINE, Toy, ToyVector
 
-from jaxdl.core.errors import EnvError
+from jaxdl.core.errors import EnvError, EnvFailure
 from jaxdl.rl import envs
+from jaxdl.rl.envs.calls import Calls
 from jaxdl.rl.envs.host_envs import HostEnvs
 from jaxdl.rl.types import TimeStep
 
@@ -213,8 +214,9 @@ def test_another_way_of_resetting_is_refused_and_closed(register, monkeypatch, m
     monkeypatch.setattr(ToyVector, "metadata", {"autoreset_mode": mode} if mode else {})
     monkeypatch.setattr(ToyVector, "close", lambda self, **_: closed.append(self))
     register("Toy-v0", Toy, vector_entry_point=ToyVector)
-    with pytest.raises(EnvError, match=f"Toy-v0 resets its episodes in the mode {mode}.*expected Gymnasium's NEXT_STEP"):
-        envs.make_host("Toy-v0", 2)
+    how = f"in the mode {mode}" if mode else "in a mode that its metadata do not name"
+    with pytest.raises(EnvError, match=f"Toy-v0 resets its episodes {how}.*expected Gymnasium's NEXT_STEP; use vectorization="):
+        envs.make_host("Toy-v0", 2, "native")
     assert len(closed) == 1
 
 
@@ -229,7 +231,7 @@ def test_an_environment_that_raises_is_named_with_what_it_said_in_one_line(regis
 
     with pytest.raises(EnvError) as caught:
         stepped(register("Raises-v0", Raises), mode, steps=3)
-    assert str(caught.value) == "Raises-v0 failed: RuntimeError: the motor broke"
+    assert str(caught.value) == f"Raises-v0 failed in {where.split()[-1]}: RuntimeError: the motor broke"
 
 
 def test_an_error_without_words_is_named_by_its_kind(register):
@@ -237,7 +239,7 @@ def test_an_error_without_words_is_named_by_its_kind(register):
         def step(self, action):
             raise ZeroDivisionError
 
-    with pytest.raises(EnvError, match=r"^Raises-v0 failed: ZeroDivisionError$"):
+    with pytest.raises(EnvError, match=r"^Raises-v0 failed in step: ZeroDivisionError$"):
         stepped(register("Raises-v0", Raises), "sync")
 
 
@@ -374,7 +376,7 @@ def test_resets_may_be_told_by_a_number_that_changes_with_them(monkeypatch):
     step, reset = venv.step, venv.reset
     monkeypatch.setattr(venv, "step", lambda action: (*step(action)[:4], {"game": np.array(next(games))}))
     monkeypatch.setattr(venv, "reset", lambda **options: (reset()[0], {"game": np.array(next(games))}))
-    host = HostEnvs(venv, "Toy-v0", 0, episodes=lambda info: info["game"])
+    host = HostEnvs(venv, Calls("Toy-v0", 0), episodes=lambda info: info["game"])
     host.reset(0)
     found = [host.step(np.zeros(2, int)).reset.tolist() for _ in range(4)]
     assert found == [[False, False], [False, True], [False, False], [True, False]]

@@ -41,7 +41,7 @@ def test_an_environment_that_does_not_answer_is_named_and_let_go_of(register, mo
     venv = envs.make_host("Hangs-v0", 2, mode, envs.Config(env_timeout=1))
     venv.reset(0)
     venv.step(np.zeros(2, int))
-    with pytest.raises(EnvError, match=r"^Hangs-v0 has not answered for 1 seconds \(env_timeout\)$"):
+    with pytest.raises(EnvError, match=r"^Hangs-v0 has not answered for 1 seconds \(env_timeout\), in step$"):
         venv.step(np.zeros(2, int))
     processes = getattr(venv.venv, "processes", [])
     venv.close()
@@ -51,7 +51,7 @@ def test_an_environment_that_does_not_answer_is_named_and_let_go_of(register, mo
 def test_a_reset_that_does_not_answer_is_named(register):
     register("Hangs-v0", type("Hangs", (Toy,), {"observe": lambda self: time.sleep(600)}))
     venv = envs.make_host("Hangs-v0", 1, "sync", envs.Config(env_timeout=1))
-    with pytest.raises(EnvError, match="Hangs-v0 has not answered for 1 seconds"):
+    with pytest.raises(EnvError, match=r"Hangs-v0 has not answered for 1 seconds \(env_timeout\), in reset"):
         venv.reset(0)
     venv.close()
 
@@ -150,5 +150,5 @@ def test_what_cannot_be_interrupted_ends_the_process_with_a_sentence(call):
     done = subprocess.run([sys.executable, "-c", STUBBORN.format(call=call)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stdout == ("swallowed\n" if call == "swallows" else "")
-    assert done.stderr == ("jaxdl: Stubborn-v0 has not answered for 0.3 seconds (env_timeout); it cannot be interrupted, so "
-                           "the process ends here: checkpoints are whole, and the run can be continued from the last one\n")
+    assert done.stderr == ("jaxdl: Stubborn-v0 has not answered for 0.3 seconds (env_timeout), in step; it cannot be "
+                           "interrupted, so the process ends here: checkpoints are whole, and the run can be continued from the last one\n")
