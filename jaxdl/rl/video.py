@@ -19,11 +19,12 @@ import numpy as np
 from gymnasium.experimental.functional import FuncEnv
 
 from jaxdl.core import files
-from jaxdl.core.errors import EnvError, UserError, described
+from jaxdl.core.errors import EnvError, EnvFailure, UserError, described
 from jaxdl.core.types import Array, PyTree
 from jaxdl.rl import envs, evaluate, observations
 from jaxdl.rl.envs import gymnasium_envs
 from jaxdl.rl.envs.calls import Calls
+from jaxdl.rl.envs.composite_spaces import array, brief
 from jaxdl.rl.types import Actor, EnvSpec
 
 _WIDTH = 300  # pixels
@@ -107,7 +108,7 @@ def _rendered(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Fil
         try:
             obs, over = venv.reset(seed), False
             while True:
-                action = yield obs, lambda: _checked(venv.render()), over
+                action = yield obs, lambda: _checked(env_id, venv.render()), over
                 step = venv.step(action)
                 obs, over = step.obs, bool(step.terminated[0] | step.truncated[0])
         finally:
@@ -116,10 +117,10 @@ def _rendered(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Fil
     return float(venv.venv.metadata.get("render_fps") or 30), film()
 
 
-def _checked(picture: Any) -> np.ndarray:
-    frame = np.asarray(picture)
+def _checked(env_id: str, picture: Any) -> np.ndarray:
+    frame = array(picture)
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        raise ValueError(f"its picture is {frame.dtype}{list(frame.shape)}, expected uint8[H, W, 3]")
+        raise EnvFailure(f"{env_id} cannot be filmed: its picture is {brief(picture)}, expected uint8[H, W, 3]")
     return frame
 
 
@@ -161,7 +162,7 @@ def _device(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]
             inner = state.inner if settings.frame_stack == 1 else state.inner.inner
             canvas, frame = call("render", lambda: world.render_image(
                 jax.tree.map(lambda x: x[0], inner), canvas, world.default_params))
-            return _checked(frame)
+            return _checked(env_id, frame)
 
         now, seen, over, t = state, obs, False, 0
         try:

@@ -84,7 +84,10 @@ def test_initial_values_are_those_of_the_paper(how):
 # --- Whole networks.
 
 
-def network(noisy=0.5, form=nn.Form(), dueling=True, atoms=3):
+FLAT = nn.Form()
+
+
+def network(noisy=0.5, form=FLAT, dueling=True, atoms=3):
     return dqn.QNetwork(2, (4, 3), "relu", dueling, atoms, noisy, form)
 
 

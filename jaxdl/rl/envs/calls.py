@@ -9,6 +9,7 @@ An environment may raise anything, leave by `sys.exit` or `os._exit`, or not com
 
 import contextlib
 import opcode
+import signal
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -78,10 +79,10 @@ def fail(env_id: str, name: str, error: BaseException) -> NoReturn:
 
 
 def _is_raised_by_others(error: BaseException) -> bool:
-    """Whether an error comes from a `raise` in code that is not ours; one that comes from a signal is raised nowhere."""
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None:
+    """Whether an error comes from a `raise` in an environment; a Ctrl-C comes from a handler of signals, or from no code."""
+    handler, at = getattr(signal.getsignal(signal.SIGINT), "__code__", None), error.__traceback__
+    while at is not None and at.tb_next is not None and at.tb_frame.f_code is not handler:
         at = at.tb_next
-    if at is None or str(at.tb_frame.f_globals.get("__name__")).startswith("jaxdl."):  # a handler of signals
+    if at is None or at.tb_frame.f_code is handler:
         return False
     return at.tb_frame.f_code.co_code[at.tb_lasti] in _RAISES

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from jaxdl.core.errors import EnvError
+from jaxdl.core.errors import EnvError, EnvFailure
 from jaxdl.rl.envs import composite_spaces
 from jaxdl.rl.envs.calls import Calls, fail
 from jaxdl.rl.envs.composite_spaces import array, brief
@@ -65,7 +65,7 @@ class HostEnvs:
         """
         answer = self._call("reset", lambda: self.venv.reset(seed=int(seed) % (2**31 - self.num_envs)))
         if not isinstance(answer, tuple) or len(answer) != 2:
-            raise EnvError(f"{self.env_id} gave {brief(answer)} from reset, expected observations and a dict")
+            raise EnvFailure(f"{self.env_id} gave {brief(answer)} from reset, expected observations and a dict")
         obs, info = answer
         self._before = self._flags if self._episodes is None else self._episodes(info)
         return self._checked(obs)
@@ -92,7 +92,7 @@ class HostEnvs:
         obs, reward = self._checked(obs), self._rewarded(reward)
         for name, flags in (("terminated", terminated), ("truncated", truncated)):
             if type(flags) is not np.ndarray or flags.dtype != bool or flags.shape != self._flags.shape:
-                raise EnvError(f"{self.env_id} gave {name} = {_of(flags)}, expected bool[{self.num_envs}]")
+                raise EnvFailure(f"{self.env_id} gave {name} = {_of(flags)}, expected bool[{self.num_envs}]")
         if self._episodes is None:
             reset, self._before = self._before, terminated | truncated
         else:
@@ -117,9 +117,11 @@ class HostEnvs:
         if self._closed:
             return
         self._closed, workers = True, isinstance(self.venv, Workers)
-        self._call.close(self.venv.kill if workers and self._call.failed else self.venv.close)
-        if workers:
-            self.venv.kill()
+        try:
+            self._call.close(self.venv.kill if workers and self._call.failed else self.venv.close)
+        finally:
+            if workers:
+                self.venv.kill()
 
     def _converted(self, action: np.ndarray) -> np.ndarray:
         space = self._actions
@@ -131,31 +133,32 @@ class HostEnvs:
         """Observations of the space's shape and dtype, as programs will have them."""
         space = self._space
         if type(obs) is not np.ndarray or obs.shape != space.shape or obs.dtype != space.dtype:
-            raise EnvError(f"{self.env_id} gave observations {_of(obs)}, its space has "
-                           f"{space.dtype}{list(space.shape)}")
+            raise EnvFailure(f"{self.env_id} gave observations {_of(obs)}, its space has "
+                             f"{space.dtype}{list(space.shape)}")
         if self._counts is not None and not ((obs >= self._counts[0]) & (obs <= self._counts[1])).all():
-            raise EnvError(f"{self.env_id} gave observations {obs.tolist()}, its space is {self.venv.single_observation_space}")
+            raise EnvFailure(f"{self.env_id} gave observations {obs.tolist()}, its space is "
+                             f"{self.venv.single_observation_space}")
         given = obs
         if obs.dtype != self._held:
             with np.errstate(over="ignore", invalid="ignore"):
                 obs = obs.astype(self._held)
             if obs.dtype.kind != "f" and (obs != given).any():
-                raise EnvError(f"{self.env_id} gave the observation {given[obs != given].ravel()[0]}, which {obs.dtype} does "
-                               "not hold")
+                raise EnvFailure(f"{self.env_id} gave the observation {given[obs != given].ravel()[0]}, which {obs.dtype} does "
+                                 "not hold")
         if obs.dtype.kind == "f" and not np.isfinite(obs).all():
             more = f", which {obs.dtype} does not hold" if np.isfinite(given).all() else ""
-            raise EnvError(f"{self.env_id} gave an observation that is not finite{self._where(obs, given)}{more}")
+            raise EnvFailure(f"{self.env_id} gave an observation that is not finite{self._where(obs, given)}{more}")
         return obs
 
     def _rewarded(self, reward: Any) -> np.ndarray:
         if type(reward) is not np.ndarray or reward.shape != self._flags.shape or reward.dtype.kind not in "fiub":
-            raise EnvError(f"{self.env_id} gave rewards {_of(reward)}, expected float[{self.num_envs}]")
+            raise EnvFailure(f"{self.env_id} gave rewards {_of(reward)}, expected float[{self.num_envs}]")
         given = reward
         with np.errstate(over="ignore"):
             reward = reward.astype(np.float32)
         if not np.isfinite(reward).all():
             more = f", which {reward.dtype} does not hold" if np.isfinite(given).all() else ""
-            raise EnvError(f"{self.env_id} gave a reward that is not finite{self._where(reward, given)}{more}")
+            raise EnvFailure(f"{self.env_id} gave a reward that is not finite{self._where(reward, given)}{more}")
         return reward
 
     def _where(self, values: np.ndarray, given: np.ndarray) -> str:
@@ -207,7 +210,7 @@ class Checked(gymnasium.Wrapper):
         finally:
             Watchdog.within = None
         if not isinstance(answer, tuple) or len(answer) != 2:
-            raise EnvError(f"{self._id} gave {brief(answer)} from reset, expected an observation and a dict")
+            raise EnvFailure(f"{self._id} gave {brief(answer)} from reset, expected an observation and a dict")
         self._check(answer[0])
         return answer[0], {}
 
@@ -218,15 +221,15 @@ class Checked(gymnasium.Wrapper):
         except BaseException as e:
             fail(self._id, "step", e)
         if type(answer) is not tuple or len(answer) != 5:
-            raise EnvError(f"{self._id} gave {brief(answer)} from step, expected observation, reward, terminated, "
-                           "truncated and a dict")
+            raise EnvFailure(f"{self._id} gave {brief(answer)} from step, expected observation, reward, terminated, "
+                             "truncated and a dict")
         obs, reward, terminated, truncated, _ = answer
         self._check(obs)
         if not isinstance(reward, float) and (array(reward).shape != () or array(reward).dtype.kind not in "fiub"):
-            raise EnvError(f"{self._id} gave a reward {brief(reward)}, expected a number")
+            raise EnvFailure(f"{self._id} gave a reward {brief(reward)}, expected a number")
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
             if type(flag) is not bool and (array(flag).shape != () or array(flag).dtype != bool):
-                raise EnvError(f"{self._id} gave {name} = {brief(flag)}, expected a bool")
+                raise EnvFailure(f"{self._id} gave {name} = {brief(flag)}, expected a bool")
         return obs, reward, terminated, truncated, {}
 
     def render(self) -> Any:

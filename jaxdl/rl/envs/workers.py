@@ -32,8 +32,12 @@ class Workers(AsyncVectorEnv):
 
     def __init__(self, make: Callable[[], gymnasium.Env], num_envs: int, env_id: str):
         self._env_id = env_id
-        with self._alive("make"):
-            super().__init__([make] * num_envs, worker=_worker)
+        try:
+            with self._alive("make"):
+                super().__init__([make] * num_envs, worker=_worker)
+        except BaseException:
+            self.kill()
+            raise
 
     def reset(self, **options: Any) -> tuple[Any, dict]:
         """As in Gymnasium."""
@@ -59,7 +63,7 @@ class Workers(AsyncVectorEnv):
 
     def kill(self) -> None:
         """End all processes at once."""
-        for process in self.processes:
+        for process in getattr(self, "processes", ()):  # none where the first environment could not be made
             process.kill()
             process.join()
         self.closed = True
