@@ -49,7 +49,10 @@ def load(env_id: str, settings: Config) -> FuncEnv:
 
 def _made(env_id: str, kind: type, settings: Config) -> FuncEnv:
     try:
-        return kind(**settings.kwargs)
+        env = kind(**settings.kwargs)
+        if not hasattr(env, "default_params"):  # its constructor did not call FuncEnv's
+            env.default_params = env.get_default_params()
+        return env
     except Exception as e:
         raise EnvError(f"{env_id} cannot be made: {described(e)}") from e
 
