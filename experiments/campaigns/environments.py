@@ -6,6 +6,7 @@ environment and the call, or not end it at all (what `info` says). The newest ch
 
 import contextlib
 import itertools
+import multiprocessing
 import os
 import random
 import shutil
@@ -13,6 +14,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,8 @@ from jaxdl.experiments.cli import main
 from jaxdl.runtime import checkpoint
 
 _TIMEOUT = 3  # seconds that a call may take
-_SLACK = 25  # seconds that the rest of a command may take on a busy machine
+_PROCESSES = 4
+_SLACK = 30  # seconds that the rest of a command may take on a busy machine
 _STEPS = 64
 _PPO = ("ppo", "--num-envs", 2, "--rollout-steps", 8, "--num-minibatches", 2, "--total-steps", _STEPS, "--hidden-sizes", 8,
         "--eval-episodes", 2, "--checkpoint-every", 16, "--quick-compile", "--env-timeout", _TIMEOUT)
@@ -58,10 +61,11 @@ def campaign(num: int, seed: int, tally: Tally) -> None:
         ended = _run(folder, "train", *_PPO, *_of(mode), "--out", runs[mode])
         if ended.status:
             raise RuntimeError(f"the sound environment fails, {mode}: {ended.err}")
-    for i in range(num):
-        case = cases[i % len(cases)]
-        tally.add(f"{case.doing}, {_kind(case)}", str(case), _try(case, folder / str(i), runs))
-        shutil.rmtree(folder / str(i), ignore_errors=True)
+    with ProcessPoolExecutor(_PROCESSES, multiprocessing.get_context("spawn")) as pool:
+        chosen = [cases[i % len(cases)] for i in range(num)]
+        answers = pool.map(_try, chosen, [folder / str(i) for i in range(num)], itertools.repeat(runs))
+        for case, wrong in zip(chosen, answers, strict=True):
+            tally.add(f"{case.doing}, {_kind(case)}", str(case), wrong)
     shutil.rmtree(folder)
 
 
@@ -128,6 +132,7 @@ def _try(case: Case, folder: Path, runs: dict[str, Path]) -> str | None:
         wrong = _unnamed(case, ended)
     if wrong is None and case.doing in ("training", "resume") and ended.status:
         wrong = _lost(case, folder, run)
+    shutil.rmtree(folder, ignore_errors=True)
     return wrong
 
 

@@ -28,7 +28,7 @@ _SIGNAL = getattr(signal, "SIGURG", None)  # ignored by default, so a late signa
 
 _late: "tuple[Watchdog, int] | None" = None  # the watchdog and the number of the call that the handler ends
 _watchdogs: "weakref.WeakSet[Watchdog]" = weakref.WeakSet()
-_end_process, _process = os._exit, os.getpid()
+end_process, _process = os._exit, os.getpid()
 
 
 class Watchdog:
@@ -89,7 +89,7 @@ class Watchdog:
             sys.stderr.write(f"jaxdl: {self.sentence()}; it cannot be interrupted, so the process ends here: "
                              "checkpoints are whole, and the run can be continued from the last one\n")
             sys.stderr.flush()
-        _end_process(1)
+        end_process(1)
 
     def sentence(self) -> str:
         """The error in words."""
@@ -109,4 +109,4 @@ def _exit_of_a_call(status: int) -> None:
     """`os._exit`, of which a call that is watched must not make use."""
     if os.getpid() == _process and any(w._call > 0 and w._main == threading.get_ident() for w in _watchdogs):
         raise SystemExit(f"os._exit({status})")
-    _end_process(status)
+    end_process(status)

@@ -19,6 +19,7 @@ import gymnasium
 from gymnasium.vector import AsyncVectorEnv, async_vector_env
 
 from jaxdl.core.errors import EnvFailure
+from jaxdl.rl.envs.watchdog import end_process
 
 _PATIENCE = 5.0  # seconds for a process that closed its pipe to end, or to say why
 
@@ -108,6 +109,7 @@ def _worker(index: int, make: Callable[[], gymnasium.Env], pipe: Any, parent_pip
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process().pid,), daemon=True).start()
+    os._exit = _exit_of_an_environment  # which would end the process without a word
     try:
         try:
             env = make()
@@ -120,10 +122,16 @@ def _worker(index: int, make: Callable[[], gymnasium.Env], pipe: Any, parent_pip
     except BaseException as e:
         errors.put((index, type(e), e, ""))
         sys.exit(1)
+    finally:
+        os._exit = end_process
+
+
+def _exit_of_an_environment(status: int) -> None:
+    raise SystemExit(f"os._exit({status})")
 
 
 def _end_with(parent: int) -> None:
     """End this process after its parent: one that was killed cannot say that it is gone."""
     while os.getppid() == parent:
         time.sleep(1.0)
-    os._exit(1)
+    end_process(1)
