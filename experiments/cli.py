@@ -2,8 +2,8 @@
 
 A command is a module of `experiments/commands`, or `package.module` of anyone's own: see there. Every command takes --json: the
 last line on stdout is then one JSON object, and everything else goes to stderr. What the user got wrong is one sentence on
-stderr and exit status 2; what went wrong in training is status 1; an interrupted run 130. Heavy modules are imported by the
-commands that need them, so that `jaxdl --help` answers at once.
+stderr and exit status 2; what went wrong in training or in an environment is status 1; an interrupted run 130. Heavy modules
+are imported by the commands that need them, so that `jaxdl --help` answers at once.
 """
 
 import ast
@@ -67,7 +67,7 @@ def _main(argv: list[str], within: bool) -> int:
         return _fail(f"there is no command '{command}'{hint}", 2)
 
     from jaxdl.core import files
-    from jaxdl.core.errors import JaxdlError, UserError
+    from jaxdl.core.errors import EnvFailure, JaxdlError, UserError
     from jaxdl.experiments import surroundings
 
     out = sys.stdout
@@ -87,7 +87,7 @@ def _main(argv: list[str], within: bool) -> int:
     except JaxdlError as e:
         if debug:
             traceback.print_exc()
-        return _fail(str(e), 2 if isinstance(e, UserError) else 1)
+        return _fail(str(e), 2 if isinstance(e, UserError) and not isinstance(e, EnvFailure) else 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except Exception as e:

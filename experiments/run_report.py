@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from jaxdl.core import stdio
 from jaxdl.core.errors import JaxdlError
 from jaxdl.core.stdio import command
 from jaxdl.core.task import Sampler, Task

@@ -21,9 +21,17 @@ class EnvError(UserError):
     """An environment cannot be made, or did what an environment must not do."""
 
 
+class EnvFailure(EnvError):
+    """An environment failed while it was made, asked or closed, or did not answer. The command line exits with status 1."""
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the name of its type where the message is empty."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of an error's message, or the name of its type where the message is empty or cannot be had."""
+    try:
+        message = str(error)
+    except Exception:  # the error is somebody else's, and so is how it is written
+        message = ""
+    return (message.strip().splitlines() or [type(error).__name__])[0]
 
 
 def described(error: BaseException) -> str:

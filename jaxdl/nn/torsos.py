@@ -1,7 +1,8 @@
 """Torsos: from observations or images to features."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -58,24 +59,50 @@ class MLP(linen.Module):
         return x
 
 
-def encode(obs: Array, stacked: bool, categories: int | None, dtype: Any = "float32") -> Array:
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What the numbers of observations [B, ...] are; a static argument of networks."""
+
+    stacked: bool = False  # they are frames [B, S, ...]
+    picture: Literal["HWC", "CHW", "HW"] | None = None  # axes of a frame: height, width, channels
+    scaled: bool = False  # bytes from 0 to 255, to be read as numbers in [0, 1]
+    classes: tuple[int, ...] | None = None  # they name classes: how many each number has
+    starts: tuple[int, ...] = ()  # and what each counts from
+
+
+def encode(obs: Array, form: Form, dtype: Any = "float32") -> Array:
     """Observations [B, ...] -> features [B, F], called within a module that is `compact`.
 
-    Images [H, W, C], or stacks of images [S, H, W] or [S, H, W, C], go through convolutions: those of Mnih et al. (2015),
-    below 36 pixels the single one of Young & Tian (2019), below 3 none. One of `categories` is one-hot; all else is flat.
-    `dtype` is the precision of the convolutions.
+    Pictures, whose frames are channels, go through convolutions: those of Mnih et al. (2015), below 36 pixels the single one of
+    Young & Tian (2019), below 3 none. Classes are one-hot; all else is flat. `dtype` is the precision of the convolutions.
     """
-    if categories is not None:
-        obs = jax.nn.one_hot(obs, categories)
-    image = obs.ndim - stacked == 4 or (obs.ndim == 4 and obs.dtype == jnp.uint8)
-    if image and stacked:
-        obs = jnp.moveaxis(obs, 1, -1).reshape(obs.shape[0], *obs.shape[2:4], -1)
-    side = min(obs.shape[1:3]) if image else 0
+    if form.classes is not None:
+        return one_hot(obs.reshape(obs.shape[0], -1), form.classes, form.starts)
+    images = _images(obs, form) if form.picture else obs
+    side = min(images.shape[1:3]) if form.picture else 0
     if side >= 36:
-        return NatureConv(dtype=dtype)(obs)
+        return NatureConv(dtype=dtype)(images)
     if side >= 3:
-        return NatureConv((16,), (3,), (1,), dtype=dtype)(obs)
-    return obs.reshape(obs.shape[0], -1).astype(jnp.float32)
+        return NatureConv((16,), (3,), (1,), dtype=dtype)(images)
+    flat = obs.reshape(obs.shape[0], -1)
+    return to_unit(flat) if form.scaled else flat.astype(jnp.float32)
+
+
+def one_hot(numbers: Array, classes: tuple[int, ...], starts: tuple[int, ...]) -> Array:
+    """Numbers [B, M], the i-th counted from `starts[i]` to one of `classes[i]` -> one-hot vectors side by side, [B, F]."""
+    numbers = numbers.astype(jnp.promote_types(numbers.dtype, jnp.int32))
+    parts = [jax.nn.one_hot(numbers[:, i] - start, n) for i, (n, start) in enumerate(zip(classes, starts, strict=True))]
+    return jnp.concatenate(parts, -1)
+
+
+def _images(obs: Array, form: Form) -> Array:
+    """Pictures as [B, H, W, C], the frames of a stack and their channels as channels."""
+    frames = obs if form.stacked else obs[:, None]
+    if form.picture == "HW":
+        frames = frames[..., None]
+    elif form.picture == "CHW":
+        frames = jnp.moveaxis(frames, 2, -1)
+    return jnp.moveaxis(frames, 1, -1).reshape(obs.shape[0], *frames.shape[2:4], -1)
 
 
 class NatureConv(linen.Module):

@@ -17,6 +17,7 @@ from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import EnvError
 from jaxdl.core.types import Array, Key, PyTree
 from jaxdl.rl import envs
+from jaxdl.rl.envs.family import Vectorization
 from jaxdl.rl.episode_stats import reset_carry
 from jaxdl.rl.types import Actor
 
@@ -49,7 +50,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(actor: Actor, params: PyTree, env_id: str, *, episodes: int, seed: int,
-             settings: envs.Config = envs.DEFAULTS) -> Evaluation:
+             settings: envs.Config = envs.DEFAULTS, vectorization: Vectorization = "auto", alone: bool = False) -> Evaluation:
     """Play `episodes` episodes.
 
     Args:
@@ -59,12 +60,16 @@ def evaluate(actor: Actor, params: PyTree, env_id: str, *, episodes: int, seed: 
         episodes: at least 1.
         seed: of the environments and of the policy.
         settings: of the environment; a lost life of Atari never ends an episode here.
+        vectorization: how environments on the host are stepped side by side, as in `envs.make_host`.
+        alone: play them one after the other on the host, in an environment of which there may be one.
 
     Raises:
         EnvError: the environment cannot be made or failed.
     """
-    play = _on_device if envs.lives(env_id) == "jax" else _on_host
-    return play(actor, params, env_id, episodes, seed, replace(settings, episodic_life=False))
+    settings = replace(settings, episodic_life=False)
+    if envs.lives(env_id) == "jax":
+        return _on_device(actor, params, env_id, episodes, seed, settings)
+    return _on_host(actor, params, env_id, episodes, seed, settings, vectorization, alone)
 
 
 class _Record:
@@ -95,11 +100,16 @@ class _Record:
         return Evaluation(np.array(self.returns), np.array(self.lengths))
 
 
-def _on_host(actor: Actor, params: PyTree, env_id: str, episodes: int, seed: int, settings: envs.Config) -> Evaluation:
-    num_envs = min(episodes, _NUM_VECTORIZED if envs.is_vectorized(env_id, settings) else _NUM_ENVS)
+def _on_host(actor: Actor, params: PyTree, env_id: str, episodes: int, seed: int, settings: envs.Config,
+             vectorization: Vectorization, alone: bool) -> Evaluation:
+    if envs.is_vectorized(env_id, settings, vectorization):
+        vectorization, most = "native", _NUM_VECTORIZED
+    else:
+        most = 1 if alone else _NUM_ENVS
+    num_envs = min(episodes, most)
     record, t, ended = _Record(episodes, num_envs), 0, np.zeros(num_envs, bool)
     act, key = program(actor), jax.random.key(seed)
-    venv = envs.make_host(env_id, num_envs, settings=settings)
+    venv = envs.make_host(env_id, num_envs, vectorization, settings)
     try:
         obs = venv.reset(seed)
         carry = jax.jit(actor.init, static_argnums=0)(num_envs)

@@ -247,7 +247,7 @@ class HostDriver:
         try:
             obs, rows = arrays(self.venv.step(processes.own_rows(action)))
         except EnvError as e:
-            raise EnvError(f"{e}, at environment step {self.taken:,}") from e
+            raise type(e)(f"{e}, at environment step {self.taken:,}") from e
         return self.layout.global_rows(obs), self.layout.global_rows(rows, axis=1)
 
 

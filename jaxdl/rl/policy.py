@@ -25,7 +25,7 @@ from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, Key, PyTree
 from jaxdl.ops.running_stats import Moments
-from jaxdl.rl import actions, envs
+from jaxdl.rl import actions, envs, observations
 from jaxdl.rl.types import Actor, EnvSpec
 
 
@@ -102,13 +102,12 @@ class Torso(linen.Module):
 
     hidden_sizes: tuple[int, ...]
     activation: str
-    stacked: bool
-    categories: int | None
+    form: nn.Form
     dtype: str = "float32"
 
     @linen.compact
     def __call__(self, obs: Array) -> Array:
-        x = nn.encode(obs, self.stacked, self.categories, self.dtype)
+        x = nn.encode(obs, self.form, self.dtype)
         return nn.MLP(self.hidden_sizes, activation=self.activation, kernel_init=nn.he_uniform, dtype=self.dtype)(x)
 
 
@@ -189,11 +188,10 @@ def make(config: Config, spec: EnvSpec, algorithm: str) -> Model:
     space = spec.observation_space
     envs.check_spaces(spec, algorithm, actions=(
         gymnasium.spaces.Discrete, gymnasium.spaces.MultiDiscrete, gymnasium.spaces.MultiBinary, gymnasium.spaces.Box),
-        observations=(gymnasium.spaces.Box, gymnasium.spaces.Discrete, gymnasium.spaces.MultiBinary), action_starts=True)
+        observations=observations.SPACES)
     moments = observation_stats(config.normalize_obs, spec)
     distribution = actions.for_space(spec.action_space, squash=config.squash, env_id=spec.id)
-    torso = Torso(config.hidden_sizes, config.activation, spec.stack is not None,
-                  int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else None)
+    torso = Torso(config.hidden_sizes, config.activation, observations.form(spec))
     network = Network(torso, config.shared, config.recurrent, config.recurrent_size, distribution.size, distribution.free,
                       config.log_std)
     recurrent = config.recurrent != "none"

@@ -3,7 +3,9 @@
 ALGORITHM = agent_algorithm("dqn", "deep Q-learning ...", Config, validate, make, make_run, make_host_run)
 """
 
+import contextlib
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +15,10 @@ from jaxdl.core import processes, task
 from jaxdl.core.axis import check_share
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require_positive
-from jaxdl.core.errors import UserError
+from jaxdl.core.errors import EnvError, UserError
 from jaxdl.core.task import Algorithm, Curve, Film, Score, Task
 from jaxdl.core.types import PyTree, Run
-from jaxdl.rl import envs, evaluate, video
+from jaxdl.rl import envs, evaluate, observations, video
 from jaxdl.rl.host_driver import make_host_driver
 from jaxdl.rl.types import Agent, EnvSpec, HostRun
 from jaxdl.runtime import fit
@@ -87,9 +89,11 @@ def agent_algorithm(
 
 def _open(config: Any, train: fit.Config, make: Callable, make_run: Callable, make_host_run: Callable, warn: Callable) -> Task:
     require_positive(train, "eval_episodes")
-    backend = envs.resolve_backend(config.env_id, config.backend)
+    backend = envs.resolve_backend(config.env_id, config.backend, config.env)
     spec = envs.spec(config.env_id, config.env)
     agent = make(config, spec)
+    if sentence := observations.doubt(spec):
+        print(f"jaxdl: {sentence}", file=sys.stderr)
     if train.devices > 1 and backend == "device" and spec.lives == "emulator":
         raise UserError(f"devices={train.devices} cannot share {config.env_id}, which runs in an emulator outside of JAX; use "
                         "backend=host")
@@ -105,19 +109,27 @@ def _open(config: Any, train: fit.Config, make: Callable, make_run: Callable, ma
             return make_device_driver(lambda c, **axis: make_run(c, env=env, **axis), list(configs), None, seeds, **how)
         check_share("num_envs", config.num_envs, processes.count())
         venv = envs.make_host(config.env_id, config.num_envs // processes.count(), config.vectorization, config.env)
-        return make_host_driver(lambda c, **axis: make_host_run(c, spec, **axis), configs[0], venv, seeds[0], **how)
+        try:
+            return make_host_driver(lambda c, **axis: make_host_run(c, spec, **axis), configs[0], venv, seeds[0], **how)
+        except BaseException:
+            with contextlib.suppress(EnvError):
+                venv.close()
+            raise
+
+    on_host = backend == "host" and spec.lives == "host"
 
     def evaluated(params: PyTree, options: Options) -> dict[str, Any]:
         options.validate()
         result = evaluate.evaluate(agent.greedy, params, config.env_id, episodes=options.episodes, seed=options.seed,
-                                   settings=config.env)
+                                   settings=config.env, vectorization=config.vectorization if on_host else "auto",
+                                   alone=on_host and config.num_envs == 1)
         return {"episodes": result.episodes, "return_mean": result.return_mean, "return_std": result.return_std}
 
     def film(params: PyTree, seed: int, path: Path) -> None:
         video.record(agent.greedy, params, config.env_id, path, seed=seed, settings=config.env)
 
     def describe(found: dict[str, Any]) -> str:
-        whose = "" if spec.lives == "jax" else "Gymnasium's own "
+        whose = "Gymnasium's own " if envs.is_gymnasiums(config.env_id) else ""
         return (f"mean return over {found['episodes']} greedy episodes in {whose}{config.env_id}: "
                 f"{with_spread(found['return_mean'], found['return_std'])}")
 

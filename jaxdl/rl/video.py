@@ -13,16 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium.experimental.functional import FuncEnv
 
 from jaxdl.core import files
-from jaxdl.core.errors import EnvError, UserError
+from jaxdl.core.errors import EnvError, EnvFailure, UserError, described
 from jaxdl.core.types import Array, PyTree
-from jaxdl.rl import envs, evaluate
+from jaxdl.rl import envs, evaluate, observations
+from jaxdl.rl.envs import gymnasium_envs
+from jaxdl.rl.envs.calls import Calls
+from jaxdl.rl.envs.composite_spaces import array, brief
 from jaxdl.rl.types import Actor, EnvSpec
 
 _WIDTH = 300  # pixels
@@ -92,7 +94,7 @@ def _play(actor: Actor, params: PyTree, env_id: str, film: Any, fps: float, seed
     except EnvError:
         raise
     except Exception as e:
-        raise EnvError(f"{env_id} cannot be filmed: {type(e).__name__}: {e}") from e
+        raise EnvError(f"{env_id} cannot be filmed: {described(e)}") from e
     finally:
         film.close()
     return frames, fps / every
@@ -100,31 +102,25 @@ def _play(actor: Actor, params: PyTree, env_id: str, film: Any, fps: float, seed
 
 def _rendered(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]:
     """Steps in a second, and the film of an environment of Gymnasium's, which renders itself."""
-    env = envs.make_env(env_id, settings, render_mode="rgb_array")
+    venv = gymnasium_envs.make_vector_env(env_id, 1, "sync", settings, render=True)
 
     def film() -> Film:
         try:
-            (obs, _), over = env.reset(seed=int(seed) % 2**31), False
+            obs, over = venv.reset(seed), False
             while True:
-                action = yield np.asarray(obs)[None], lambda: _checked(env.render()), over
-                obs, _, terminated, truncated, _ = env.step(_to_space(env.action_space, action)[0])
-                over = terminated or truncated
+                action = yield obs, lambda: _checked(env_id, venv.render()), over
+                step = venv.step(action)
+                obs, over = step.obs, bool(step.terminated[0] | step.truncated[0])
         finally:
-            env.close()
+            venv.close()
 
-    return float(env.metadata.get("render_fps") or 30), film()
-
-
-def _to_space(space: gymnasium.Space, action: np.ndarray) -> np.ndarray:
-    """Actions [1, ...] in the dtype and bounds of a space: JAX's dtypes are narrower, and a bound may have been rounded."""
-    action = action.astype(space.dtype)
-    return np.clip(action, space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else action
+    return float(venv.venv.metadata.get("render_fps") or 30), film()
 
 
-def _checked(picture: Any) -> np.ndarray:
-    frame = np.asarray(picture)
+def _checked(env_id: str, picture: Any) -> np.ndarray:
+    frame = array(picture)
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        raise ValueError(f"its picture is {frame.dtype}{list(frame.shape)}, expected uint8[H, W, 3]")
+        raise EnvFailure(f"{env_id} cannot be filmed: its picture is {brief(picture)}, expected uint8[H, W, 3]")
     return frame
 
 
@@ -152,19 +148,21 @@ def _device(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]
         lambda state, action, key: env.step(state, action, env.sample_noise(jax.random.split(key, (env.keys, 1)))))
     k_begin, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2**31))  # the policy has the other keys
     state, obs = evaluate.quick_jit(lambda key: env.reset(key, 1))(k_begin)
-    world = envs.family(env_id).load(env_id)
+    world = envs.family(env_id).load(env_id, settings)
     renders_itself = type(world).render_image is not FuncEnv.render_image
 
     def film() -> Film:
-        canvas = world.render_init(world.default_params) if renders_itself else None
+        call = Calls(env_id, settings.env_timeout)
+        canvas = call("render", lambda: world.render_init(world.default_params)) if renders_itself else None
 
         def picture(state: PyTree, obs: Array) -> np.ndarray:
             nonlocal canvas
             if not renders_itself:
                 return _image(env.spec, np.asarray(obs[0]))
             inner = state.inner if settings.frame_stack == 1 else state.inner.inner
-            canvas, frame = world.render_image(jax.tree.map(lambda x: x[0], inner), canvas, world.default_params)
-            return _checked(frame)
+            canvas, frame = call("render", lambda: world.render_image(
+                jax.tree.map(lambda x: x[0], inner), canvas, world.default_params))
+            return _checked(env_id, frame)
 
         now, seen, over, t = state, obs, False, 0
         try:
@@ -174,8 +172,7 @@ def _device(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]
                 seen, over, t = out.next_obs, bool(out.terminated[0] | out.truncated[0]), t + 1
                 now = now if over else after  # at the end the state is of a new episode: the picture is of the last before
         finally:
-            if renders_itself:
-                world.render_close(canvas, world.default_params)
+            call.close(lambda: world.render_close(canvas, world.default_params) if renders_itself else None)
 
     fps = getattr(world, "metadata", {}).get("render_fps") or 30 if renders_itself else _MINATAR_FPS
     return float(fps), film()
@@ -188,6 +185,8 @@ def _image(spec: EnvSpec, obs: np.ndarray) -> np.ndarray:
         EnvError: the observation is none of these.
     """
     frame = obs if spec.stack is None else obs[-1]
+    if frame.ndim == 3 and observations.axes(frame.shape)[0] == "CHW":
+        frame = np.moveaxis(frame, 0, -1)
     if frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[-1] == 1:
         frame = frame[..., 0]
     if frame.dtype == np.bool_ and frame.ndim == 3 and frame.shape[-1] <= len(_PALETTE):

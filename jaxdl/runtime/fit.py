@@ -154,13 +154,18 @@ def fit(driver: Driver, config: Config, total_steps: int, *, folder: str | Path 
             now = due.between(before, step)
             values = metrics.row(step, pace.train_s) if "log" in now else {}
             if "eval" in now:
+                with checkpoints.named(lambda step=step, state=state: checkpoints.write(step, state)):
+                    if step == due.last:
+                        driver.close()  # an environment of which there can be one is evaluated after it
                 values |= evaluator.run(step, state)
             ended = "reached" if evaluator.reached else "interrupted" if asked_to_stop and step < due.last else None
             output.write(step, values, metrics, pace.speed(step - began) * driver.members)
             if "checkpoint" in now or ended:  # after the row, which a crash must not lose
                 checkpoints.write(step, state)
     if evaluator.latest is None and ended != "interrupted":
-        evaluator.measure(state)
+        with checkpoints.named():
+            driver.close()
+            evaluator.measure(state)
     updates = (step - driver.first_step) // driver.stride * driver.updates
     return Result(driver.params(state), driver.snapshot(state), step, updates, driver.compile_s, pace.train_s,
                   pace.speed(step - began) * driver.members, evaluator.latest, ended or "finished")

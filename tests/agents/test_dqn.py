@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rlax
 from scipy import stats
-from tools import assert_close, differ
+from tools import assert_close, differ, same_bits
 from toys import ActionReward, OneStep, TwoSteps, spec_of
 
 from jaxdl.agents import dqn
@@ -269,6 +269,25 @@ def test_an_observation_that_is_one_of_several_is_one_hot():
     assert len(np.unique(action)) > 1
 
 
+@pytest.mark.parametrize("settings", [{}, {"distribution": "qr", "noisy": True}])
+def test_actions_that_count_from_another_number_are_learned_and_taken_as_those_from_0(settings):
+    def trained(start):
+        spec = SPEC._replace(action_space=gymnasium.spaces.Discrete(3, start=start))
+        agent = dqn.make(dqn.Config(hidden_sizes=(5,), optim=SGD, atoms=4, **settings), spec)
+        batch = batch_of()
+        batch = batch._replace(action=batch.action + start)
+        state, _ = jit(agent.learner.update)(jit(agent.learner.init)(jax.random.key(1)), batch, jax.random.key(2))
+        params = agent.learner.params(state)
+        taken = [agent.greedy.act(params, None, batch.obs, jax.random.key(0), 0)[1]]
+        taken += [agent.explore.act(params, None, batch.obs, jax.random.key(i), 0)[1] for i in range(5)]
+        return params, np.array(taken)
+
+    (params, actions), (others, moved) = trained(0), trained(-7)
+    same_bits(params, others)
+    np.testing.assert_array_equal(moved, actions - 7)
+    assert set(actions.ravel()) == {0, 1, 2}
+
+
 def test_exploring_takes_each_action_as_often_as_epsilon_says(acting):
     _, params, obs, explore = acting
     best = np.asarray(forward(params.network, obs, False)).argmax(1)
@@ -353,10 +372,9 @@ SPACES = gymnasium.spaces
 @pytest.mark.parametrize(("observations", "actions", "message"), [
     (SPACES.Box(-1, 1, (2,)), SPACES.Box(-1, 1, (1,)), "dqn needs actions of Discrete, and Strange-v0 has Box"),
     (SPACES.Box(-1, 1, (2,)), SPACES.MultiDiscrete([2, 2]), "dqn needs actions of Discrete, and Strange-v0 has MultiDiscrete"),
-    (SPACES.Box(-1, 1, (2,)), SPACES.Discrete(2, start=1), "actions that count from 0, and Strange-v0 has Discrete"),
-    (SPACES.Discrete(3, start=1), SPACES.Discrete(2), "observations that count from 0, and Strange-v0 has Discrete"),
+    (SPACES.Box(-1, 1, (2,)), SPACES.Discrete(2, start=2**40), "Strange-v0 has actions beyond int32, Discrete"),
     (SPACES.Dict({"x": SPACES.Box(-1, 1, (2,))}), SPACES.Discrete(2),
-     "dqn needs observations of Box or Discrete or MultiBinary, and Strange-v0 has Dict"),
+     "dqn needs observations of Box or Discrete or MultiDiscrete or MultiBinary, and Strange-v0 has Dict"),
     (SPACES.Box(-1, 1, (0,)), SPACES.Discrete(2), "observations that are not empty, and Strange-v0 has Box"),
 ])
 def test_spaces_that_it_cannot_serve_are_refused_by_name(observations, actions, message):

@@ -52,7 +52,7 @@ class Made:
         self.state = init(jax.random.key(1))._replace(params=params[0], target=params[1])
         self.network = dqn.QNetwork(A, (5,), "relu", self.config.dueling,
                                     None if self.config.distribution == "none" else self.config.atoms,
-                                    self.config.noisy_sigma if self.config.noisy else None, False)
+                                    self.config.noisy_sigma if self.config.noisy else None)
 
     @staticmethod
     def spread(params, seed):
@@ -416,7 +416,7 @@ def learned(env, settings):
     assert report.bad_step == -1
     network = dqn.QNetwork(2, config.hidden_sizes, config.activation, config.dueling,
                            None if config.distribution == "none" else config.atoms,
-                           config.noisy_sigma if config.noisy else None, False)
+                           config.noisy_sigma if config.noisy else None)
     return lambda obs: np.asarray(network.apply(driver.params(state).network, np.float32(obs)[:, None]))
 
 

@@ -21,7 +21,7 @@ from tools import same_bits
 
 from jaxdl import optim
 from jaxdl.agents import actor_critic, dqn, ppo, reinforce
-from jaxdl.core.errors import UserError
+from jaxdl.core.errors import EnvError, EnvFailure, UserError
 from jaxdl.experiments import algorithms, cli, run_folder
 from jaxdl.experiments.tasks import load_run as load
 from jaxdl.generative import vae
@@ -634,6 +634,16 @@ def test_an_error_of_ours_is_status_1_and_named_as_such(monkeypatch, capsys):
     assert said == ("", "jaxdl: RuntimeError: a bug of ours (an error in jaxdl itself; --debug shows where)\n")
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main(["list", "--debug"])
+
+
+@pytest.mark.parametrize(("kind", "status"), [(EnvError, 2), (EnvFailure, 1)])
+def test_an_environment_that_cannot_be_had_is_status_2_and_one_that_fails_status_1(monkeypatch, capsys, kind, status):
+    def fail(args):
+        raise kind("Motor-v0 failed in step: it broke")
+
+    monkeypatch.setattr("jaxdl.experiments.commands.list.run", fail)
+    assert cli.main(["list"]) == status
+    assert capsys.readouterr().err == "jaxdl: Motor-v0 failed in step: it broke\n"
 
 
 def test_a_keyboard_interrupt_is_status_130(monkeypatch, capsys):

@@ -84,8 +84,11 @@ def test_initial_values_are_those_of_the_paper(how):
 # --- Whole networks.
 
 
-def network(noisy=0.5, stacked=False, dueling=True, atoms=3):
-    return dqn.QNetwork(2, (4, 3), "relu", dueling, atoms, noisy, stacked)
+FLAT = nn.Form()
+
+
+def network(noisy=0.5, form=FLAT, dueling=True, atoms=3):
+    return dqn.QNetwork(2, (4, 3), "relu", dueling, atoms, noisy, form)
 
 
 @functools.cache
@@ -172,10 +175,11 @@ def test_there_is_no_noise_where_no_layer_is_noisy():
     assert not layers(params["params"])
 
 
-@pytest.mark.parametrize(("shape", "stacked"), [((10, 10, 4), False), ((2, 10, 10), True)])
-def test_convolutions_have_no_noise_and_what_follows_them_has(shape, stacked):
+@pytest.mark.parametrize(("shape", "form"), [
+    ((10, 10, 4), nn.Form(picture="HWC")), ((2, 10, 10), nn.Form(stacked=True, picture="HW"))])
+def test_convolutions_have_no_noise_and_what_follows_them_has(shape, form):
     images = np.random.default_rng(0).integers(0, 256, (3, *shape)).astype(np.uint8)
-    net = network(stacked=stacked, atoms=None)
+    net = network(form=form, atoms=None)
     params = jit(lambda key: nn.init(net, key, images))(jax.random.key(0))
     noise = nn.noise(params, jax.random.key(0), (3,))
     assert set(layers(noise)) == set(layers(params["params"]))

@@ -11,6 +11,9 @@ from jaxdl.rl import envs, evaluate
 from jaxdl.rl.task import with_spread
 from jaxdl.rl.types import Actor
 
+pytestmark = [pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),  # forks of a process with threads
+              pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")]
+
 
 def stateless(choose):
     """An actor without memory: `choose(params, obs [N, ...])` gives the actions."""
@@ -199,9 +202,30 @@ def test_an_environment_that_fails_is_named_and_closed(clock, monkeypatch):
         raise RuntimeError("the spring broke")
 
     monkeypatch.setattr(Clock, "step", step)
-    with pytest.raises(EnvError, match="Clock-v0 failed: RuntimeError: the spring broke"):
+    with pytest.raises(EnvError, match="Clock-v0 failed in step: RuntimeError: the spring broke"):
         evaluate.evaluate(ONES, None, clock, episodes=3, seed=0)
     assert Clock.closed == Clock.made
+
+
+def test_an_evaluation_steps_its_environments_as_the_run_does(clock, monkeypatch):
+    made, make = [], envs.make_host
+
+    def watched(env_id, num_envs, how, settings):
+        made.append((num_envs, how))
+        return make(env_id, num_envs, how, settings)
+
+    monkeypatch.setattr(envs, "make_host", watched)
+    for how in ("auto", "sync", "async"):
+        assert evaluate.evaluate(ONES, None, clock, episodes=3, seed=0, vectorization=how).episodes == 3
+    assert evaluate.evaluate(ONES, None, "CartPole-v1", episodes=12, seed=0, vectorization="sync").episodes == 12
+    assert evaluate.evaluate(ONES, None, "CartPole-v1", episodes=12, seed=0, vectorization="auto").episodes == 12
+    assert made == [(3, "auto"), (3, "sync"), (3, "async"), (10, "sync"), (12, "native")]
+
+
+def test_an_environment_of_which_there_is_one_is_played_alone(clock):
+    result = evaluate.evaluate(ONES, None, clock, episodes=4, seed=2, alone=True)
+    assert result.lengths.tolist() == 4 * [3]
+    assert (Clock.made, Clock.closed) == (1, 1)
 
 
 def test_an_unknown_environment_is_refused():

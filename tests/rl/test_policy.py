@@ -269,7 +269,7 @@ def test_settings_that_make_no_sense_are_refused(changed, message):
 
 
 def test_spaces_that_it_cannot_serve_are_refused_by_name():
-    with pytest.raises(EnvError, match="tester needs observations of Box or Discrete or MultiBinary, and small has Tuple"):
+    with pytest.raises(EnvError, match="tester needs observations of Box or Discrete or MultiDiscrete or MultiBinary, and sm"):
         policy.make(policy.Config(), spec_of(observations=gymnasium.spaces.Tuple([BOX])), "tester")
     with pytest.raises(UserError, match="squash is for Box actions"):
         policy.make(policy.Config(squash=True), spec_of(), "tester")

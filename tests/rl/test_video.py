@@ -157,15 +157,14 @@ def raises(self):
 
 @pytest.mark.filterwarnings("ignore::UserWarning:gymnasium")
 @pytest.mark.parametrize(("changes", "said"), [
-    ({"render": raises}, "NotImplementedError: it is dark"),
-    ({"metadata": {"render_modes": []}}, "render_mode"),
-    ({"render": lambda self: None}, ""),
-    ({"render": lambda self: np.zeros((4, 4, 3))}, ""),
-    ({"render": lambda self: np.zeros(4, np.uint8)}, ""),
-], ids=["raises", "no mode", "nothing", "floats", "a row"])
+    ({"render": raises}, "failed in render: NotImplementedError: it is dark"),
+    ({"render": lambda self: None}, "cannot be filmed: its picture is NoneType"),
+    ({"render": lambda self: np.zeros((4, 4, 3))}, "cannot be filmed: its picture is float64"),
+    ({"render": lambda self: np.zeros(4, np.uint8)}, "cannot be filmed: its picture is uint8"),
+], ids=["raises", "nothing", "floats", "a row"])
 def test_an_environment_that_cannot_be_filmed_is_named_and_closed(lamp, tmp_path, changes, said):
     lamp(closed=0, **changes)
-    with pytest.raises(EnvError, match=f"Lamp-v0 cannot be filmed: .*{said}"):
+    with pytest.raises(EnvError, match=f"Lamp-v0 {said}"):
         video.record(RIGHT, None, "Lamp-v0", tmp_path / "a.gif", seed=1)
     assert Lamp.closed == 1
     assert list(tmp_path.iterdir()) == []
@@ -302,8 +301,9 @@ def test_an_environment_of_ones_own_that_draws_itself_is_filmed(lantern, tmp_pat
 
 
 def test_an_environment_of_ones_own_that_cannot_draw_itself_is_named(lantern, tmp_path):
-    for name, said in (("lanterns:Broken", "RuntimeError: it is dark"), ("jaxdl.rl.envs.cartpole:CartPole", "are no pictures")):
-        with pytest.raises(EnvError, match=f"{name} cannot be filmed: .*{said}"):
+    for name, said in (("lanterns:Broken", "failed in render: RuntimeError: it is dark"),
+                       ("jaxdl.rl.envs.cartpole:CartPole", "cannot be filmed: .*are no pictures")):
+        with pytest.raises(EnvError, match=f"{name} {said}"):
             video.record(RIGHT, None, name, tmp_path / "a.gif", seed=0)
     assert lantern.Lantern.closed == [0]
 

@@ -19,11 +19,12 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import gymnasium
+import jax
 import numpy as np
 from gymnasium.experimental.functional import FuncEnv
 
 from jaxdl.core.errors import EnvError
-from jaxdl.rl.envs import atari, functional, gymnasium_envs, minatar, user_envs
+from jaxdl.rl.envs import atari, composite_spaces, functional, gymnasium_envs, minatar, user_envs
 from jaxdl.rl.envs.acrobot import Acrobot
 from jaxdl.rl.envs.cartpole import CartPole
 from jaxdl.rl.envs.config import Config
@@ -42,7 +43,8 @@ TWINS: dict[str, type[FuncEnv]] = {
 DEFAULTS = Config()
 
 
-def _twin(env_id: str) -> FuncEnv:
+def _twin(env_id: str, settings: Config) -> FuncEnv:
+    del settings
     env = TWINS[env_id]()
     env.max_episode_steps = gymnasium.spec(env_id).max_episode_steps
     return env
@@ -92,7 +94,7 @@ def make_device(env_id: str, settings: Config = DEFAULTS, num_envs: int | None =
     Raises:
         EnvError: it does not run there, cannot be made, or is an emulator and `num_envs` was not given.
     """
-    resolve_backend(env_id, "device")
+    resolve_backend(env_id, "device", settings)
     return family(env_id).make_device(env_id, settings, num_envs)
 
 
@@ -109,17 +111,21 @@ def make_host(env_id: str, num_envs: int, vectorization: Vectorization = "auto",
     Raises:
         EnvError: as in `spec`; it does not run on the host, or not vectorized in this way; or it resets otherwise.
     """
-    resolve_backend(env_id, "host")
+    resolve_backend(env_id, "host", settings)
     return family(env_id).make_host(env_id, num_envs, vectorization, settings)
 
 
-def resolve_backend(env_id: str, backend: Literal["auto", "device", "host"]) -> Backend:
-    """Where the environment runs; auto is the device where it can run there.
+def resolve_backend(env_id: str, backend: Literal["auto", "device", "host"], settings: Config = DEFAULTS) -> Backend:
+    """Where the environment runs; auto is the device where it can run there with these settings.
 
     Raises:
         EnvError: it does not run on `backend`.
     """
     there = family(env_id).backends(env_id)
+    if settings.env_kwargs and family(env_id) is TWIN_FAMILY:
+        if backend == "device":
+            raise EnvError(f"the twin of {env_id} on the device takes no env_kwargs; use backend=host")
+        there = ("host",)
     if backend == "auto":
         return there[0]
     if backend in there:
@@ -130,17 +136,21 @@ def resolve_backend(env_id: str, backend: Literal["auto", "device", "host"]) -> 
     raise EnvError(f"{env_id} does not run on the device; these do: {', '.join(on_device)}; use backend=host")
 
 
-def is_vectorized(env_id: str, settings: Config = DEFAULTS) -> bool:
+def is_vectorized(env_id: str, settings: Config = DEFAULTS, vectorization: Vectorization = "auto") -> bool:
     """Whether several of Gymnasium's environments are stepped as rows of arrays by a native vector environment.
 
     Raises:
         EnvError: as in `spec`.
     """
-    return settings.frame_stack == 1 and lives(env_id) == "host" and gymnasium_envs.has_native(env_id)
+    return lives(env_id) == "host" and gymnasium_envs.resolve(env_id, vectorization, settings) == "native"
 
 
-def check_spaces(spec: EnvSpec, algorithm: str, *, actions: Sequence[type], observations: Sequence[type],
-                 action_starts: bool = False) -> None:
+def is_gymnasiums(env_id: str) -> bool:
+    """Whether an environment comes with Gymnasium, and is not the user's or another package's."""
+    return gymnasium_envs.is_gymnasiums(env_id)
+
+
+def check_spaces(spec: EnvSpec, algorithm: str, *, actions: Sequence[type], observations: Sequence[type]) -> None:
     """Refuse an environment whose spaces an algorithm cannot serve.
 
     Args:
@@ -148,8 +158,6 @@ def check_spaces(spec: EnvSpec, algorithm: str, *, actions: Sequence[type], obse
         algorithm: its name.
         actions: kinds of spaces that it serves.
         observations: kinds of spaces that it serves.
-        action_starts: whether it adds the `start` of a `Discrete` or `MultiDiscrete` to its actions, which count from 0
-            otherwise.
 
     Raises:
         EnvError: names the space and those that would do.
@@ -157,9 +165,11 @@ def check_spaces(spec: EnvSpec, algorithm: str, *, actions: Sequence[type], obse
     for what, space, served in (("action", spec.action_space, actions), ("observation", spec.observation_space, observations)):
         if not isinstance(space, tuple(served)):
             raise EnvError(f"{algorithm} needs {what}s of {' or '.join(s.__name__ for s in served)}, and {spec.id} has {space}")
-        counts = isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete)
-        if counts and np.any(space.start != 0) and not (what == "action" and action_starts):
-            raise EnvError(f"{algorithm} needs {what}s that count from 0, and {spec.id} has {space}")
+        counts = composite_spaces.bounds_of_counts(space)
+        if counts is not None:
+            held = np.iinfo(jax.dtypes.canonicalize_dtype(space.dtype))
+            if np.min(counts[0]) < held.min or np.max(counts[1]) > held.max:
+                raise EnvError(f"{spec.id} has {what}s beyond {held.dtype}, {space}")
         if what == "observation" and isinstance(space, gymnasium.spaces.Box) and 0 in space.shape:
             raise EnvError(f"{algorithm} needs observations that are not empty, and {spec.id} has {space}")
 

@@ -26,7 +26,7 @@ from jaxdl.core.types import Array, Key
 from jaxdl.rl.envs import gymnasium_envs
 from jaxdl.rl.envs.config import Config
 from jaxdl.rl.envs.family import Family, Vectorization
-from jaxdl.rl.envs.host_envs import HostEnvs
+from jaxdl.rl.envs.host_envs import HostEnvs, make_checked
 from jaxdl.rl.types import Env, EnvSpec, Stack, TimeStep
 
 _PREFIX = "ALE/"  # of all ids
@@ -80,10 +80,13 @@ def make_host(env_id: str, num_envs: int, vectorization: Vectorization, settings
     """
     if vectorization in ("sync", "async"):
         raise EnvError(f"{env_id} has threads of its own for its games; use vectorization=auto")
-    venv = _vector(env_id, settings, num_envs)
-    step, last = venv.step, venv.single_action_space.n - 1
-    venv.step = lambda action: step(np.clip(action, 0, last))
-    return HostEnvs(venv, env_id, settings.env_timeout, episodes=_earlier)
+    def make() -> Any:
+        venv = _vector(env_id, settings, num_envs)
+        step, last = venv.step, venv.single_action_space.n - 1
+        venv.step = lambda action: step(np.clip(action, 0, last))
+        return venv
+
+    return make_checked(env_id, settings.env_timeout, make, episodes=_earlier)
 
 
 def make_device(env_id: str, settings: Config, num_envs: int | None) -> Env:
@@ -134,6 +137,10 @@ def _vector(env_id: str, settings: Config, num_envs: int) -> Any:
     if settings.frame_stack != 1:
         raise EnvError(f"frame_stack={settings.frame_stack} is not for Atari, whose observations are stacks already; "
                        f"use atari_stack for {env_id}")
+
+    if settings.env_kwargs:
+        raise EnvError(f"{env_id} takes no env_kwargs; it has flags of its own: frame_skip, noop_max, sticky_actions, "
+                       "full_action_space, ...")
 
     def make() -> gymnasium.vector.VectorEnv:
         from ale_py.vector_env import AtariVectorEnv  # its package registers the games

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import Space, spaces
 
-from jaxdl.core.errors import EnvError
+from jaxdl.core.errors import EnvError, EnvFailure
 from jaxdl.core.types import Array, PyTree
 
 _SIMPLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -65,9 +65,9 @@ def check(env_id: str, space: Space, obs: Any, place: str = "") -> None:
     Raises:
         EnvError: says which part is wrong, what it is and what its space has.
     """
-    def refuse(found: str, wanted: str) -> EnvError:
+    def refuse(found: str, wanted: str) -> EnvFailure:
         part = f"whose part '{place}' is " if place else ""
-        return EnvError(f"{env_id} gave an observation {part}{found}, its space has {wanted}")
+        return EnvFailure(f"{env_id} gave an observation {part}{found}, its space has {wanted}")
 
     if isinstance(space, spaces.Dict):
         if not isinstance(obs, Mapping):
@@ -89,6 +89,14 @@ def check(env_id: str, space: Space, obs: Any, place: str = "") -> None:
             index = found - space.start
             if not ((index >= 0) & (index < _sizes(space).reshape(space.shape))).all():
                 raise refuse(str(found.tolist()), str(space))
+
+
+def bounds_of_counts(space: Space) -> tuple[np.ndarray, np.ndarray] | None:
+    """The lowest and the highest numbers of a `Discrete` or `MultiDiscrete`, None of other spaces."""
+    if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return None
+    start = np.asarray(space.start)
+    return start, start + (_sizes(space).reshape(space.shape) - 1)
 
 
 def array(value: Any) -> np.ndarray:

@@ -1,6 +1,15 @@
 """Settings of environments, the same for all algorithms."""
 
+import ast
+from typing import Any
+
 from jaxdl.core.config import config, require, require_positive, require_unit
+from jaxdl.core.errors import UserError
+
+_WORDS = {"true": True, "false": False, "null": None, "none": None}
+_OURS = {"render_mode": "it is the film's", "max_episode_steps": "use time_limit", "num_envs": "use num_envs",
+         "vectorization_mode": "use vectorization"} | dict.fromkeys(("id", "disable_env_checker", "vector_kwargs", "wrappers"),
+                                                                    "it is Gymnasium's")
 
 
 @config
@@ -11,6 +20,8 @@ class Config:
     """Observations in one: the last few, the oldest first, an episode's first repeated before it. Atari has its own."""
     time_limit: int | None = None
     """Steps after which an episode is truncated, in place of the environment's own limit."""
+    env_kwargs: tuple[str, ...] = ()
+    """Settings of the environment itself, name=value ..., as its constructor takes them: is_slippery=False map_name=8x8."""
     env_timeout: int = 120
     """Seconds after which a host environment that does not answer ends the run; 0 waits for ever."""
     atari_stack: int = 4
@@ -29,6 +40,26 @@ class Config:
     max_frames: int = 108_000
     """Atari: frames after which a game is truncated, 30 minutes (Machado et al. 2018)."""
 
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """`env_kwargs` by name: numbers, true, false, None, lists as Python writes them, and words.
+
+        Raises:
+            UserError: one is no name=value, stands twice, or is not the environment's.
+        """
+        found: dict[str, Any] = {}
+        for pair in self.env_kwargs:
+            name, equals, text = pair.partition("=")
+            if not equals or not name.isidentifier():
+                raise UserError(f"env_kwargs must be name=value ..., as in is_slippery=False, got {pair!r}")
+            if name in _OURS or name in found:
+                raise UserError(f"env_kwargs cannot set {name}: {_OURS.get(name, 'it is given twice')}")
+            try:
+                found[name] = _WORDS[text.lower()] if text.lower() in _WORDS else ast.literal_eval(text)
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                found[name] = text
+        return found
+
 
 def validate(config: Config) -> None:
     """Refuse settings that make no sense.
@@ -43,3 +74,4 @@ def validate(config: Config) -> None:
     require(config, "env_timeout", config.env_timeout >= 0, "0 or above")
     require(config, "noop_max", 0 <= config.noop_max < 2**31, "0 or above")
     require_unit(config, "sticky_actions")
+    config.kwargs  # noqa: B018  # refuses what it cannot read

@@ -23,4 +23,4 @@ class Family(NamedTuple):
     spec: Callable[[str, Config], EnvSpec]
     make_device: Callable[[str, Config, int | None], Env] | None = None  # (id, settings, N)
     make_host: Callable[[str, int, Vectorization, Config], HostEnvs] | None = None
-    load: Callable[[str], FuncEnv] | None = None  # (id): the environment itself, where it is a FuncEnv
+    load: Callable[[str, Config], FuncEnv] | None = None  # (id, settings): the environment itself, where it is a FuncEnv

@@ -40,13 +40,13 @@ class StepNoise(NamedTuple):
     first: Array  # their observations [N, ...]
 
 
-def family(load: Callable[[str], FuncEnv], contains: Callable[[str], bool], ids: Callable[[], list[str]], *,
+def family(load: Callable[[str, Config], FuncEnv], contains: Callable[[str], bool], ids: Callable[[], list[str]], *,
            lives: Lives = "jax", backends: tuple[Backend, ...] = ("device",), check: Callable[[Env], Env] = lambda env: env,
            make_host: Callable[[str, int, Vectorization, Config], HostEnvs] | None = None) -> Family:
     """The family of the `FuncEnv`s that `load` makes of ids.
 
     Args:
-        load: (id) -> the environment. Its attribute `max_episode_steps`, if it has one, is its time limit.
+        load: (id, settings) -> the environment. Its attribute `max_episode_steps`, if it has one, is its time limit.
         contains: as in `Family`, like all that follow but `check`.
         ids: ids that can be made here.
         lives: where the original runs.
@@ -55,7 +55,7 @@ def family(load: Callable[[str], FuncEnv], contains: Callable[[str], bool], ids:
         make_host: makes the original, where there is one on the host.
     """
     def one(env_id: str, settings: Config) -> tuple[FuncEnv, EnvSpec]:
-        env = load(env_id)
+        env = load(env_id, settings)
         limit = getattr(env, "max_episode_steps", None) if settings.time_limit is None else settings.time_limit
         space = composite_spaces.flat_space(env_id, env.observation_space)
         return env, EnvSpec(env_id, space, env.action_space, limit, lives=lives)

@@ -3,20 +3,23 @@
 import difflib
 import functools
 import importlib.util
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import gymnasium
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation, TimeLimit
 from gymnasium.wrappers import vector as vectors
 
 from jaxdl.core.errors import EnvError, first_line
 from jaxdl.rl.envs import composite_spaces, user_envs
+from jaxdl.rl.envs.calls import Calls, fail
 from jaxdl.rl.envs.config import Config
 from jaxdl.rl.envs.family import Family, Vectorization
-from jaxdl.rl.envs.host_envs import Checked, CheckedVector, HostEnvs
+from jaxdl.rl.envs.host_envs import Checked, CheckedVector, HostEnvs, make_checked
+from jaxdl.rl.envs.workers import Workers
 from jaxdl.rl.types import EnvSpec, Stack
 
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco"}  # by the beginning of the module
@@ -26,12 +29,14 @@ def spec(env_id: str, settings: Config) -> EnvSpec:
     """The spec of an environment, which is made and closed for it.
 
     Raises:
-        EnvError: as in `make_env`.
+        EnvError: as in `make_env`, or it failed.
     """
-    env = make_env(env_id, settings)
-    env.close()
-    stack = None if settings.frame_stack == 1 else Stack(settings.frame_stack, "repeat")
-    return EnvSpec(env_id, env.observation_space, env.action_space, env.spec.max_episode_steps, stack, lives="host")
+    with Calls(env_id, settings.env_timeout) as call:
+        env = call("make", lambda: make_env(env_id, settings))
+        stack = None if settings.frame_stack == 1 else Stack(settings.frame_stack, "repeat")
+        found = EnvSpec(env_id, env.observation_space, env.action_space, env.spec.max_episode_steps, stack, lives="host")
+        call("close", env.close)
+    return found
 
 
 def make_env(env_id: str, settings: Config, **options: Any) -> gymnasium.Env:
@@ -44,39 +49,64 @@ def make_env(env_id: str, settings: Config, **options: Any) -> gymnasium.Env:
         options = {"max_episode_steps": settings.time_limit} | options
 
     def make() -> gymnasium.Env:
-        return _arranged(env_id, gymnasium.make(registered(env_id), **options), settings)
+        return _arranged(env_id, gymnasium.make(registered(env_id), **settings.kwargs, **options), settings)
 
     return or_env_error(env_id, make)
 
 
-def make_vector_env(env_id: str, num_envs: int, vectorization: Vectorization, settings: Config) -> HostEnvs:
-    """N environments, each reset in the step after its episode's last.
+def make_vector_env(env_id: str, num_envs: int, vectorization: Vectorization, settings: Config, render: bool = False
+                    ) -> HostEnvs:
+    """N environments, each reset in the step after its episode's last; with `render` they draw pictures.
 
     Raises:
         EnvError: as in `make_env`; there is no native one, or not with these settings; or it resets otherwise.
     """
-    native = has_native(env_id)
-    if vectorization == "native" and not native:
+    how = resolve(env_id, vectorization, settings)
+    if how == "native" and not has_native(env_id):
         raise EnvError(f"{env_id} has no vector environment of its own; use vectorization=sync or async")
-    if vectorization == "native" and settings.frame_stack > 1:
+    if how == "native" and settings.frame_stack > 1:
         raise EnvError(f"{env_id}'s own vector environment does not stack frames; use frame_stack=1, or vectorization=sync "
                        "or async")
-    if vectorization == "auto":
-        vectorization = "native" if native and settings.frame_stack == 1 else "sync"
-    entry = or_env_error(env_id, lambda: registered(env_id))
 
     def make() -> gymnasium.vector.VectorEnv:
-        if vectorization == "native":
+        entry = registered(env_id)
+        if how == "native":
             limit = {} if settings.time_limit is None else {"max_episode_steps": settings.time_limit}
-            return _flattened(env_id, gymnasium.make_vec(entry, num_envs, "vector_entry_point", **limit))
-        kind = SyncVectorEnv if vectorization == "sync" else AsyncVectorEnv
-        return kind([functools.partial(_checked, entry, settings)] * num_envs)
+            return _flattened(env_id, gymnasium.make_vec(entry, num_envs, "vector_entry_point", **limit, **settings.kwargs))
+        one = functools.partial(_checked, env_id, entry, settings, render)
+        return SyncVectorEnv([one] * num_envs) if how == "sync" else Workers(one, num_envs, env_id)
 
-    return HostEnvs(or_env_error(env_id, make), env_id, settings.env_timeout)
+    return make_checked(env_id, settings.env_timeout, lambda: or_env_error(env_id, make))
+
+
+def resolve(env_id: str, vectorization: Vectorization, settings: Config) -> Vectorization:
+    """How several environments are stepped: auto is native where a native one can be made and answers as it must, else sync.
+
+    Raises:
+        EnvError: as in `make_env`; or a native one does not answer at all.
+    """
+    if vectorization != "auto":
+        return vectorization
+    if settings.frame_stack > 1 or not has_native(env_id):
+        return "sync"
+    venv = None
+    try:
+        venv = make_vector_env(env_id, 1, "native", settings)
+        venv.reset(0)
+        venv.step(venv.venv.action_space.sample())
+        venv.close()
+        return "native"
+    except EnvError:
+        if venv is not None and venv.hung:
+            raise
+        return "sync"
+    finally:
+        if venv is not None:
+            venv.close()
 
 
 def has_native(env_id: str) -> bool:
-    """Whether Gymnasium has a vector environment made for it.
+    """Whether an environment was registered with a vector environment of its own.
 
     Raises:
         EnvError: as in `make_env`.
@@ -85,11 +115,24 @@ def has_native(env_id: str) -> bool:
 
 
 def registered(env_id: str) -> Any:
-    """Gymnasium's entry of an id, after importing the module of `module:Id-v0`."""
+    """Gymnasium's entry of an id, after importing the module of `module:Id-v0`.
+
+    Raises:
+        EnvError: it is one of Atari's old names, which would train on raw frames.
+    """
     module, _, name = env_id.rpartition(":")
     if module:
         user_envs.import_module(module)
-    return gymnasium.spec(name)
+    entry = gymnasium.spec(name)
+    if entry.namespace is None and str(entry.entry_point).startswith("ale_py"):
+        raise _unknown(env_id)
+    return entry
+
+
+def is_gymnasiums(env_id: str) -> bool:
+    """Whether an environment comes with Gymnasium."""
+    entry = gymnasium.registry.get(env_id)
+    return entry is not None and str(entry.entry_point).startswith("gymnasium.")
 
 
 def or_env_error(env_id: str, make: Callable[[], Any], extra: str | None = None) -> Any:
@@ -111,6 +154,8 @@ def or_env_error(env_id: str, make: Callable[[], Any], extra: str | None = None)
         raise
     except Exception as e:
         raise _refusal(env_id, e, extra) from e
+    except BaseException as e:
+        fail(env_id, "make", e)
 
 
 def newest(namespace: str | None = None) -> list[str]:
@@ -125,20 +170,33 @@ def newest(namespace: str | None = None) -> list[str]:
 FAMILY = Family("host", lambda env_id: True, newest, lambda env_id: ("host",), spec, make_host=make_vector_env)
 
 
-def _checked(entry: Any, settings: Config) -> gymnasium.Env:
-    """One environment of several: checked before its time limit, flattening and stacking are applied."""
-    env = Checked(gymnasium.make(entry, max_episode_steps=-1, disable_env_checker=True), entry.id)
-    limit = settings.time_limit or entry.max_episode_steps
-    if limit is not None:
-        env = TimeLimit(env, limit)
-    return _arranged(entry.id, env, settings)
+def _checked(env_id: str, entry: Any, settings: Config, render: bool) -> gymnasium.Env:
+    """One environment of several, every answer checked.
+
+    Before its time limit is applied, whose own error would say less; where wrappers were registered with it, after them:
+    they may need the limit.
+    """
+    options = settings.kwargs | {"disable_env_checker": True} | ({"render_mode": "rgb_array"} if render else {})
+
+    def make() -> gymnasium.Env:
+        if entry.additional_wrappers:
+            return Checked(gymnasium.make(entry, max_episode_steps=settings.time_limit, **options), env_id)
+        env = Checked(gymnasium.make(entry, max_episode_steps=-1, **options), env_id)
+        limit = settings.time_limit or entry.max_episode_steps
+        return env if limit is None else TimeLimit(env, limit)
+
+    return _arranged(env_id, or_env_error(env_id, make), settings)
 
 
 def _arranged(env_id: str, env: gymnasium.Env, settings: Config) -> gymnasium.Env:
     """`env` with observations as algorithms see them: Dict and Tuple flattened, then stacked."""
-    if composite_spaces.flat_space(env_id, env.observation_space) is not env.observation_space:
-        env = FlattenObservation(env)
-    return env if settings.frame_stack == 1 else FrameStackObservation(env, settings.frame_stack, padding_type="reset")
+    try:
+        if composite_spaces.flat_space(env_id, env.observation_space) is not env.observation_space:
+            env = FlattenObservation(env)
+        return env if settings.frame_stack == 1 else FrameStackObservation(env, settings.frame_stack, padding_type="reset")
+    except Exception:
+        env.close()
+        raise
 
 
 def _flattened(env_id: str, venv: gymnasium.vector.VectorEnv) -> gymnasium.vector.VectorEnv:
@@ -166,9 +224,21 @@ def _unknown(env_id: str) -> EnvError:
 
     ids = [i for family in envs.FAMILIES for i in family.ids()]
     ids += [entry.id for entry in _entries(None)]
-    close = difflib.get_close_matches(env_id, ids, n=1)
+    found = _of_other_libraries(env_id)
+    near = difflib.get_close_matches(env_id, ids, n=1) or difflib.get_close_matches(
+        env_id.lower(), [i.lower() for i in ids], n=1)
+    close = [i for i in ids if i in found] or [i for i in ids if i.lower() == (near[0].lower() if near else None)]
     hint = f"did you mean '{close[0]}'?" if close else "'jaxdl list' names those that can be made here"
     return EnvError(f"there is no environment '{env_id}'; {hint}")
+
+
+def _of_other_libraries(env_id: str) -> tuple[str, ...]:
+    """What an id of other libraries is called here: Atari's old names, MinAtar's own and those of EnvPool."""
+    game = re.fullmatch(r"(?:ALE/|MinAtar/)?(\w+?)(?:-?ram)?(?:Deterministic|NoFrameskip)?(?:-MinAtar)?(?:-v\d+)?", env_id)
+    if game is None:
+        return ()
+    name = "".join(part[:1].upper() + part[1:] for part in game[1].split("_"))
+    return (f"{name}-MinAtar",) if "minatar" in env_id.lower() else (f"ALE/{name}-v5",)
 
 
 def _entries(namespace: str | None) -> list[Any]:

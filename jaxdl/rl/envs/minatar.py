@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium.experimental.functional import FuncEnv
 
-from jaxdl.core.errors import EnvError
+from jaxdl.core.errors import EnvError, described
 from jaxdl.core.types import Array, Key, PyTree
 from jaxdl.rl.envs import functional
 
@@ -35,17 +35,20 @@ class MinAtar(FuncEnv):
     """One of `GAMES`: observations bool [10, 10, channels], actions int () below `action_space.n`.
 
     Raises:
-        EnvError: gymnax is not installed.
+        EnvError: gymnax is not installed, or the game does not take `options`.
     """
 
-    def __init__(self, game: str):
+    def __init__(self, game: str, **options: Any):
         try:
             import gymnax
         except ImportError as e:
             raise EnvError(f"{game} needs packages that are not installed: pip install 'jaxdl[gymnax]'") from e
         for message in ("scatter inputs have incompatible types", "Explicitly requested dtype int64"):
             warnings.filterwarnings("ignore", message)  # at every tracing, of gymnax's code
-        self._game, defaults = gymnax.make(game)
+        try:
+            self._game, defaults = gymnax.make(game, **options)
+        except TypeError as e:
+            raise EnvError(f"{game} cannot be made: {described(e)}") from e
         self._rules = defaults.replace(max_steps_in_episode=_ENDLESS)
         self.max_episode_steps = int(defaults.max_steps_in_episode)
         self.observation_space = gymnasium.spaces.Box(0, 1, self._game.obs_shape, np.bool_)
@@ -84,4 +87,5 @@ class MinAtar(FuncEnv):
         return game, reward.astype(jnp.float32), over.astype(jnp.bool_)
 
 
-FAMILY = functional.family(MinAtar, GAMES.__contains__, lambda: list(GAMES) if importlib.util.find_spec("gymnax") else [])
+FAMILY = functional.family(lambda game, settings: MinAtar(game, **settings.kwargs), GAMES.__contains__,
+                           lambda: list(GAMES) if importlib.util.find_spec("gymnax") else [])

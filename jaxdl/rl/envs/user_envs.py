@@ -14,13 +14,15 @@ from gymnasium.experimental.functional import FuncEnv
 from jaxdl.core import imports, stdio
 from jaxdl.core.errors import EnvError, described
 from jaxdl.rl.envs import functional
+from jaxdl.rl.envs.calls import Calls, fail
+from jaxdl.rl.envs.config import Config
 from jaxdl.rl.types import Env
 
 _MOVED = {"jaxdl.envs.": "jaxdl.rl.envs."}  # packages of jaxdl that ids in settings of earlier versions begin with
 
 
-def load(env_id: str) -> FuncEnv:
-    """The environment that `module:Class` names; modules are also looked for in the current folder.
+def load(env_id: str, settings: Config) -> FuncEnv:
+    """The environment that `module:Class` names, made with `env_kwargs`; modules are also looked for in the current folder.
 
     Raises:
         EnvError: no such module or class, it is no `FuncEnv`, it cannot be made, or its spaces are none.
@@ -30,11 +32,10 @@ def load(env_id: str) -> FuncEnv:
         raise EnvError(f"there is no environment '{env_id}': it is no class but {type(found).__name__}")
     if not issubclass(found, FuncEnv):
         raise EnvError(f"{env_id} is no environment for the device: its class must be a subclass of gymnasium.experimental."
-                       "functional.FuncEnv; register one of Gymnasium's usual kind with gymnasium.register, and use its id")
-    try:
-        env = found()
-    except (Exception, SystemExit) as e:
-        raise EnvError(f"{env_id} cannot be made: {described(e)}") from e
+                       f"functional.FuncEnv; register one of Gymnasium's usual kind in that module, with gymnasium.register("
+                       f"'Mine-v0', {found.__name__}), and use the module with the id: {env_id.partition(':')[0]}:Mine-v0")
+    with Calls(env_id, settings.env_timeout) as call:
+        env = call("make", lambda: _made(env_id, found, settings))
     for space in ("observation_space", "action_space"):
         if not isinstance(getattr(env, space, None), gymnasium.Space):
             raise EnvError(f"{env_id} needs an attribute {space} that is a gymnasium.Space, "
@@ -43,6 +44,16 @@ def load(env_id: str) -> FuncEnv:
     if limit is not None and not (isinstance(limit, int) and limit > 0):
         raise EnvError(f"{env_id} needs max_episode_steps above 0 or None, got {limit!r}")
     return env
+
+
+def _made(env_id: str, kind: type, settings: Config) -> FuncEnv:
+    try:
+        env = kind(**settings.kwargs)
+        if not hasattr(env, "default_params"):  # its constructor did not call FuncEnv's
+            env.default_params = env.get_default_params()
+        return env
+    except Exception as e:
+        raise EnvError(f"{env_id} cannot be made: {described(e)}") from e
 
 
 @functools.cache
@@ -79,6 +90,8 @@ def check(env: Env) -> Env:
         raise
     except Exception as e:
         raise EnvError(f"{env.spec.id} cannot be traced by JAX: {described(e)}") from e
+    except BaseException as e:
+        fail(env.spec.id, "step", e)
     for name in ("reward", "terminated"):
         if getattr(out, name).shape != (2,):
             raise EnvError(f"{env.spec.id} gives a {name} of shape {list(getattr(out, name).shape[1:])}, expected one number")

@@ -156,7 +156,7 @@ def test_a_part_of_a_part_is_named_by_its_place(space, obs, said):
 
 def test_a_native_vector_without_its_parts_is_refused_by_name(register, monkeypatch):
     monkeypatch.setattr(Rooms, "observe", lambda self: {"place": np.zeros((2, 2), np.float32)})
-    venv = envs.make_host(register("Room-v0", room(), vector_entry_point=Rooms), 2)
+    venv = envs.make_host(register("Room-v0", room(), vector_entry_point=Rooms), 2, "native")
     with pytest.raises(EnvError, match=r"^Room-v0 gave an observation of the parts place, its space has the parts card"):
         venv.reset(0)
     venv.close()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
-from toys import Toy
+from toys import Toy, ToyVector
 
 from jaxdl.core.errors import EnvError, UserError
 from jaxdl.rl import envs, evaluate
@@ -79,8 +79,8 @@ def test_the_device_environment_is_the_twin_with_the_spec_of_gymnasiums(env_id):
 
 @pytest.mark.parametrize(("env_id", "mode", "kind"), [
     ("CartPole-v1", "auto", "CartPoleVectorEnv"), ("CartPole-v1", "native", "CartPoleVectorEnv"),
-    ("CartPole-v1", "sync", "SyncVectorEnv"), ("CartPole-v1", "async", "AsyncVectorEnv"),
-    ("Pendulum-v1", "auto", "SyncVectorEnv"), ("Pendulum-v1", "async", "AsyncVectorEnv")])
+    ("CartPole-v1", "sync", "SyncVectorEnv"), ("CartPole-v1", "async", "Workers"),
+    ("Pendulum-v1", "auto", "SyncVectorEnv"), ("Pendulum-v1", "async", "Workers")])
 def test_environments_are_vectorized_as_asked(env_id, mode, kind):
     venv = envs.make_host(env_id, 3, mode)
     assert type(venv.venv).__name__ == kind
@@ -209,6 +209,93 @@ def test_an_environment_that_cannot_be_had_is_a_mistake_of_the_user():
     assert issubclass(EnvError, UserError)
 
 
+@pytest.mark.parametrize(("env_id", "close"), [
+    ("PongNoFrameskip-v4", "ALE/Pong-v5"), ("SpaceInvadersNoFrameskip-v4", "ALE/SpaceInvaders-v5"), ("Pong-v0", "ALE/Pong-v5"),
+    ("PongDeterministic-v4", "ALE/Pong-v5"), ("Pong-ram-v4", "ALE/Pong-v5"), ("MinAtar/Breakout-v1", "Breakout-MinAtar"),
+    ("MinAtar/SpaceInvaders-v0", "SpaceInvaders-MinAtar"), ("space_invaders-minatar", "SpaceInvaders-MinAtar")])
+def test_ids_of_other_libraries_are_refused_with_ours(env_id, close):
+    pytest.importorskip("ale_py", reason="jaxdl[atari] is not installed")  # it registers old names, of raw frames
+    pytest.importorskip("gymnax", reason="jaxdl[gymnax] is not installed")
+    for ask in (envs.spec, lambda i: envs.make_host(i, 2, "sync"), lambda i: envs.make_env(i)):
+        with pytest.raises(EnvError, match=f"there is no environment '{env_id}'; did you mean '{close}'"):
+            ask(env_id)
+
+
+def test_what_comes_with_gymnasium_is_told_from_what_does_not(register):
+    assert envs.is_gymnasiums("CartPole-v1")
+    assert envs.is_gymnasiums("FrozenLake-v1")
+    assert not envs.is_gymnasiums(register("Toy-v0", Toy))
+    assert not envs.is_gymnasiums("module:Toy-v0")
+
+
+# Settings of the environment itself
+
+
+def test_an_environment_is_made_with_its_settings_wherever_it_is_made(register):
+    class Set(Toy):
+        def __init__(self, size=1, name="a", render_mode=None):
+            self.observation_space = spaces.Box(0, 9, (size,), np.float32)
+            self.size, self.name = size, name
+
+        def observe(self):
+            return np.full(self.size, len(self.name), np.float32)
+
+    class Form(ToyVector):
+        def __init__(self, num_envs, size=1, name="a"):
+            super().__init__(num_envs, np.full(size, len(name), np.float32))
+            self.single_observation_space = spaces.Box(0, 9, (size,), np.float32)
+            self.observation_space = batch_space(self.single_observation_space, num_envs)
+
+        def reset(self, **options):
+            return np.stack([self.obs] * self.num_envs), {}
+
+    register("Set-v0", Set, vector_entry_point=Form)
+    settings = envs.Config(env_kwargs=("size=3", "name=8x8"))
+    assert envs.spec("Set-v0", settings).observation_space.shape == (3,)
+    assert envs.make_env("Set-v0", settings).reset()[0].tolist() == [3, 3, 3]
+    for mode in ("sync", "native", "auto"):
+        venv = envs.make_host("Set-v0", 2, mode, settings)
+        np.testing.assert_array_equal(venv.reset(0), np.full((2, 3), 3))
+        venv.close()
+    with pytest.raises(EnvError, match=r"Set-v0 cannot be made: .*unexpected keyword argument 'sise'"):
+        envs.spec("Set-v0", envs.Config(env_kwargs=("sise=3",)))
+
+
+def test_settings_are_read_as_python_writes_them_or_as_words():
+    given = ("a=3", "b=-1e-3", "c=False", "d=true", "e=None", "f=[1, 2]", "g=4x4", "h=a=b", "i=", "j='3'")
+    assert envs.Config(env_kwargs=given).kwargs == {
+        "a": 3, "b": -1e-3, "c": False, "d": True, "e": None, "f": [1, 2], "g": "4x4", "h": "a=b", "i": "", "j": "3"}
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    (("slippery",), "env_kwargs must be name=value ..., as in is_slippery=False, got 'slippery'"),
+    (("=3",), "env_kwargs must be name=value"), (("a b=3",), "env_kwargs must be name=value"),
+    (("a=1", "a=2"), "env_kwargs cannot set a: it is given twice"),
+    (("render_mode=human",), "env_kwargs cannot set render_mode: it is the film's"),
+    (("max_episode_steps=3",), "env_kwargs cannot set max_episode_steps: use time_limit")])
+def test_settings_that_are_none_are_refused(given, said):
+    with pytest.raises(UserError, match=said):
+        envs.config.validate(envs.Config(env_kwargs=given))
+
+
+def test_a_twin_has_no_settings_and_leaves_them_to_the_original():
+    settings = envs.Config(env_kwargs=("g=1.5",))
+    assert envs.resolve_backend("Pendulum-v1", "auto", settings) == "host"
+    for refused in (lambda: envs.resolve_backend("Pendulum-v1", "device", settings),
+                    lambda: envs.make_device("Pendulum-v1", settings)):
+        with pytest.raises(EnvError, match=r"the twin of Pendulum-v1 on the device takes no env_kwargs; use backend=host"):
+            refused()
+    assert envs.make_env("Pendulum-v1", settings).unwrapped.g == 1.5
+
+
+def test_what_is_made_to_be_looked_at_is_closed_whatever_it_is(register, monkeypatch):
+    monkeypatch.setattr(Toy, "closed", 0)
+    monkeypatch.setattr(Toy, "observation_space", spaces.Dict({"words": spaces.Text(5)}))
+    with pytest.raises(EnvError, match="cannot be flattened"):
+        envs.spec(register("Toy-v0", Toy))
+    assert Toy.closed == 1
+
+
 # What an algorithm cannot serve
 
 
@@ -225,29 +312,18 @@ def checked(observation, action, actions=(spaces.Discrete,), **options):
     (BOX, spaces.MultiDiscrete([2, 2]), r"dqn needs actions of Discrete, and Some-v0 has MultiDiscrete\(\[2 2\]\)"),
     (spaces.Dict({"a": BOX}), DISCRETE, r"dqn needs observations of Box or Discrete, and Some-v0 has Dict"),
     (spaces.Tuple([BOX]), DISCRETE, r"dqn needs observations of Box or Discrete, and Some-v0 has Tuple"),
-    (BOX, spaces.Discrete(3, start=1), r"dqn needs actions that count from 0, and Some-v0 has Discrete\(3, start=1\)"),
-    (spaces.Discrete(3, start=-1), DISCRETE, r"observations that count from 0, and Some-v0 has Discrete\(3, start=-1\)"),
+    (BOX, spaces.Discrete(3, start=2**40), r"Some-v0 has actions beyond int32, Discrete\(3, start=1099511627776\)"),
+    (spaces.Discrete(3, start=2**31 - 2), DISCRETE, r"Some-v0 has observations beyond int32, Discrete\(3, start=2147483646\)"),
     (spaces.Box(-1, 1, (2, 0)), DISCRETE, r"dqn needs observations that are not empty, and Some-v0 has Box")])
 def test_spaces_that_cannot_be_served_are_refused_by_name(observation, action, said):
     with pytest.raises(EnvError, match=said):
         checked(observation, action)
 
 
-@pytest.mark.parametrize("observation", [BOX, DISCRETE, spaces.Box(-1, 1, ()), spaces.Box(0, 255, (2, 2, 1), np.uint8)])
+@pytest.mark.parametrize("observation", [BOX, DISCRETE, spaces.Box(-1, 1, ()), spaces.Box(0, 255, (2, 2, 1), np.uint8),
+                                         spaces.Discrete(3, start=2**31 - 3)])
 def test_spaces_that_can_be_served_are_let_through(observation):
     checked(observation, DISCRETE)
-
-
-def test_actions_may_count_from_another_number_where_the_algorithm_adds_it():
-    many = spaces.MultiDiscrete([2, 3], start=[0, 1])
-    kinds = spaces.Discrete, spaces.MultiDiscrete
-    for action in (spaces.Discrete(3, start=1), many):
-        checked(BOX, action, kinds, action_starts=True)
-        with pytest.raises(EnvError, match=r"dqn needs actions that count from 0, and Some-v0 has .*Discrete"):
-            checked(BOX, action, kinds)
-    checked(BOX, spaces.MultiDiscrete([2, 3]), kinds)
-    with pytest.raises(EnvError, match="dqn needs observations that count from 0"):
-        checked(spaces.Discrete(3, start=1), DISCRETE, action_starts=True)
 
 
 # What there is
@@ -261,7 +337,8 @@ def test_where_an_environment_runs_is_known_before_it_is_made_and_of_its_spec(en
 
 
 def test_a_new_family_is_one_entry_of_the_table(monkeypatch):
-    ours = functional.family(lambda env_id: CartPolePositions(), lambda i: i.startswith("Ours/"), lambda: ["Ours/Pole"])
+    ours = functional.family(lambda env_id, settings: CartPolePositions(), lambda env_id: env_id.startswith("Ours/"),
+                             lambda: ["Ours/Pole"])
     monkeypatch.setattr(envs, "FAMILIES", (ours, *envs.FAMILIES))
     assert envs.make_device("Ours/Pole").spec == envs.spec("Ours/Pole")
     assert dict(envs.listing())["Ours/Pole"] == ["device"]

@@ -1,14 +1,23 @@
 """Environments on the host: what their steps say, and the sentences for what they must not do."""
 
+import contextlib
+import multiprocessing
+import os
+import signal
+
 import gymnasium
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.registration import WrapperSpec
 from gymnasium.vector import AutoresetMode
 from toys import FINE, Toy, ToyVector
 
-from jaxdl.core.errors import EnvError
+from jaxdl.core.errors import EnvError, EnvFailure
 from jaxdl.rl import envs
+from jaxdl.rl.envs import gymnasium_envs
+from jaxdl.rl.envs.calls import Calls
 from jaxdl.rl.envs.host_envs import HostEnvs
 from jaxdl.rl.types import TimeStep
 
@@ -213,8 +222,9 @@ def test_another_way_of_resetting_is_refused_and_closed(register, monkeypatch, m
     monkeypatch.setattr(ToyVector, "metadata", {"autoreset_mode": mode} if mode else {})
     monkeypatch.setattr(ToyVector, "close", lambda self, **_: closed.append(self))
     register("Toy-v0", Toy, vector_entry_point=ToyVector)
-    with pytest.raises(EnvError, match=f"Toy-v0 resets its episodes in the mode {mode}.*expected Gymnasium's NEXT_STEP"):
-        envs.make_host("Toy-v0", 2)
+    how = f"in the mode {mode}" if mode else "in a mode that its metadata do not name"
+    with pytest.raises(EnvError, match=f"Toy-v0 resets its episodes {how}.*expected Gymnasium's NEXT_STEP; use vectorization="):
+        envs.make_host("Toy-v0", 2, "native")
     assert len(closed) == 1
 
 
@@ -229,7 +239,7 @@ def test_an_environment_that_raises_is_named_with_what_it_said_in_one_line(regis
 
     with pytest.raises(EnvError) as caught:
         stepped(register("Raises-v0", Raises), mode, steps=3)
-    assert str(caught.value) == "Raises-v0 failed: RuntimeError: the motor broke"
+    assert str(caught.value) == f"Raises-v0 failed in {where.split()[-1]}: RuntimeError: the motor broke"
 
 
 def test_an_error_without_words_is_named_by_its_kind(register):
@@ -237,7 +247,7 @@ def test_an_error_without_words_is_named_by_its_kind(register):
         def step(self, action):
             raise ZeroDivisionError
 
-    with pytest.raises(EnvError, match=r"^Raises-v0 failed: ZeroDivisionError$"):
+    with pytest.raises(EnvError, match=r"^Raises-v0 failed in step: ZeroDivisionError$"):
         stepped(register("Raises-v0", Raises), "sync")
 
 
@@ -374,7 +384,210 @@ def test_resets_may_be_told_by_a_number_that_changes_with_them(monkeypatch):
     step, reset = venv.step, venv.reset
     monkeypatch.setattr(venv, "step", lambda action: (*step(action)[:4], {"game": np.array(next(games))}))
     monkeypatch.setattr(venv, "reset", lambda **options: (reset()[0], {"game": np.array(next(games))}))
-    host = HostEnvs(venv, "Toy-v0", 0, episodes=lambda info: info["game"])
+    host = HostEnvs(venv, Calls("Toy-v0", 0), episodes=lambda info: info["game"])
     host.reset(0)
     found = [host.step(np.zeros(2, int)).reset.tolist() for _ in range(4)]
     assert found == [[False, False], [False, True], [False, False], [True, False]]
+
+
+# What it may do
+
+
+INFOS = {"kinds": lambda t: {"distance": 3 if t % 2 else "unknown"}, "shapes": lambda t: {"legal": np.arange(t % 3 + 1)},
+         "nested": lambda t: {"crash": {"speed": 1.0} if t % 2 else None}, "none": lambda t: None,
+         "objects": lambda t: {"f": lambda: t}}
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_what_info_says_is_free(register, mode):
+    class Says(Toy):
+        def reset(self, **options):
+            return super().reset(**options)[0], INFOS[self.kind](0)
+
+        def step(self, action):
+            return *super().step(action)[:4], INFOS[self.kind](self.t)
+
+    for kind in list(INFOS)[:: 1 if mode == "sync" else 2]:
+        out = stepped(register("Says-v0", type("Says", (Says,), {"kind": kind})), mode, steps=5)
+        np.testing.assert_array_equal(out.obs[:, 0], 1)
+
+
+def vector_form(**changes):
+    return lambda num_envs, **_: type("Form", (ToyVector,), changes)(num_envs)
+
+
+NO_FORM = {
+    "arrays of JAX": ({"reset": lambda self, **_: (jnp.ones((self.num_envs, 2)), {})}, r"float32\[2, 2\] of JAX, its space"),
+    "rewards of JAX": ({"step": lambda self, a: (np.ones((self.num_envs, 2), np.float32), jnp.zeros(self.num_envs), *2 * [
+        np.zeros(self.num_envs, bool)], {})}, r"gave rewards float32\[2\] of JAX, expected"),
+    "no mode": ({"metadata": {}}, "in a mode that its metadata do not name"),
+    "same step": ({"metadata": {"autoreset_mode": AutoresetMode.SAME_STEP}}, "in the mode AutoresetMode.SAME_STEP, expected"),
+    "raises": ({"__init__": lambda self, n: 1 / 0}, "cannot be made: division by zero"),
+    "no step": ({"step": lambda self, a: 1 / 0}, "failed in step: ZeroDivisionError")}
+
+
+@pytest.mark.parametrize("kind", NO_FORM)
+def test_a_vector_form_that_cannot_be_used_is_not_taken_and_says_why_where_it_is_asked_for(register, kind):
+    changes, said = NO_FORM[kind]
+    register("Toy-v0", Toy, vector_entry_point=vector_form(**changes))
+    venv = envs.make_host("Toy-v0", 2)
+    assert type(venv.venv).__name__ == "SyncVectorEnv"
+    venv.close()
+    assert not envs.is_vectorized("Toy-v0")
+    with pytest.raises(EnvError, match=said):
+        stepped("Toy-v0", "native")
+
+
+def test_wrappers_that_were_registered_are_worn_outside_of_the_time_limit(register):
+    worn = WrapperSpec("Time", "gymnasium.wrappers:TimeAwareObservation", {})
+    register("Toy-v0", Toy, max_episode_steps=2, additional_wrappers=(worn,))
+    obs, _, _, truncated, reset = episodes("sync", 0, steps=3, env_id="Toy-v0")
+    np.testing.assert_array_equal(obs[:, 0], [[0, 7, 0], [1, 7, 1], [2, 7, 2], [0, 7, 0]])
+    np.testing.assert_array_equal(truncated[:, 0], [0, 0, 1, 0])
+    np.testing.assert_array_equal(reset[:, 0], [0, 0, 0, 1])
+    assert episodes("sync", 0, steps=3, env_id="Toy-v0", settings=envs.Config(time_limit=1))[3][1].all()
+
+
+@pytest.mark.parametrize(("dtype", "given", "said"), [
+    (np.float64, 1e39, r"not finite: 1e\+39 in environment 0 of 2, which float32 does not hold"),
+    (np.int64, 2**40, "gave the observation 1099511627776, which int32 does not hold")])
+def test_numbers_that_programs_cannot_hold_are_refused(register, dtype, given, said):
+    class Huge(Toy):
+        observation_space = spaces.Box(-np.inf, np.inf, (2,), dtype)
+
+        def observe(self):
+            return np.array([given if self.t else 0, 1], dtype)
+
+    with pytest.raises(EnvError, match=said):
+        stepped(register("Huge-v0", Huge), "sync")
+
+
+@pytest.mark.parametrize(("space", "fine", "bad"), [
+    (spaces.Discrete(3, start=-1), np.int64(-1), np.int64(2)),
+    (spaces.MultiDiscrete([2, 3]), np.int64([1, 2]), np.int64([2, 0]))])
+def test_a_class_that_its_space_does_not_have_is_refused(register, space, fine, bad):
+    class Counts(Toy):
+        observation_space = space
+
+        def observe(self):
+            return bad if self.t == 2 else fine
+
+    stepped(register("Counts-v0", Counts), "sync")
+    with pytest.raises(EnvError, match=r"Counts-v0 gave observations .*, its space is (Multi)?Discrete"):
+        stepped("Counts-v0", "sync", steps=2)
+
+
+# How it may end
+
+
+class Words(BaseException):
+    def __str__(self):
+        raise ValueError
+
+
+def leave(how):
+    if isinstance(how, int):
+        os._exit(how)
+    raise how
+
+
+def filmed(env_id):
+    """Every call once."""
+    with contextlib.closing(gymnasium_envs.make_vector_env(env_id, 1, "sync", envs.DEFAULTS, render=True)) as venv:
+        venv.reset(0)
+        venv.step(np.zeros(1, int))
+        venv.render()
+
+
+ENDS = [(SystemExit(0), "SystemExit: 0"), (KeyboardInterrupt(), "KeyboardInterrupt"), (Words(), "Words"),
+        (StopIteration(), "Stop"), (7, r"SystemExit: os._exit\(7\)")]
+
+
+@pytest.mark.parametrize("call", ["make", "reset", "step", "render", "close"])
+def test_however_an_environment_leaves_a_call_both_are_named(register, call):
+    for how, said in ENDS:
+        class Leaves(Toy):
+            def __init__(self, render_mode=None):
+                self.render_mode = render_mode
+                self.go("make")
+
+            def go(self, name, how=how):
+                if name == call:
+                    leave(how)
+
+            def reset(self, **options):
+                self.go("reset")
+                return super().reset(**options)
+
+            def step(self, action):
+                self.go("step")
+                return super().step(action)
+
+            def render(self):
+                self.go("render")
+
+            def close(self):
+                self.go("close")
+
+        register("Leaves-v0", Leaves)
+        with pytest.raises(EnvError, match=f"Leaves-v0 (failed in {call}: {said}|cannot be made: StopIteration)") as caught:
+            filmed("Leaves-v0")
+        assert isinstance(caught.value, EnvFailure) or "cannot be made" in str(caught.value)
+
+
+def test_a_ctrl_c_in_an_environment_is_the_users(register):
+    class Slow(Toy):
+        def step(self, action):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        stepped(register("Slow-v0", Slow), "sync")
+
+
+def test_of_what_failed_and_then_fails_to_close_the_first_is_told(register):
+    class Twice(Toy):
+        def step(self, action):
+            raise RuntimeError("the first")
+
+        def close(self):
+            raise RuntimeError("the second")
+
+    with pytest.raises(EnvFailure, match="Twice-v0 failed in step: RuntimeError: the first"):
+        stepped(register("Twice-v0", Twice), "sync")
+
+
+DEATHS = {"make": ("was killed by SIGTERM", lambda: os.kill(os.getpid(), 15)),
+          "reset": ("was killed by SIGKILL", lambda: os.kill(os.getpid(), 9)),
+          "step": (r"SystemExit: os._exit\(0\)", lambda: os._exit(0)), "close": ("RuntimeError: the lid is stuck", None)}
+
+
+@pytest.mark.parametrize("call", DEATHS)
+def test_a_process_that_dies_is_named_with_how_and_nothing_else_is_said(register, call, capfd):
+    said, die = DEATHS[call]
+    parent = os.getpid()
+
+    class Dies(Toy):
+        def __init__(self):
+            self.go("make")
+
+        def go(self, name):
+            if name == call and os.getpid() != parent:
+                if die is None:
+                    raise RuntimeError("the lid is stuck")
+                die()
+
+        def reset(self, **options):
+            self.go("reset")
+            return super().reset(**options)
+
+        def step(self, action):
+            self.go("step")
+            return super().step(action)
+
+        def close(self):
+            self.go("close")
+
+    with pytest.raises(EnvFailure, match=f"^Dies-v0 failed in {call}: (the process of environment . of 2 )?{said}$"):
+        stepped(register("Dies-v0", Dies), "async")
+    assert multiprocessing.active_children() == []
+    assert capfd.readouterr().err == ""

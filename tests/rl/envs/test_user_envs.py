@@ -59,6 +59,24 @@ class Broken(Line):
         raise RuntimeError("no wheels\\nat all")
 
 
+class Leaves(Line):
+    def __init__(self):
+        raise SystemExit
+
+
+class LeavesLater(Line):
+    def reward(self, state, action, next_state, rng, params=None):
+        raise KeyboardInterrupt
+
+
+class Sized(Line):
+    def __init__(self, size=1):
+        self.observation_space, self.size = spaces.Box(0, 9, (size,)), size
+
+    def initial(self, rng, params=None):
+        return jnp.zeros(self.size)
+
+
 class Untraceable(Line):
     def transition(self, state, action, rng, params=None):
         return state + 1 if action else state
@@ -152,6 +170,8 @@ def test_its_frames_can_be_stacked(here):
     ("our_envs:Lines", r"there is no environment 'our_envs:Lines': the module our_envs has no 'Lines'"),
     ("our_envs:number", r"there is no environment 'our_envs:number': it is no class but int"),
     ("our_envs:Usual", r"our_envs:Usual is no environment for the device: its class must be a subclass of gymnasium.*FuncEnv"),
+    ("our_envs:Usual", r"gymnasium.register\('Mine-v0', Usual\), and use the module with the id: our_envs:Mine-v0"),
+    ("our_envs:Leaves", r"our_envs:Leaves failed in make: SystemExit"),
     ("our_envs:Broken", r"our_envs:Broken cannot be made: RuntimeError: no wheels$"),
     ("our_envs:NoSpace", r"our_envs:NoSpace needs an attribute action_space that is a gymnasium.Space, got NoneType"),
     ("our_envs:BadLimit", r"our_envs:BadLimit needs max_episode_steps above 0 or None, got '3'")])
@@ -195,3 +215,15 @@ def test_the_twins_break_none_of_the_promises():
         user_envs.check(envs.make_device(env_id))
     assert issubclass(envs.TWINS["CartPole-v1"], FuncEnv)
     assert "our_envs:Line" not in gymnasium.registry
+
+
+def test_an_environment_that_leaves_while_it_is_traced_is_named(here):
+    with pytest.raises(EnvError, match=r"our_envs:LeavesLater failed in step: KeyboardInterrupt"):
+        envs.make_device("our_envs:LeavesLater")
+
+
+def test_an_environment_of_ones_own_is_made_with_its_settings(here):
+    env = envs.make_device("our_envs:Sized", envs.Config(env_kwargs=("size=4",)))
+    assert env.reset(jax.random.key(0), 2)[1].shape == (2, 4)
+    with pytest.raises(EnvError, match=r"our_envs:Sized cannot be made: TypeError: .*unexpected keyword argument 'sise'"):
+        envs.make_device("our_envs:Sized", envs.Config(env_kwargs=("sise=4",)))

@@ -1,5 +1,7 @@
 """Calls that do not come back: interrupted, or else the process is ended; and no call is, that does."""
 
+import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -9,9 +11,9 @@ import numpy as np
 import pytest
 from toys import Toy
 
-from jaxdl.core.errors import EnvError
+from jaxdl.core.errors import EnvError, EnvFailure
 from jaxdl.rl import envs
-from jaxdl.rl.envs import watchdog
+from jaxdl.rl.envs import calls, watchdog
 from jaxdl.rl.envs.watchdog import Watchdog
 
 pytestmark = [pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
@@ -41,7 +43,7 @@ def test_an_environment_that_does_not_answer_is_named_and_let_go_of(register, mo
     venv = envs.make_host("Hangs-v0", 2, mode, envs.Config(env_timeout=1))
     venv.reset(0)
     venv.step(np.zeros(2, int))
-    with pytest.raises(EnvError, match=r"^Hangs-v0 has not answered for 1 seconds \(env_timeout\)$"):
+    with pytest.raises(EnvError, match=r"^Hangs-v0 has not answered for 1 seconds \(env_timeout\), in step$"):
         venv.step(np.zeros(2, int))
     processes = getattr(venv.venv, "processes", [])
     venv.close()
@@ -51,9 +53,44 @@ def test_an_environment_that_does_not_answer_is_named_and_let_go_of(register, mo
 def test_a_reset_that_does_not_answer_is_named(register):
     register("Hangs-v0", type("Hangs", (Toy,), {"observe": lambda self: time.sleep(600)}))
     venv = envs.make_host("Hangs-v0", 1, "sync", envs.Config(env_timeout=1))
-    with pytest.raises(EnvError, match="Hangs-v0 has not answered for 1 seconds"):
+    with pytest.raises(EnvError, match=r"Hangs-v0 has not answered for 1 seconds \(env_timeout\), in reset"):
         venv.reset(0)
     venv.close()
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("call", ["__init__", "close"])
+def test_making_and_closing_may_not_last_for_ever(register, call, mode):
+    parent = os.getpid()
+
+    def hang(self):
+        if mode == "sync" or os.getpid() != parent:  # an async one is made in the main process too
+            time.sleep(600)
+
+    register("Hangs-v0", type("Hangs", (Toy,), {call: hang}))
+    name, began = {"__init__": "make"}.get(call, call), time.monotonic()
+    with pytest.raises(EnvFailure, match=rf"^Hangs-v0 has not answered for 1 seconds \(env_timeout\), in {name}$"):
+        envs.make_host("Hangs-v0", 2, mode, envs.Config(env_timeout=1)).close()
+    assert time.monotonic() - began < 10
+    assert multiprocessing.active_children() == []
+
+
+def test_an_environment_that_is_made_for_its_spec_may_not_hang(register):
+    register("Hangs-v0", type("Hangs", (Toy,), {"__init__": lambda self: time.sleep(600)}))
+    with pytest.raises(EnvFailure, match="Hangs-v0 has not answered for 1 seconds"):
+        envs.spec("Hangs-v0", envs.Config(env_timeout=1))
+
+
+def test_what_hangs_in_a_step_and_then_in_its_closing_is_waited_for_once(register, monkeypatch):
+    monkeypatch.setattr(calls, "_QUICK", 0.5)
+    register("Hangs-v0", type("Hangs", (Hangs,), {"hang": lambda self: time.sleep(600), "close": lambda self: time.sleep(600)}))
+    venv, began = envs.make_host("Hangs-v0", 1, "sync", envs.Config(env_timeout=2)), time.monotonic()
+    venv.reset(0)
+    venv.step(np.zeros(1, int))
+    with pytest.raises(EnvFailure, match="in step"):
+        venv.step(np.zeros(1, int))
+    venv.close()
+    assert time.monotonic() - began < 4.5
 
 
 def looked(monkeypatch, seconds):
@@ -150,5 +187,6 @@ def test_what_cannot_be_interrupted_ends_the_process_with_a_sentence(call):
     done = subprocess.run([sys.executable, "-c", STUBBORN.format(call=call)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stdout == ("swallowed\n" if call == "swallows" else "")
-    assert done.stderr == ("jaxdl: Stubborn-v0 has not answered for 0.3 seconds (env_timeout); it cannot be interrupted, so "
-                           "the process ends here: checkpoints are whole, and the run can be continued from the last one\n")
+    assert done.stderr == ("jaxdl: Stubborn-v0 has not answered for 0.3 seconds (env_timeout), in step; it cannot be "
+                           "interrupted, so the process ends here: checkpoints are whole, and the run can be continued from "
+                           "the last one\n")
