@@ -394,7 +394,7 @@ def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, s
     agent = make(config, spec, axis_name, sizes)
     return compose_host(
         agent.learner, replay.host_replay(spec, agent.explore, sizes), num_envs=config.num_envs, axis_name=axis_name,
-        train_freq=config.train_freq, updates=config.gradient_steps, first_step=sizes.first_step)
+        stride=sizes.stride, updates=config.gradient_steps, first_step=sizes.first_step)
 
 
 ALGORITHM = agent_algorithm("dqn", "deep Q-learning with replay, and the parts of Rainbow as options", Config, validate, make,

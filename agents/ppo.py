@@ -20,7 +20,6 @@ Shapes: `T` steps of a rollout, `B` environments, `b` sequences of a minibatch.
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxdl import optim
 from jaxdl.core import axis
@@ -106,10 +105,8 @@ def shuffled_minibatches(key: Key, size: int, num_epochs: int, num_minibatches: 
 
 def keep_if(going: Array, new: PyTree, old: PyTree) -> PyTree:
     """The `new` parameters and optimizer state if `going`, else the `old` ones; the learning rate's schedule goes on."""
-    def schedule(x: PyTree) -> bool:
-        return isinstance(x, optax.ScaleByScheduleState)
-
-    return jax.tree.map(lambda new, old: new if schedule(new) else jnp.where(going, new, old), new, old, is_leaf=schedule)
+    return jax.tree.map(lambda new, old: new if optim.is_schedule(new) else jnp.where(going, new, old), new, old,
+                        is_leaf=optim.is_schedule)
 
 
 def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
@@ -175,7 +172,8 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
         index = shuffled_minibatches(key, whole.weight.shape[1], config.num_epochs, config.num_minibatches)
         parts = jax.vmap(weigh)(index) if weights_ahead else index
-        carry, (metrics, going) = jax.lax.scan(learn, (state.params, state.opt, jnp.ones((), bool)), parts)
+        opt = on_policy.on_schedule(state.opt, trajectory, len(index))
+        carry, (metrics, going) = jax.lax.scan(learn, (state.params, opt, jnp.ones((), bool)), parts)
         metrics = on_policy.named_metrics(METRICS, metrics) | {"explained_variance": explained}
         if config.target_kl is not None:
             metrics["skipped_updates"] = Mean.of(~going)

@@ -136,11 +136,12 @@ def fit(driver: Driver, config: Config, total_steps: int, *, folder: Path | None
     began, ended, due, pace, metrics = step, None, _Due(config, driver, total_steps), _Pace(driver.loop), _Metrics(step)
     evaluator = _Evaluator(evaluate, score, config, driver, checkpoints)
     with _open_output(folder, due.last, step, resume, callbacks) as output, processes.stop_signals() as stopped:
-        while step < due.last and not ended:
+        while not due.over(step) and not ended:
             before, n = step, pace.steps(due.steps(step))
             with checkpoints.named():
                 state, report = pace.timed(driver.chunk, state, n)
-            step += n * driver.stride
+            step = driver.step_of(state)
+            checkpoints.rounds += n
             asked_to_stop = pace.agree(n, stopped())
             _check_finite(report, driver.params(state), step, checkpoints)
             metrics.add(report)
@@ -148,15 +149,14 @@ def fit(driver: Driver, config: Config, total_steps: int, *, folder: Path | None
             values = metrics.row(step, pace.train_s) if "log" in now else {}
             if "eval" in now:
                 values |= evaluator.run(step, state)
-            ended = "reached" if evaluator.reached else "interrupted" if asked_to_stop and step < due.last else None
+            ended = "reached" if evaluator.reached else "interrupted" if asked_to_stop and not due.over(step) else None
             output.write(step, values, metrics)
             if "checkpoint" in now or ended:  # after the row, which a crash must not lose
                 checkpoints.write(step, state)
     if evaluator.latest is None and ended != "interrupted":
         evaluator.measure(state)
-    updates = (step - driver.first_step) // driver.stride * driver.updates
-    return Result(driver.params(state), driver.snapshot(state), step, updates, driver.compile_s, pace.train_s,
-                  (step - began) / pace.train_s if pace.train_s else 0.0, evaluator.latest, ended or "finished")
+    return Result(driver.params(state), driver.snapshot(state), step, checkpoints.rounds * driver.updates, driver.compile_s,
+                  pace.train_s, (step - began) / pace.train_s if pace.train_s else 0.0, evaluator.latest, ended or "finished")
 
 
 class _Due:
@@ -164,19 +164,23 @@ class _Due:
 
     def __init__(self, config: Config, driver: Driver, total_steps: int):
         stop = config.stop_step or total_steps
-        self.stride = driver.stride
-        self.last = driver.first_step + max(0, (stop - driver.first_step) // self.stride) * self.stride
+        self.stride, self.stop = driver.stride, max(stop, driver.first_step)
+        self.last = driver.first_step + (self.stop - driver.first_step) // self.stride * self.stride
         self.every = {"log": config.log_every or max(1, stop // 100), "eval": config.eval_every or self.last,
                       "checkpoint": config.checkpoint_every or max(1, math.ceil(stop / 10))}
 
     def steps(self, step: int) -> int:
-        """Steps of the run to the next of them; none is taken past the end."""
-        target = min(self.last, *((step // every + 1) * every for every in self.every.values()))
-        return min(math.ceil((target - step) / self.stride), (self.last - step) // self.stride)
+        """Steps of the run to the next of them; none is taken past the end. They may come short of it, and never pass it."""
+        target = min(self.stop, *((step // every + 1) * every for every in self.every.values()))
+        return min(math.ceil((target - step) / self.stride), (self.stop - step) // self.stride)
+
+    def over(self, step: int) -> bool:
+        """Whether a further step could be taken past the end."""
+        return self.stop - step < self.stride
 
     def between(self, before: int, step: int) -> set[str]:
         """What is due at `step` and was not at `before`."""
-        return {name for name, every in self.every.items() if step == self.last or before // every < step // every}
+        return {name for name, every in self.every.items() if self.over(step) or before // every < step // every}
 
 
 class _Pace:
@@ -328,6 +332,7 @@ class _Checkpoints:
         self.folder = folder / "checkpoints" if folder else None
         self.best = folder / "best" if folder else None
         self.config, self.driver, self.meta, self.newest = config, driver, meta, None
+        self.rounds = 0  # steps of the run since it began
         self.best_score = -math.inf  # higher is better, whatever the score
         if self.best and checkpoint.steps(self.best):
             self.best_score = checkpoint.read_meta(self.best, checkpoint.steps(self.best)[-1])["score"]
@@ -336,7 +341,7 @@ class _Checkpoints:
         if self.folder:
             kept = _kept(self.driver.snapshot(state), self.config, self.driver)
             # `resume` reads from the number of devices how the source lies, and may go on with another
-            meta = self.meta | {"devices": self.driver.devices}
+            meta = self.meta | {"devices": self.driver.devices, "rounds": self.rounds}
             checkpoint.save(self.folder, step, kept, meta=meta, keep=self.config.keep_checkpoints)
             self.newest = step
 
@@ -365,6 +370,8 @@ class _Checkpoints:
             raise CheckpointError("a run without a folder has no checkpoint to resume from")
         driver, like = self.driver, _kept(self.driver.like, self.config, self.driver)
         self.newest, state = checkpoint.restore(self.folder, like, meta=self.meta)
+        rounds = checkpoint.read_meta(self.folder, self.newest).get("rounds")  # earlier versions: a step was always `stride`
+        self.rounds = rounds if type(rounds) is int else (self.newest - driver.first_step) // driver.stride
         if like is not driver.like:
             state = state._replace(source=driver.snapshot(driver.start()).source)
         return self.newest, driver.restore(state)

@@ -237,10 +237,9 @@ def test_a_run_on_the_host_takes_the_steps_it_says_and_goes_on_after_a_checkpoin
         result = fit.fit(driver, fit.Config(), 400, folder=tmp_path, resume=True)
     finally:
         driver.close()
-    assert result.step == int(result.state.t) <= 400
+    assert result.step - 2 < int(result.state.t) <= result.step <= 400
     assert result.updates == 2 * (result.step - driver.first_step) // driver.stride
-    done = int(result.state.source.memory.size.sum())
-    assert 0.8 * result.step < done <= result.step  # all but the steps that only reset
+    assert int(result.state.source.memory.size.sum()) == int(result.state.t)  # steps that only reset are none
 
 
 def test_a_packed_tree_comes_back_bit_by_bit():
