@@ -144,7 +144,7 @@ class QNetwork(linen.Module):
     def __call__(self, obs: Array) -> Array:
         x = nn.encode(obs, self.stacked, self.categories, self.dtype)
         x = nn.MLP(self.hidden_sizes, activation=self.activation, noisy=self.noisy, dtype=self.dtype)(x)
-        return nn.QHead(self.num_actions, self.dueling, self.atoms, noisy=self.noisy, dtype=self.dtype)(x)
+        return nn.QHead(self.num_actions, self.dueling, self.atoms, noisy=self.noisy)(x)
 
 
 def validate(config: Config) -> None:

@@ -131,8 +131,8 @@ class Network(linen.Module):
         if self.recurrent != "none":
             cell = nn.GRU if self.recurrent == "gru" else nn.LSTM
             self.cells = [cell(self.recurrent_size, self.dtype) for _ in branches]
-        self.policy = nn.Dense(self.size, kernel_init=nn.Uniform(2e-4, "in"), dtype=self.dtype)
-        self.value = nn.Dense(1, dtype=self.dtype)
+        self.policy = nn.Dense(self.size, kernel_init=nn.Uniform(2e-4, "in"))
+        self.value = nn.Dense(1)
         if self.free:
             self.spread = self.param("spread", lambda key: jnp.full(self.free, self.log_std, jnp.float32))
 

@@ -103,8 +103,7 @@ X = jnp.linspace(-1, 1, 24).reshape(4, 6)
 
 
 @pytest.mark.parametrize(("network", "x"), [
-    (nn.MLP((32, 8)), X), (nn.MLP((8,), noisy=0.5), X), (nn.QHead(3, dueling=True), X), (nn.GaussianHead(2), X),
-    (nn.CategoricalHead(2), X), (nn.ConvDecoder((6, 5, 2), (3, 2)), X),
+    (nn.MLP((32, 8)), X), (nn.MLP((8,), noisy=0.5), X), (nn.ConvDecoder((6, 5, 2), (3, 2)), X),
     (nn.NatureConv((4,), (3,), (2,)), jnp.arange(98, dtype=jnp.uint8).reshape(2, 7, 7, 1)),
     (nn.ConvEncoder((3, 2)), jnp.linspace(-1, 1, 98).reshape(2, 7, 7, 1)),
 ], ids=lambda x: type(x).__name__ if hasattr(x, "apply") else "")
@@ -112,7 +111,8 @@ def test_layers_multiply_in_bfloat16_and_parameters_and_outputs_are_float32(netw
     params, half = network.init(jax.random.key(0), x), network.clone(dtype="bfloat16")
     assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
     assert products(jax.make_jaxpr(network.apply)(params, x).jaxpr) == {"float32"}
-    assert products(jax.make_jaxpr(half.apply)(params, x).jaxpr) == {"bfloat16"}
+    last = {"float32"} if isinstance(network, nn.ConvDecoder) else set()
+    assert products(jax.make_jaxpr(half.apply)(params, x).jaxpr) == {"bfloat16"} | last
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.03, strict=True),
                  half.apply(params, x), network.apply(params, x))
 
