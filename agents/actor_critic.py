@@ -70,6 +70,7 @@ def validate(config: Config) -> None:
     require_positive(config, "rollout_steps", "n_steps")
     require_unit(config, "gae_lambda")
     rollout.check_sizes(config.total_steps, config.num_envs, config.rollout_steps)
+    on_policy.check_standardized(config, config.num_envs * config.rollout_steps, "rollout")
     optim.validate(config.optim, config.num_envs)
 
 

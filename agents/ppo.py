@@ -81,6 +81,8 @@ def validate(config: Config) -> None:
         sequences, of_what = config.num_envs * config.rollout_steps, "steps (num_envs * rollout_steps)"
     if sequences % config.num_minibatches:
         raise UserError(f"num_minibatches={config.num_minibatches} must divide the {sequences} {of_what} of a rollout")
+    steps = config.num_envs * config.rollout_steps // config.num_minibatches
+    on_policy.check_standardized(config, steps, f"minibatch (num_minibatches={config.num_minibatches})")
     optim.validate(config.optim, sequences // config.num_minibatches)
 
 
@@ -98,7 +100,14 @@ def value_loss(value: Array, old: Array, target: Array, clip_range: float | Arra
 
 
 def shuffled_minibatches(key: Key, size: int, num_epochs: int, num_minibatches: int) -> Array:
-    """Indices of sequences [epochs * minibatches, b]: each epoch goes once through all `size`, in an order of its own."""
+    """Indices of sequences [epochs * minibatches, b]: each epoch goes once through all `size`, in an order of its own.
+
+    Raises:
+        UserError: a device's part of the sequences cannot be cut into so many.
+    """
+    if size % num_minibatches:
+        raise UserError(f"num_minibatches={num_minibatches} must divide the {size} sequences that each device has of a rollout; "
+                        "lower it, or use fewer devices")
     index = jax.vmap(lambda epoch: shuffled_index(key, epoch, jnp.arange(size), size))(jnp.arange(num_epochs))
     return index.reshape(num_epochs * num_minibatches, -1)
 

@@ -129,6 +129,7 @@ def rollout_steps(config: Config, spec: EnvSpec, fresh: bool = True) -> int:
                             f"{needed} do")
     steps = steps or 64
     rollout.check_sizes(config.total_steps, config.num_envs, steps)
+    on_policy.check_standardized(config, config.num_envs * steps, "rollout")
     return steps
 
 

@@ -17,6 +17,7 @@ from jaxdl import optim
 from jaxdl.core import axis
 from jaxdl.core import config as configs
 from jaxdl.core.config import require
+from jaxdl.core.errors import UserError
 from jaxdl.core.run import compose
 from jaxdl.core.types import Array, Key, Learner, Mean, Metrics, PyTree, Run
 from jaxdl.ops.running_stats import Moments
@@ -86,6 +87,17 @@ def validate(config: Config) -> None:
     for field in ("ent_coef", "vf_coef"):
         require(config, field, 0 <= getattr(config, field) < float("inf"), "0 or above")
     policy.validate(config.policy)
+
+
+def check_standardized(config: Config, steps: int, of_what: str) -> None:
+    """Refuse to standardize the advantage of one step, which is 0 whatever it was: the policy would never move.
+
+    Raises:
+        UserError: names the field and what would do.
+    """
+    if config.normalize_advantage and steps == 1:
+        raise UserError(f"normalize_advantage=True standardizes the advantages of each {of_what}, which is one step here: all "
+                        "would be 0 and the policy would not learn; set normalize_advantage=False, or take more steps together")
 
 
 def planned_updates(config: Config) -> int:

@@ -219,7 +219,7 @@ class _Metrics:
 
     def add(self, report: Report) -> None:
         """Add a chunk's."""
-        new = report.metrics
+        new = jax.tree.map(np.float64, report.metrics)  # float32 would lose whole steps of a row of many
         self.totals = new if self.totals is None else jax.tree.map(np.add, self.totals, new)
 
     def means(self) -> dict[str, float | np.ndarray]:
