@@ -86,6 +86,17 @@ def test_a_dueling_head_is_value_plus_centred_advantage():
     np.testing.assert_allclose(q - q[:, :1], x @ advantage - (x @ advantage)[:, :1], rtol=1e-4, atol=1e-5)
 
 
+def test_dueling_distributions_have_the_mean_over_actions_atom_by_atom():
+    head, x = nn.QHead(4, dueling=True, atoms=3), jax.random.normal(jax.random.key(0), (6, 5))
+    params = head.init(jax.random.key(1), x)
+    advantage, value = (params["params"][f"Dense_{i}"]["kernel"] for i in range(2))
+    assert (advantage.shape, value.shape) == ((5, 12), (5, 3))
+    q = head.apply(params, x)
+    np.testing.assert_allclose(q.mean(1), x @ value, rtol=1e-5, atol=1e-6)
+    of_action = (x @ advantage).reshape(6, 4, 3)
+    np.testing.assert_allclose(q - q[:, :1], of_action - of_action[:, :1], rtol=1e-4, atol=1e-5)
+
+
 def test_plain_heads_are_linear():
     x = jax.random.normal(jax.random.key(0), (6, 3))
     for head, count in ((nn.QHead(4), 1), (nn.CategoricalHead(4), 1), (nn.GaussianHead(4), 2)):

@@ -296,6 +296,21 @@ def test_an_environment_that_fails_in_an_evaluation_loses_nothing_of_the_trainin
     assert checkpoint.steps(tmp_path / "run" / "checkpoints")[-1] == 1_000
 
 
+@pytest.mark.parametrize(("higher", "members", "reached"), [
+    (True, [1.0, 9.0], False), (True, [4.0, 7.0], True), (False, [1.0, 10.0], False), (False, [4.0, 5.5], True)])
+def test_a_population_has_reached_what_its_mean_has(drivers, higher, members, reached, tmp_path):
+    driver = drivers["dqn"]._replace(params=np.float32, members=2)
+    config, score = fit.Config(eval_every=1, stop_at=5.2), fit.Score("score", higher, "score")
+    kept = []
+    checkpoints = fit._Checkpoints(None, config, {}, driver)
+    checkpoints.keep_best = lambda step, state, mean: kept.append(mean)
+    evaluator = fit._Evaluator(lambda params: {"score": float(params)}, score, config, driver, checkpoints)
+    row = evaluator.run(7, members)
+    np.testing.assert_array_equal(row["eval/score"], members)
+    assert evaluator.reached == reached
+    assert kept == [score.sign * np.mean(members)]
+
+
 def test_a_metric_that_only_some_members_counted_is_told_of_those():
     some = Mean(np.array([6.0, 0.0]), np.array([3.0, 0.0]))
     nothing = Mean(np.zeros(2), np.zeros(2))
