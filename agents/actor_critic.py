@@ -70,6 +70,7 @@ def validate(config: Config) -> None:
     require_positive(config, "rollout_steps", "n_steps")
     require_unit(config, "gae_lambda")
     rollout.check_sizes(config.total_steps, config.num_envs, config.rollout_steps)
+    on_policy.check_standardized(config, config.num_envs * config.rollout_steps, "rollout")
     optim.validate(config.optim, config.num_envs)
 
 
@@ -106,7 +107,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         whole = Minibatch(batch.obs, trajectory.first, trajectory.choice.action, advantage, target, batch.weight,
                           trajectory.carry)
         grads, metrics = optim.gradients(loss_fn, state.params, whole, key, config.optim, on_policy.BATCH_AXIS)
-        params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
+        params, opt = optimizer.step(grads, on_policy.on_schedule(state.opt, trajectory), state.params, axis_name)
         metrics = on_policy.named_metrics(METRICS, metrics)
         metrics["explained_variance"] = on_policy.explained_variance(value, target, batch.weight, axis_name)
         return State(params, opt, on_policy.update_stats(state.moments, trajectory, axis_name)), UpdateResult(metrics)

@@ -143,7 +143,7 @@ class QNetwork(linen.Module):
     def __call__(self, obs: Array) -> Array:
         x = nn.encode(obs, self.form, self.dtype)
         x = nn.MLP(self.hidden_sizes, activation=self.activation, noisy=self.noisy, dtype=self.dtype)(x)
-        return nn.QHead(self.num_actions, self.dueling, self.atoms, noisy=self.noisy, dtype=self.dtype)(x)
+        return nn.QHead(self.num_actions, self.dueling, self.atoms, noisy=self.noisy)(x)
 
 
 def validate(config: Config) -> None:
@@ -403,7 +403,7 @@ def make_host_run(config: Config, spec: EnvSpec, axis_name: str | None = None, s
     agent = make(config, spec, axis_name, sizes)
     return compose_host(
         agent.learner, replay.host_replay(spec, agent.explore, sizes), num_envs=config.num_envs, axis_name=axis_name,
-        train_freq=config.train_freq, updates=config.gradient_steps, first_step=sizes.first_step)
+        stride=sizes.stride, updates=config.gradient_steps, first_step=sizes.first_step)
 
 
 ALGORITHM = agent_algorithm("dqn", "deep Q-learning with replay, and the parts of Rainbow as options", Config, validate, make,

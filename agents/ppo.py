@@ -20,7 +20,6 @@ Shapes: `T` steps of a rollout, `B` environments, `b` sequences of a minibatch.
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxdl import optim
 from jaxdl.core import axis
@@ -82,6 +81,8 @@ def validate(config: Config) -> None:
         sequences, of_what = config.num_envs * config.rollout_steps, "steps (num_envs * rollout_steps)"
     if sequences % config.num_minibatches:
         raise UserError(f"num_minibatches={config.num_minibatches} must divide the {sequences} {of_what} of a rollout")
+    steps = config.num_envs * config.rollout_steps // config.num_minibatches
+    on_policy.check_standardized(config, steps, f"minibatch (num_minibatches={config.num_minibatches})")
     optim.validate(config.optim, sequences // config.num_minibatches)
 
 
@@ -99,17 +100,22 @@ def value_loss(value: Array, old: Array, target: Array, clip_range: float | Arra
 
 
 def shuffled_minibatches(key: Key, size: int, num_epochs: int, num_minibatches: int) -> Array:
-    """Indices of sequences [epochs * minibatches, b]: each epoch goes once through all `size`, in an order of its own."""
+    """Indices of sequences [epochs * minibatches, b]: each epoch goes once through all `size`, in an order of its own.
+
+    Raises:
+        UserError: a device's part of the sequences cannot be cut into so many.
+    """
+    if size % num_minibatches:
+        raise UserError(f"num_minibatches={num_minibatches} must divide the {size} sequences that each device has of a "
+                        "rollout; lower it, or use fewer devices")
     index = jax.vmap(lambda epoch: shuffled_index(key, epoch, jnp.arange(size), size))(jnp.arange(num_epochs))
     return index.reshape(num_epochs * num_minibatches, -1)
 
 
 def keep_if(going: Array, new: PyTree, old: PyTree) -> PyTree:
     """The `new` parameters and optimizer state if `going`, else the `old` ones; the learning rate's schedule goes on."""
-    def schedule(x: PyTree) -> bool:
-        return isinstance(x, optax.ScaleByScheduleState)
-
-    return jax.tree.map(lambda new, old: new if schedule(new) else jnp.where(going, new, old), new, old, is_leaf=schedule)
+    return jax.tree.map(lambda new, old: new if optim.is_schedule(new) else jnp.where(going, new, old), new, old,
+                        is_leaf=optim.is_schedule)
 
 
 def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
@@ -175,7 +181,8 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
         index = shuffled_minibatches(key, whole.weight.shape[1], config.num_epochs, config.num_minibatches)
         parts = jax.vmap(weigh)(index) if weights_ahead else index
-        carry, (metrics, going) = jax.lax.scan(learn, (state.params, state.opt, jnp.ones((), bool)), parts)
+        opt = on_policy.on_schedule(state.opt, trajectory, len(index))
+        carry, (metrics, going) = jax.lax.scan(learn, (state.params, opt, jnp.ones((), bool)), parts)
         metrics = on_policy.named_metrics(METRICS, metrics) | {"explained_variance": explained}
         if config.target_kl is not None:
             metrics["skipped_updates"] = Mean.of(~going)

@@ -129,6 +129,7 @@ def rollout_steps(config: Config, spec: EnvSpec, fresh: bool = True) -> int:
                             f"{needed} do")
     steps = steps or 64
     rollout.check_sizes(config.total_steps, config.num_envs, steps)
+    on_policy.check_standardized(config, config.num_envs * steps, "rollout")
     return steps
 
 
@@ -229,7 +230,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
             advantage = jnp.where(whole, advantage, 0) / jnp.maximum(episodes, 1e-8)
         part = Minibatch(batch.obs, trajectory.first, trajectory.choice.action, advantage, to_go, weight, trajectory.carry)
         grads, metrics = optim.gradients(loss_fn, state.params, part, key, config.optim, on_policy.BATCH_AXIS)
-        params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
+        params, opt = optimizer.step(grads, on_policy.on_schedule(state.opt, trajectory), state.params, axis_name)
         average = None
         if config.baseline == "constant":
             new = axis.sum_over(Mean.of(returns, whole), axis_name)

@@ -74,7 +74,7 @@ class Encoder(linen.Module):
     @linen.compact
     def __call__(self, x: Array, hidden: bool = False) -> Array:
         x = nn.encode_image(x, self.network, self.conv_channels, self.hidden_sizes, self.activation, self.dtype)
-        return x if hidden else nn.Dense(self.latent_size, dtype=self.dtype)(x)
+        return x if hidden else nn.Dense(self.latent_size)(x)
 
 
 class Decoder(linen.Module):

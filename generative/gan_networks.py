@@ -74,7 +74,7 @@ class Generator(linen.Module):
 
 
 class Discriminator(linen.Module):
-    """Images [B, H, W, C] and classes [B, Y] -> logits [B].
+    """Images [B, H, W, C] and classes [B, Y] -> logits [B], the last layer in float32.
 
     `projection` adds <V y, features> to the logit (Miyato & Koyama 2018, eq. 3); `concatenation` gives the class as planes
     beside the colours (Mirza & Osindero 2014, in the form that convolutions take).
@@ -99,9 +99,9 @@ class Discriminator(linen.Module):
         features, flat = self.dcgan(x) if self.network == "dcgan" else self.resnet(x)
         if self.hidden_size is not None:
             flat = self.act(_dense(self.dtype, self.hidden_size, use_bias=not self.batch_norm)(flat))
-        logits = _dense(self.dtype, 1)(flat)[:, 0]
+        logits = _dense(None, 1)(flat)[:, 0]
         if y is not None and self.class_conditioning == "projection":
-            logits += (_dense(self.dtype, features.shape[-1], use_bias=False)(y) * features).sum(-1)
+            logits += (_dense(None, features.shape[-1], use_bias=False)(y) * features).sum(-1)
         return logits
 
     def act(self, x: Array) -> Array:

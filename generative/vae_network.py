@@ -33,18 +33,18 @@ class Network(linen.Module):
         """Make the layers."""
         how = {"activation": self.activation, "dtype": self.dtype}
         self.encoder = nn.MLP(self.hidden_sizes, **how)
-        self.posterior = nn.GaussianHead(self.latent_size, dtype=self.dtype)
+        self.posterior = nn.GaussianHead(self.latent_size)
         self.decoder = nn.MLP(self.hidden_sizes[::-1], **how)
         if self.network == "conv":
             self.down = nn.ConvEncoder(self.conv_channels, **how)
             self.pixels = nn.ConvDecoder((*self.shape[:2], self.outputs * self.shape[2]), self.conv_channels[::-1], **how)
         else:
-            self.pixels = nn.Dense(self.outputs * math.prod(self.shape), dtype=self.dtype)
+            self.pixels = nn.Dense(self.outputs * math.prod(self.shape))
         if self.two_layers:
             self.second_encoder = nn.MLP(self.second_hidden_sizes, **how)
-            self.second_posterior = nn.GaussianHead(self.second_latent_size, dtype=self.dtype)
+            self.second_posterior = nn.GaussianHead(self.second_latent_size)
             self.second_decoder = nn.MLP(self.second_hidden_sizes[::-1], **how)
-            self.prior = nn.GaussianHead(self.latent_size, dtype=self.dtype)
+            self.prior = nn.GaussianHead(self.latent_size)
 
     @property
     def two_layers(self) -> bool:

@@ -94,7 +94,7 @@ class Encoder(linen.Module):
         how = {"kernel_init": nn.lecun_uniform, "dtype": self.dtype}
         x = nn.ConvEncoder(self.channels, dtype=self.dtype)(x)
         x = jax.nn.relu(nn.Conv(self.channels[-1], (3, 3), **how)(x))
-        return nn.Conv(self.embedding_size, (1, 1), **how)(x)
+        return nn.Conv(self.embedding_size, (1, 1), kernel_init=nn.lecun_uniform)(x)
 
 
 class Decoder(linen.Module):
@@ -110,7 +110,7 @@ class Decoder(linen.Module):
         x = jax.nn.relu(nn.Conv(self.channels[0], (3, 3), **how)(z))
         for channels in self.channels[1:]:
             x = jax.nn.relu(nn.ConvTranspose(channels, (4, 4), (2, 2), **how)(x))
-        x = nn.ConvTranspose(self.shape[2], (4, 4), (2, 2), **how)(x)
+        x = nn.ConvTranspose(self.shape[2], (4, 4), (2, 2), kernel_init=nn.lecun_uniform)(x)
         return x[:, : self.shape[0], : self.shape[1]]
 
 

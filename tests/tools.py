@@ -72,12 +72,17 @@ def differ(a, b):
 
 def products(jaxpr):
     """The dtypes that matrix products and convolutions take, anywhere within."""
-    found = set()
+    return set(products_in_order(jaxpr))
+
+
+def products_in_order(jaxpr):
+    """The dtype of each matrix product and convolution, from the first to the last."""
+    found = []
     for eqn in jaxpr.eqns:
         if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
-            found |= {str(v.aval.dtype) for v in eqn.invars}
+            found += sorted({str(v.aval.dtype) for v in eqn.invars})
         for inner in _inner(eqn.params):
-            found |= products(inner)
+            found += products_in_order(inner)
     return found
 
 

@@ -79,6 +79,7 @@ class Conv:
     before: Callable[..., Array] | None = None  # activation of the inputs, (h, groups=1) -> h
     by_class: str | None = None  # name of the kernel that classes have, if they have one
     bias: bool = True
+    last: bool = False  # in float32 whatever the others multiply in
     half: bool = False  # of a window of one row: the kernel ends at its centre, without the columns that a mask would zero
 
     def apply(self, h: Array, y: Array | None, compute: nn.Compute) -> Array:
@@ -87,7 +88,7 @@ class Conv:
             mask, padding = tuple(line[: reach + 1] for line in mask), ((0, 0), (reach, 0))
         h = h if self.before is None else self.before(h, self.groups)
         h = nn.Conv(self.features, (len(mask), len(mask[0])), padding=padding, mask=mask, use_bias=self.bias,
-                    kernel_init=nn.lecun_uniform, dtype=compute.dtype, name=self.name)(h)
+                    kernel_init=nn.lecun_uniform, dtype=None if self.last else compute.dtype, name=self.name)(h)
         if y is not None and self.by_class:
             h += nn.Dense(self.features, use_bias=False, dtype=compute.dtype, name=self.by_class)(y)[:, None, None]
         return h
@@ -256,7 +257,8 @@ def relu(h: Array, groups: int = 1) -> Array:
 
 def head(features: int, groups: int, per_group: int) -> Chain:
     """The last layers, two convolutions of 1x1: [B, H, W, F] -> [B, H, W, G P]."""
-    return Chain((Conv("hidden", features, groups, before=relu), Conv("out", groups * per_group, groups, before=relu)), "head")
+    out = Conv("out", groups * per_group, groups, before=relu, last=True)
+    return Chain((Conv("hidden", features, groups, before=relu), out), "head")
 
 
 def network(layers: Sequence[Layer], config: Config, spec: DataSpec, output: outputs.Output) -> Network:

@@ -101,7 +101,7 @@ class _PlusPlus(linen.Module):
                                 for name, w, z in zip("uv", (3, 2), streams, strict=True))
             streams, _ = self._blocks(f"up_{s}", self.num_blocks + (s + 1 < self.num_scales))(
                 streams, jax.tree.map(lambda x: x[::-1], cuts[s]), y)
-        out = nn.Conv(self.outputs, (1, 1), name="out", **how)(jax.nn.elu(streams[1]))
+        out = nn.Conv(self.outputs, (1, 1), kernel_init=nn.lecun_uniform, name="out")(jax.nn.elu(streams[1]))
         return out[:, :height, :width, None]
 
     def _blocks(self, name: str, length: int) -> linen.Module:

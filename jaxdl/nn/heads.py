@@ -1,10 +1,8 @@
-"""Heads: from features to action values or the parameters of a distribution, in float32.
-
-`dtype` is the precision of their products.
+"""Heads: from features to action values or the parameters of a distribution, in float32 whatever the layers before them
+multiply in (`precision`).
 """
 
 import math
-from typing import Any
 
 from flax import linen
 
@@ -26,14 +24,13 @@ class QHead(linen.Module):
     atoms: int | None = None
     kernel_init: linen.initializers.Initializer = lecun_uniform
     noisy: float | Array | None = None  # the sigma of noisy layers
-    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
         def layer(size: int) -> Array:
             size = (size,) if self.atoms is None else (size, self.atoms)
-            dense = (Dense(math.prod(size), kernel_init=self.kernel_init, dtype=self.dtype) if self.noisy is None else
-                     NoisyDense(math.prod(size), self.noisy, self.dtype))
+            dense = (Dense(math.prod(size), kernel_init=self.kernel_init) if self.noisy is None else
+                     NoisyDense(math.prod(size), self.noisy))
             return dense(x).reshape(*x.shape[:-1], *size)
 
         advantage = layer(self.num_actions)
@@ -47,12 +44,11 @@ class GaussianHead(linen.Module):
 
     size: int
     kernel_init: linen.initializers.Initializer = lecun_uniform
-    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
-        return (Dense(self.size, kernel_init=self.kernel_init, dtype=self.dtype, name="mean")(x),
-                Dense(self.size, kernel_init=self.kernel_init, dtype=self.dtype, name="log_var")(x))
+        return (Dense(self.size, kernel_init=self.kernel_init, name="mean")(x),
+                Dense(self.size, kernel_init=self.kernel_init, name="log_var")(x))
 
 
 class CategoricalHead(linen.Module):
@@ -60,8 +56,7 @@ class CategoricalHead(linen.Module):
 
     size: int
     kernel_init: linen.initializers.Initializer = lecun_uniform
-    dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
-        return Dense(self.size, kernel_init=self.kernel_init, dtype=self.dtype)(x)
+        return Dense(self.size, kernel_init=self.kernel_init)(x)

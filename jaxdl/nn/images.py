@@ -41,7 +41,7 @@ class ConvEncoder(linen.Module):
 class ConvDecoder(linen.Module):
     """The way back: a dense layer to [h, w, channels[0]], then 4x4 transposed convolutions: [B, F] -> [B, *shape].
 
-    The last layer is linear. Where sides do not halve evenly the result is cropped at the bottom and right.
+    The last layer is linear, and in float32. Where sides do not halve evenly the result is cropped at the bottom and right.
     """
 
     shape: tuple[int, int, int]  # H, W, C
@@ -58,7 +58,7 @@ class ConvDecoder(linen.Module):
         x = x.reshape(-1, height, width, self.channels[0])
         for channels in self.channels[1:]:
             x = act(ConvTranspose(channels, (4, 4), (2, 2), dtype=self.dtype, kernel_init=self.kernel_init)(x))
-        x = ConvTranspose(self.shape[2], (4, 4), (2, 2), dtype=self.dtype, kernel_init=self.kernel_init)(x)
+        x = ConvTranspose(self.shape[2], (4, 4), (2, 2), kernel_init=self.kernel_init)(x)
         return x[:, : self.shape[0], : self.shape[1]]
 
 
@@ -76,7 +76,7 @@ def decode_image(z: Array, network: Kind, shape: tuple[int, int, int], channels:
     x = MLP(sizes, activation, dtype=dtype)(z)
     if network == "conv":
         return ConvDecoder(shape, channels, activation, dtype=dtype)(x)
-    return Dense(math.prod(shape), dtype=dtype)(x).reshape(-1, *shape)
+    return Dense(math.prod(shape))(x).reshape(-1, *shape)
 
 
 def smallest(shape: tuple[int, ...], layers: int) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
     dtype="bfloat16"   dense and convolutional layers multiply in bfloat16; their parameters and outputs stay float32, and so
                        do normalization, distributions, losses and gradients (Micikevicius et al., "Mixed precision
-                       training", 2018)
+                       training", 2018). Last layers multiply in float32: bfloat16 has steps of 0.25 at 40, and what is
+                       compared, a value with another or a logit with another, differs by less
     remat=True         blocks keep their inputs and compute the rest again in the backward pass (Chen et al., "Training deep
                        nets with sublinear memory cost", 2016)
 

@@ -3,6 +3,9 @@
 Kept as (count, mean, sum of squared deviations) and merged: Chan, Golub & LeVeque, "Updating formulae and a pairwise
 algorithm for computing sample variances" (1979). Neither a mean of variances nor E[x^2] - E[x]^2, which cancels in float32.
 
+They hold for any length of run: float32 counts whole numbers up to 2**24 alone, and beyond a sum of deviations that grew on
+would be divided by a count that does not. So the count stays at a limit, and what is older weighs less with every batch.
+
 Shapes: `B` batch, `...` of one example.
 """
 
@@ -13,11 +16,14 @@ import jax.numpy as jnp
 
 from jaxdl.core.types import Array
 
+_EXACT = 2**24  # float32 has every whole number up to here
+_MOST_BATCHES = 2**18  # of small batches: a smaller share of the sums would be lost in their rounding
+
 
 class Moments(NamedTuple):
     """Statistics of `count` examples, element by element."""
 
-    count: Array  # float32 ()
+    count: Array  # float32 (), at most 2**24
     mean: Array  # float32 [...]
     deviations: Array  # float32 [...] sum of squared deviations from the mean
 
@@ -29,7 +35,8 @@ class Moments(NamedTuple):
     def add(self, x: Array, axis_name: str | None = None, where: Array | None = None) -> "Moments":
         """Statistics after adding a batch [B, ...], or only its rows where `where`, bool [B], is true.
 
-        Under a mapped axis the batches of all shards are added.
+        Under a mapped axis the batches of all shards are added. Statistics of more than min(2**24, 2**18 B) examples are
+        those of so many, which decay exponentially.
         """
         x = x.astype(jnp.float32)
         counts = jnp.ones(x.shape[0]) if where is None else where.astype(jnp.float32)
@@ -43,8 +50,10 @@ class Moments(NamedTuple):
             deviations = jax.lax.psum(deviations, axis_name)
         both, apart = self.count + count, mean - self.mean
         share = count / jnp.maximum(both, 1)
-        return Moments(both, self.mean + apart * share,
-                       self.deviations + deviations + jnp.square(apart) * (self.count * share))
+        shards = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+        kept = jnp.minimum(both, float(min(_EXACT, _MOST_BATCHES * len(x) * shards)))
+        deviations = self.deviations + deviations + jnp.square(apart) * (self.count * share)
+        return Moments(kept, self.mean + apart * share, deviations * (kept / jnp.maximum(both, 1)))
 
     def inverse_deviation(self) -> Array:
         """1 / standard deviation, [...]; 1 before there were two examples."""

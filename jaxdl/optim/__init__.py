@@ -4,8 +4,8 @@ from jaxdl.nn.kernels import is_kernel
 from jaxdl.optim.config import Config, validate
 from jaxdl.optim.ema import ema
 from jaxdl.optim.gradients import gradients, microbatches
-from jaxdl.optim.optimizers import Optimizer, make, transform
+from jaxdl.optim.optimizers import Optimizer, at_update, is_schedule, make, transform
 from jaxdl.optim.schedules import learning_rate
 
-__all__ = ["Config", "Optimizer", "ema", "gradients", "is_kernel", "learning_rate", "make", "microbatches",
-           "transform", "validate"]
+__all__ = ["Config", "Optimizer", "at_update", "ema", "gradients", "is_kernel", "is_schedule", "learning_rate", "make",
+           "microbatches", "transform", "validate"]

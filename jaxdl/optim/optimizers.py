@@ -81,6 +81,16 @@ def transform(config: Config, horizon: int) -> optax.GradientTransformation:
     return (_on_tree if config.optimizer == "muon" else _on_one_vector)(optax.chain(*chain))
 
 
+def is_schedule(x: PyTree) -> bool:
+    """Whether a part of an optimizer's state counts the updates of its schedule."""
+    return isinstance(x, optax.ScaleByScheduleState)
+
+
+def at_update(opt: PyTree, count: Array) -> PyTree:
+    """The state of an optimizer whose schedules have come to update `count`, int32 ()."""
+    return jax.tree.map(lambda x: x._replace(count=count) if is_schedule(x) else x, opt, is_leaf=is_schedule)
+
+
 def _penalty_gradient(kernels: Array, l1: Array | None, l2: Array | None) -> Array:
     """Gradient of `l1 * sum |w| + l2 / 2 * sum w^2`."""
     return (0.0 if l1 is None else l1 * jnp.sign(kernels)) + (0.0 if l2 is None else l2 * kernels)

@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl.core import streams
 from jaxdl.core.compile import START_OPTIONS
 from jaxdl.core.errors import EnvError
+from jaxdl.core.streams import Purpose
 from jaxdl.core.types import Array, Key, PyTree
 from jaxdl.rl import envs
 from jaxdl.rl.envs.family import Vectorization
@@ -58,7 +60,7 @@ def evaluate(actor: Actor, params: PyTree, env_id: str, *, episodes: int, seed: 
         params: its parameters.
         env_id: of the environment.
         episodes: at least 1.
-        seed: of the environments and of the policy.
+        seed: of the environments and of the policy, in a stream of their own (`core.streams`).
         settings: of the environment; a lost life of Atari never ends an episode here.
         vectorization: how environments on the host are stepped side by side, as in `envs.make_host`.
         alone: play them one after the other on the host, in an environment of which there may be one.
@@ -108,10 +110,10 @@ def _on_host(actor: Actor, params: PyTree, env_id: str, episodes: int, seed: int
         most = 1 if alone else _NUM_ENVS
     num_envs = min(episodes, most)
     record, t, ended = _Record(episodes, num_envs), 0, np.zeros(num_envs, bool)
-    act, key = program(actor), jax.random.key(seed)
+    act, key = program(actor), streams.key(seed, Purpose.EVALUATION)
     venv = envs.make_host(env_id, num_envs, vectorization, settings)
     try:
-        obs = venv.reset(seed)
+        obs = venv.reset(streams.host_seed(seed, Purpose.EVALUATION))
         carry = jax.jit(actor.init, static_argnums=0)(num_envs)
         while record.left.any():
             carry, action = act(params, carry, ended, obs, key, np.int32(t))
@@ -128,7 +130,7 @@ def _on_device(actor: Actor, params: PyTree, env_id: str, episodes: int, seed: i
     num_envs = min(episodes, _NUM_VECTORIZED)
     record, t = _Record(episodes, num_envs), 0
     reset, play = _programs(actor, env_id, num_envs, settings)
-    key, k_reset = jax.random.split(jax.random.key(seed))
+    key, k_reset = jax.random.split(streams.key(seed, Purpose.EVALUATION))
     state = reset(k_reset)
     while record.left.any():
         state, rewards, ends = play(params, state, key, np.int32(t))

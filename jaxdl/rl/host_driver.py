@@ -6,6 +6,7 @@ The cost of a call is mostly the number of its buffers. So the small leaves of t
 """
 
 import functools
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from jaxdl.core import processes
+from jaxdl.core import processes, streams
 from jaxdl.core.axis import AXIS, check_share
 from jaxdl.core.compile import QUICK_OPTIONS, START_OPTIONS, TRAIN_OPTIONS, compile_all
 from jaxdl.core.config import leaves_as_arrays
 from jaxdl.core.errors import EnvError
 from jaxdl.core.packing import Packing
 from jaxdl.core.run import Report
+from jaxdl.core.streams import Purpose
 from jaxdl.core.types import Array, Key, Mean, Metrics, PyTree, RunState
 from jaxdl.rl.envs import HostEnvs
 from jaxdl.rl.types import HostRun, TimeStep, pack_step, unpack_step
@@ -131,6 +133,12 @@ class Programs:
         found = unpacked(self.moving, state.moving).state._replace(learner=unpacked(self.fixed, state.fixed).learner)
         return found if self.axis_name is None else found._replace(key=found.key[0], t=found.t[0])
 
+    def t(self, state: HostState) -> int:
+        """The `t` of a state."""
+        small = len(self.moving.groups)
+        own = [processes.own_rows(b) if i < small else b for i, b in enumerate(state.moving)]
+        return int(np.ravel(self.moving.unpack(own).state.t)[0])
+
     @staticmethod
     def _parts(config: Any, state: RunState, report: Report) -> tuple[_Fixed, _Moving]:
         return _Fixed(config, state.learner), _Moving(state._replace(learner=None), report)
@@ -165,7 +173,7 @@ class HostDriver:
         self.run = self._run_of(devices)(self.config)
         check_share("num_envs", self.run.num_envs, devices)
         self.first_obs = self._reset(0)
-        self.taken = 0  # environment steps
+        self.taken, self.several = 0, processes.count() > 1  # transitions, as `t` counts them
         self.programs = Programs(self._run_of(devices), self.config, self.key, self._example(devices), self.layout)
         self._compile(QUICK_OPTIONS if quick else TRAIN_OPTIONS)
 
@@ -208,17 +216,21 @@ class HostDriver:
         """The state after the warm-up."""
         self.taken = 0
         fixed, moving, action = self._init(self.config, self.key, self.first_obs)
-        for _ in range(self.run.first_step // self.run.num_envs):
+        while self._rounds(self.taken) < self.run.first_step // self.run.stride:
             moving, action = self._act(fixed, moving, *self._answer(action))
         return HostState(fixed, self._drain(moving)[0], action)
 
     def chunk(self, state: HostState, n: int) -> tuple[HostState, Report]:
-        """`n` steps of the run: of each `train_freq` vector steps, the last one learns."""
+        """`n` rounds: of each the last vector step learns."""
         fixed, moving, action = state
         for _ in range(n):
-            for _ in range(self.run.train_freq - 1):
-                moving, action = self._act(fixed, moving, *self._answer(action))
-            fixed, moving, action = self._learn(fixed, moving, *self._answer(action))
+            for row in itertools.count(1):
+                before = self._rounds(self.taken)
+                answer = self._answer(action)
+                if (self._rounds(self.taken) > before) if self.run.rows is None else (row == self.run.rows):
+                    break
+                moving, action = self._act(fixed, moving, *answer)
+            fixed, moving, action = self._learn(fixed, moving, *answer)
         moving, report = self._drain(moving)
         return HostState(fixed, moving, action), jax.tree.map(processes.whole, report)
 
@@ -227,6 +239,11 @@ class HostDriver:
         self.taken = int(state.t)
         state = reshard(state, self.run.source.env_axis, self.written_by, self.devices)
         return self._restart(self.config, self.layout.place_state(state), self._reset(self.taken))
+
+    def step_of(self, state: HostState) -> int:
+        """Environment steps taken; where rounds end at multiples of `stride`, the multiple that the last one came to."""
+        t = self.programs.t(state)
+        return t if self.run.rows is not None else self._rounds(t) * self.run.stride
 
     def params(self, state: HostState) -> PyTree:
         """What acts."""
@@ -238,16 +255,25 @@ class HostDriver:
         return state_shapes(lambda: init(self.key, jnp.zeros(obs.shape, obs.dtype)), self.written_by)
 
     def _reset(self, more: int) -> Array:
-        """First observations [N, ...]. Each environment has a seed of its own, whichever process it is in."""
-        return self.layout.global_rows(self.venv.reset(self.seed + more + self.venv.num_envs * jax.process_index()))
+        """First observations [N, ...], others after `more` steps. Each environment has a seed of its own, in any process."""
+        seed = streams.host_seed(self.seed, Purpose.ENVIRONMENTS, more, jax.process_index())
+        return self.layout.global_rows(self.venv.reset(seed))
+
+    def _rounds(self, t: int) -> int:
+        """Rounds that end at multiples of `stride` which `t` has come to: no further vector step fits before them."""
+        return (t + self.run.num_envs - 1) // self.run.stride
 
     def _answer(self, action: Array) -> tuple[Array, Array]:
         """Step the environments: the `arrays` of what they answer."""
-        self.taken += self.run.num_envs
         try:
-            obs, rows = arrays(self.venv.step(processes.own_rows(action)))
+            step = self.venv.step(processes.own_rows(action))
         except EnvError as e:
-            raise type(e)(f"{e}, at environment step {self.taken:,}") from e
+            raise type(e)(f"{e}, at environment step {self.taken + self.run.num_envs:,}") from e
+        taken = step.reset.size - np.count_nonzero(step.reset)
+        if self.several:  # all count the same, or one would learn alone
+            taken = int(processes.gathered(np.array(taken)).sum())
+        self.taken += taken
+        obs, rows = arrays(step)
         return self.layout.global_rows(obs), self.layout.global_rows(rows, axis=1)
 
 
@@ -272,7 +298,8 @@ def make_host_driver(make_run: Callable[..., HostRun], config: Any, venv: HostEn
     host = HostDriver(make_run, config, venv, seed, quick, devices, written_by or devices)
     run = host.run
     return Driver(
-        start=host.start, chunk=host.chunk, snapshot=host.programs.run_state, restore=host.restore, like=host.like(),
+        start=host.start, chunk=host.chunk, step_of=host.step_of, snapshot=host.programs.run_state, restore=host.restore,
+        like=host.like(),
         without_memory=state_without_memory(run), params=host.params, close=venv.close, first_step=run.first_step,
-        stride=run.num_envs * run.train_freq, updates=run.updates, compile_s=time.perf_counter() - began, exact=False,
+        stride=run.stride, updates=run.updates, compile_s=time.perf_counter() - began, exact=False,
         members=1, devices=devices, program=host._learn)

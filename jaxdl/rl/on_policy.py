@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdl import optim
 from jaxdl.core import axis
 from jaxdl.core import config as configs
 from jaxdl.core.config import require, validate_untraced
+from jaxdl.core.errors import UserError
 from jaxdl.core.run import compose
 from jaxdl.core.types import Array, Key, Learner, Mean, Metrics, PyTree, Run
 from jaxdl.ops.running_stats import Moments
@@ -87,6 +89,17 @@ def validate(config: Config) -> None:
     policy.validate(config.policy)
 
 
+def check_standardized(config: Config, steps: int, of_what: str) -> None:
+    """Refuse to standardize the advantage of one step, which is 0 whatever it was: the policy would never move.
+
+    Raises:
+        UserError: names the field and what would do.
+    """
+    if config.normalize_advantage and steps == 1:
+        raise UserError(f"normalize_advantage=True standardizes the advantages of each {of_what}, which is one step here: all "
+                        "would be 0 and the policy would not learn; set normalize_advantage=False, or take more steps together")
+
+
 def planned_updates(config: Config) -> int:
     """Rollouts in a run of `total_steps`."""
     return config.total_steps // (config.num_envs * config.rollout_steps)
@@ -104,6 +117,16 @@ def values(model: Model, params: PyTree, trajectory: Trajectory, batch: Batch) -
     """Values [T, B] of the observations and of their true successors."""
     out = model.unroll(params, trajectory.carry, batch.obs, trajectory.first)
     return out.value, model.value_after(params, out.carries, batch.next_obs)
+
+
+def on_schedule(opt: PyTree, trajectory: Trajectory, updates: int = 1) -> PyTree:
+    """The optimizer's state with schedules as far as the environment steps are; a rollout makes so many `updates`.
+
+    On the host rows that only reset are no steps, and a run has more rollouts than were planned.
+    """
+    if trajectory.earlier is None:
+        return opt
+    return optim.at_update(opt, jnp.round(updates * trajectory.earlier).astype(jnp.int32))
 
 
 def update_stats(moments: Moments | None, trajectory: Trajectory, axis_name: str | None) -> Moments | None:
@@ -207,7 +230,7 @@ def runs(make: Callable[..., Agent], rollout_steps: Callable[[Any, EnvSpec, bool
         validate_untraced(validate, config)
         agent, source = make(config, spec, axis_name), settings(config, spec, axis_name, shards, False)
         host = rollout.host_rollout(spec, agent.learner, agent.explore, source)
-        return compose_host(agent.learner, host, num_envs=config.num_envs, train_freq=source.steps, updates=1, first_step=0,
-                            axis_name=axis_name)
+        return compose_host(agent.learner, host, num_envs=config.num_envs, stride=source.stride, rows=source.steps, updates=1,
+                            first_step=0, axis_name=axis_name)
 
     return make_run, make_host_run

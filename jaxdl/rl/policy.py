@@ -129,8 +129,8 @@ class Network(linen.Module):
         self.torsos = [self.torso.clone(dtype=self.dtype) for _ in branches]
         if self.recurrent != "none":
             self.cells = [nn.CELLS[self.recurrent](self.recurrent_size, self.dtype) for _ in branches]
-        self.policy = nn.Dense(self.size, kernel_init=nn.Uniform(2e-4, "in"), dtype=self.dtype)
-        self.value = nn.Dense(1, dtype=self.dtype)
+        self.policy = nn.Dense(self.size, kernel_init=nn.Uniform(2e-4, "in"))
+        self.value = nn.Dense(1)
         if self.free:
             self.spread = self.param("spread", lambda key: jnp.full(self.free, self.log_std, jnp.float32))
 

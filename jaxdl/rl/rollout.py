@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdl.core import axis
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, Key, Learner, Metrics, PyTree, Source
 from jaxdl.ops.running_stats import Moments
@@ -238,11 +239,13 @@ def host_rollout(spec: EnvSpec, learner: Learner, actor: Actor, settings: Settin
         return state._replace(carry=carry, choice=choice), action, {}
 
     def sample(state: HostRolloutState, key: Key, t: Array, data: PyTree = None) -> tuple[HostRolloutState, Trajectory]:
-        del key, t, data
+        del key, data
         obs, choice, rows = state.rows
         next_obs = jnp.concatenate([obs[1:], state.obs[None]])  # resets are steps of their own: no row is missing
         reward, *flags = unpack_step(rows.swapaxes(0, 1))
         scale, trajectory = _scaled(Trajectory(obs, choice, reward, next_obs, *flags, state.begin), state.scale, settings)
+        transitions = axis.sum_over(trajectory.valid.sum(dtype=jnp.int32), settings.axis_name)
+        trajectory = trajectory._replace(earlier=(t - transitions) / settings.stride)
         return state._replace(scale=scale, row=jnp.zeros((), jnp.int32), begin=state.carry), trajectory
 
     env_axis = HostRolloutState(

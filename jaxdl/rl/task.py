@@ -5,13 +5,12 @@ ALGORITHM = agent_algorithm("dqn", "deep Q-learning ...", Config, validate, make
 
 import contextlib
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxdl.core import processes, task
+from jaxdl.core import processes, stdio, task
 from jaxdl.core.axis import check_share
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require_positive
@@ -93,7 +92,7 @@ def _open(config: Any, train: fit.Config, make: Callable, make_run: Callable, ma
     spec = envs.spec(config.env_id, config.env)
     agent = make(config, spec)
     if sentence := observations.doubt(spec):
-        print(f"jaxdl: {sentence}", file=sys.stderr)
+        stdio.say(f"jaxdl: {sentence}")
     if train.devices > 1 and backend == "device" and spec.lives == "emulator":
         raise UserError(f"devices={train.devices} cannot share {config.env_id}, which runs in an emulator outside of JAX; use "
                         "backend=host")

@@ -119,6 +119,7 @@ class Trajectory(NamedTuple):
     first: Array  # [T, B] bool: `obs` is the first of an episode, the recurrent state is new
     valid: Array  # [T, B] bool: false where a step only reset its environment
     carry: PyTree  # [B, ...] the recurrent state before the first step
+    earlier: Array | None = None  # float32 (): environment steps before it, in rollouts; None: as many as were learned from
 
 
 class Actor(NamedTuple):
@@ -162,7 +163,8 @@ class HostRun(NamedTuple):
     observe: Callable[[RunState, TimeStep], tuple[RunState, Metrics]]  # (state, step) -> (state, metrics)
     learn: Callable[[RunState, Key], tuple[RunState, Metrics]]  # (state, key) -> (state, metrics)
     num_envs: int
-    train_freq: int  # vector steps between two rounds of updates
+    stride: int  # environment steps of one round, after which `updates` are made; where `rows` counts it, the most it has
+    rows: int | None  # vector steps of one round; None: it ends with the step that would else be the last before `stride`
     first_step: int  # environment steps of the warm-up, in which nothing is learned
     updates: int  # updates in one round
     params: Callable[[RunState], PyTree]

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium.experimental.functional import FuncEnv
 
-from jaxdl.core import files
+from jaxdl.core import files, streams
 from jaxdl.core.errors import EnvError, EnvFailure, UserError, described
+from jaxdl.core.streams import Purpose
 from jaxdl.core.types import Array, PyTree
 from jaxdl.rl import envs, evaluate, observations
 from jaxdl.rl.envs import gymnasium_envs
@@ -78,7 +79,7 @@ Film = Iterator[tuple[Any, Any, bool]]
 
 def _play(actor: Actor, params: PyTree, env_id: str, film: Any, fps: float, seed: int) -> tuple[list[np.ndarray], float]:
     """Pictures, and how many of them are shown in a second."""
-    act, key, carry = evaluate.program(actor), jax.random.key(seed), actor.init(1)
+    act, key, carry = evaluate.program(actor), streams.key(seed, Purpose.FILM), actor.init(1)
     every = max(1, round(fps / _FPS))
     frames: list[np.ndarray] = []
     try:
@@ -106,7 +107,7 @@ def _rendered(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Fil
 
     def film() -> Film:
         try:
-            obs, over = venv.reset(seed), False
+            obs, over = venv.reset(streams.host_seed(seed, Purpose.FILM)), False
             while True:
                 action = yield obs, lambda: _checked(env_id, venv.render()), over
                 step = venv.step(action)
@@ -130,7 +131,7 @@ def _emulated(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Fil
 
     def film() -> Film:
         try:
-            obs, over = venv.reset(seed), False
+            obs, over = venv.reset(streams.host_seed(seed, Purpose.FILM)), False
             while True:
                 action = yield obs, lambda obs=obs: _image(spec, obs[0]), over
                 step = venv.step(action)
@@ -146,7 +147,7 @@ def _device(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]
     env = envs.make_device(env_id, settings)
     step = evaluate.quick_jit(
         lambda state, action, key: env.step(state, action, env.sample_noise(jax.random.split(key, (env.keys, 1)))))
-    k_begin, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2**31))  # the policy has the other keys
+    k_begin, key = jax.random.split(jax.random.fold_in(streams.key(seed, Purpose.FILM), 2**31))  # the policy has the other keys
     state, obs = evaluate.quick_jit(lambda key: env.reset(key, 1))(k_begin)
     world = envs.family(env_id).load(env_id, settings)
     renders_itself = type(world).render_image is not FuncEnv.render_image

@@ -33,6 +33,7 @@ class Driver(NamedTuple):
 
     start: Callable[[], PyTree]  # () -> state
     chunk: Callable[[PyTree, int], tuple[PyTree, Report]]  # (state, steps of the run) -> (state, report of numpy arrays)
+    step_of: Callable[[PyTree], int]  # state -> its `t`
     snapshot: Callable[[PyTree], RunState]  # state -> what a checkpoint holds
     restore: Callable[[RunState], PyTree]  # what a checkpoint holds -> state
     like: RunState  # shapes and dtypes of what a checkpoint holds
@@ -40,7 +41,7 @@ class Driver(NamedTuple):
     params: Callable[[PyTree], PyTree]  # state -> what acts or samples
     close: Callable[[], None]  # closes the environments
     first_step: int  # `t` after start
-    stride: int  # `t` of one step of the run
+    stride: int  # what one step of the run adds to `t`; the most that it adds, where resets on the host are no steps
     updates: int  # updates in one step of the run
     compile_s: float  # seconds of tracing and compiling
     exact: bool  # a restored run has the bits of an uninterrupted one
@@ -214,7 +215,8 @@ def make_device_driver(make_run: Callable[..., Run], configs: Sequence[Any], dat
         return state if run.restart is None else jax.jit(programs.restart, donate_argnums=1)(config, state)
 
     return Driver(
-        start=lambda: start(config, seeds, data), chunk=run_chunk, snapshot=lambda state: state, restore=restore, like=like,
+        start=lambda: start(config, seeds, data), chunk=run_chunk, step_of=lambda state: int(state.t),
+        snapshot=lambda state: state, restore=restore, like=like,
         without_memory=state_without_memory(run), params=lambda state: layout.local(run.params(state)), close=lambda: None,
         first_step=run.first_step, stride=run.stride, updates=run.updates, compile_s=time.perf_counter() - began,
         exact=run.restart is None, members=len(seeds), devices=devices, program=chunk, loop=loop)

@@ -140,14 +140,13 @@ def fit(driver: Driver, config: Config, total_steps: int, *, folder: str | Path 
     began, ended, due, pace = step, None, _Due(config, driver, total_steps), _Pace(driver.loop)
     metrics = _Metrics(step, driver.members)
     evaluator = _Evaluator(evaluate, score, config, driver, checkpoints)
-    if due.last != due.stop and processes.is_first():
-        stdio.say(f"jaxdl: the run ends at step {due.last:,} and not at {due.stop:,}: it takes {driver.stride:,} at a time")
     with _open_output(folder, due.last, step, resume, callbacks) as output, processes.stop_signals() as stopped:
-        while step < due.last and not ended:
+        while not due.over(step) and not ended:
             before, n = step, pace.steps(due.steps(step))
             with checkpoints.named():
                 state, report = pace.timed(driver.chunk, state, n)
-            step += n * driver.stride
+            step = driver.step_of(state)
+            checkpoints.rounds += n
             asked_to_stop = pace.agree(n, stopped())
             _check_finite(report, driver.params(state), step, checkpoints)
             metrics.add(report)
@@ -155,40 +154,45 @@ def fit(driver: Driver, config: Config, total_steps: int, *, folder: str | Path 
             values = metrics.row(step, pace.train_s) if "log" in now else {}
             if "eval" in now:
                 with checkpoints.named(lambda step=step, state=state: checkpoints.write(step, state)):
-                    if step == due.last:
+                    if due.over(step):
                         driver.close()  # an environment of which there can be one is evaluated after it
                 values |= evaluator.run(step, state)
-            ended = "reached" if evaluator.reached else "interrupted" if asked_to_stop and step < due.last else None
+            ended = "reached" if evaluator.reached else "interrupted" if asked_to_stop and not due.over(step) else None
             output.write(step, values, metrics, pace.speed(step - began) * driver.members)
             if "checkpoint" in now or ended:  # after the row, which a crash must not lose
                 checkpoints.write(step, state)
+    if not ended and step != due.stop and processes.is_first():
+        stdio.say(f"jaxdl: the run ended at step {step:,} and not at {due.stop:,}: it takes {driver.stride:,} at a time")
     if evaluator.latest is None and ended != "interrupted":
         with checkpoints.named():
             driver.close()
             evaluator.measure(state)
-    updates = (step - driver.first_step) // driver.stride * driver.updates
-    return Result(driver.params(state), driver.snapshot(state), step, updates, driver.compile_s, pace.train_s,
-                  pace.speed(step - began) * driver.members, evaluator.latest, ended or "finished")
+    return Result(driver.params(state), driver.snapshot(state), step, checkpoints.rounds * driver.updates, driver.compile_s,
+                  pace.train_s, pace.speed(step - began) * driver.members, evaluator.latest, ended or "finished")
 
 
 class _Due:
     """Where the run ends, and at which steps something is to be done: at each multiple of its period, and at the end."""
 
     def __init__(self, config: Config, driver: Driver, total_steps: int):
-        self.stop = stop = config.stop_step or total_steps
-        self.stride = driver.stride
-        self.last = driver.first_step + max(0, (stop - driver.first_step) // self.stride) * self.stride
+        stop = config.stop_step or total_steps
+        self.stride, self.stop = driver.stride, max(stop, driver.first_step)
+        self.last = driver.first_step + (self.stop - driver.first_step) // self.stride * self.stride
         self.every = {"log": config.log_every or max(1, stop // 100), "eval": config.eval_every or self.last,
                       "checkpoint": config.checkpoint_every or max(1, math.ceil(stop / 10))}
 
     def steps(self, step: int) -> int:
-        """Steps of the run to the next of them; none is taken past the end."""
-        target = min(self.last, *((step // every + 1) * every for every in self.every.values()))
-        return min(math.ceil((target - step) / self.stride), (self.last - step) // self.stride)
+        """Steps of the run to the next of them; none is taken past the end. They may come short of it, and never pass it."""
+        target = min(self.stop, *((step // every + 1) * every for every in self.every.values()))
+        return min(math.ceil((target - step) / self.stride), (self.stop - step) // self.stride)
+
+    def over(self, step: int) -> bool:
+        """Whether a further step could be taken past the end."""
+        return self.stop - step < self.stride
 
     def between(self, before: int, step: int) -> set[str]:
         """What is due at `step` and was not at `before`."""
-        return {name for name, every in self.every.items() if step == self.last or before // every < step // every}
+        return {name for name, every in self.every.items() if self.over(step) or before // every < step // every}
 
 
 class _Pace:
@@ -231,7 +235,7 @@ class _Metrics:
 
     def add(self, report: Report) -> None:
         """Add a chunk's."""
-        new = report.metrics
+        new = jax.tree.map(np.float64, report.metrics)  # float32 would lose whole steps of a row of many
         self.totals = new if self.totals is None else jax.tree.map(np.add, self.totals, new)
 
     def means(self) -> dict[str, float | np.ndarray]:
@@ -354,6 +358,7 @@ class _Checkpoints:
         self.folder = folder / "checkpoints" if folder else None
         self.best = folder / "best" if folder else None
         self.config, self.driver, self.meta, self.newest = config, driver, meta, None
+        self.rounds = 0  # steps of the run since it began
         self.best_score = -math.inf  # higher is better, whatever the score
         if self.best and checkpoint.steps(self.best):
             self.best_score = _score_in(self.best)
@@ -362,7 +367,7 @@ class _Checkpoints:
         if self.folder:
             kept = _kept(self.driver.snapshot(state), self.config, self.driver)
             # `resume` reads from the number of devices how the source lies, and may go on with another
-            meta = self.meta | {"devices": self.driver.devices}
+            meta = self.meta | {"devices": self.driver.devices, "rounds": self.rounds}
             checkpoint.save(self.folder, step, kept, meta=meta, keep=self.config.keep_checkpoints)
             self.newest = step
 
@@ -391,6 +396,8 @@ class _Checkpoints:
             raise CheckpointError("a run without a folder has no checkpoint to resume from")
         driver, like = self.driver, _kept(self.driver.like, self.config, self.driver)
         self.newest, state = checkpoint.restore(self.folder, like, meta=self.meta)
+        rounds = checkpoint.read_meta(self.folder, self.newest).get("rounds")  # earlier versions: a step was always `stride`
+        self.rounds = rounds if type(rounds) is int else (self.newest - driver.first_step) // driver.stride
         if like is not driver.like:
             state = state._replace(source=driver.snapshot(driver.start()).source)
         return self.newest, driver.restore(state)

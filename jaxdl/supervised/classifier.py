@@ -74,7 +74,7 @@ class Network(linen.Module):
     @linen.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
         features = nn.encode_image(x, self.network, self.conv_channels, self.hidden_sizes, dtype=self.dtype)
-        return features, nn.CategoricalHead(self.num_classes, dtype=self.dtype)(features)
+        return features, nn.CategoricalHead(self.num_classes)(features)
 
 
 def validate(config: Config) -> None:

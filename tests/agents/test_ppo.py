@@ -502,6 +502,9 @@ def test_the_plans_by_hand():
     (ppo, {"num_minibatches": 3}, r"num_minibatches=3 must divide the 1024 steps \(num_envs \* rollout_steps\) of a rollout"),
     (ppo, {"num_minibatches": 16, "policy": PolicyConfig(recurrent="gru")},
      r"num_minibatches=16 must divide the 8 environments \(num_envs\) of a rollout"),
+    (ppo, {"num_minibatches": 1024}, r"each minibatch \(num_minibatches=1024\), which is one step here.*normalize_advantage=F"),
+    (ppo, {"num_minibatches": 8, "rollout_steps": 1, "policy": PolicyConfig(recurrent="gru")}, "which is one step here"),
+    (actor_critic, {"num_envs": 1, "rollout_steps": 1, "normalize_advantage": True}, "each rollout, which is one step here"),
     (ppo, {"optim": OptimConfig(grad_accumulation=3)}, "grad_accumulation=3 must divide the batch of 256"),
     (ppo, {"optim": OptimConfig(grad_accumulation=4), "policy": PolicyConfig(recurrent="lstm")},
      "grad_accumulation=4 must divide the batch of 2"),
@@ -515,3 +518,9 @@ def test_settings_that_make_no_sense_are_refused(module, settings, message):
     module.validate(module.Config())
     with pytest.raises(UserError, match=message):
         module.validate(module.Config(**settings))
+
+
+def test_minibatches_of_one_step_are_taken_where_nothing_is_standardized():
+    ppo.validate(ppo.Config(num_minibatches=1024, normalize_advantage=False))
+    with pytest.raises(UserError, match="num_minibatches=8 must divide the 4 sequences that each device has"):
+        ppo.shuffled_minibatches(jax.random.key(0), 4, 2, 8)

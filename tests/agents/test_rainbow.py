@@ -18,11 +18,14 @@ from jaxdl import nn
 from jaxdl.agents import dqn
 from jaxdl.core.config import leaves_as_arrays
 from jaxdl.core.errors import UserError
+from jaxdl.core.run import compose
+from jaxdl.core.types import Learner, Mean, UpdateResult
 from jaxdl.optim import Config as OptimConfig
+from jaxdl.rl import envs, replay
 from jaxdl.rl.envs.functional import adapt
 from jaxdl.rl.replay import storage
 from jaxdl.rl.replay.ring_buffer import Layout
-from jaxdl.rl.types import EnvSpec, Transition
+from jaxdl.rl.types import Actor, EnvSpec, Transition
 from jaxdl.runtime.device_driver import make_device_driver
 
 SGD = OptimConfig(optimizer="sgd", learning_rate=0.1, schedule="constant")
@@ -239,6 +242,26 @@ def test_beta_rises_to_one_at_the_planned_end():
     config = dqn.Config(total_steps=1000, importance_exponent=0.4)
     t = jnp.array([0, 250, 500, 1000, 5000])
     np.testing.assert_allclose(jax.jit(dqn.beta)(config, t), [0.4, 0.55, 0.7, 1, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_a_run_draws_with_the_beta_of_its_time(updates):
+    """On its way through the run, the source and the memory: weights at the planned end are those of beta = 1."""
+    config = dqn.Config(num_envs=1, total_steps=1_000, prioritized=True, importance_exponent=0.0, learning_starts=20,
+                        buffer_size=20, batch_size=4, hidden_sizes=(4,), gradient_steps=updates)
+    seen = []
+    learner = Learner(lambda key: (), lambda state, batch, key: (
+        state, UpdateResult({"weight": Mean.of(batch.weight)}, jnp.arange(1.0, 5.0))), lambda state: None)
+    sizes = dqn.source_settings(config)
+    act = Actor(lambda n: None, lambda params, carry, obs, noise, t: (carry, jnp.zeros(len(obs), jnp.int32), {}))
+    source = replay.replay(envs.make_device("CartPole-v1"), act, sizes)
+    run = compose(learner, source, stride=1, updates=updates, first_step=sizes.first_step)
+    state, step = jit(run.init)(jax.random.key(0)), jit(run.step)
+    for t in (0, 500, 1_000):
+        state, metrics = step(step(state)[0]._replace(t=jnp.int32(t)))
+        seen.append(float(metrics["weight"].total / metrics["weight"].count))
+    assert seen[0] == 1.0  # beta = 0 weighs all alike
+    assert len(set(seen)) == 3
 
 
 def test_with_noise_nothing_is_random_after_learning_starts():

@@ -472,6 +472,13 @@ def test_what_needs_whole_episodes_has_them_without_a_value(settings):
     reinforce.validate(reinforce.Config(learn_from="complete", **settings))
 
 
+def test_the_weight_of_one_step_is_not_standardized():
+    one = reinforce.Config(num_envs=1, rollout_steps=1, normalize_advantage=True)
+    with pytest.raises(UserError, match=r"each rollout, which is one step here.*normalize_advantage=False"):
+        reinforce.rollout_steps(one, HAND)
+    assert reinforce.rollout_steps(replace(one, num_envs=2), HAND) == 1
+
+
 def test_a_rollout_holds_an_episode():
     none = reinforce.Config(baseline="none")
     assert reinforce.rollout_steps(none, HAND) == 6

@@ -93,6 +93,17 @@ def test_a_dueling_head_is_value_plus_centred_advantage():
     np.testing.assert_allclose(q - q[:, :1], x @ advantage - (x @ advantage)[:, :1], rtol=1e-4, atol=1e-5)
 
 
+def test_dueling_distributions_have_the_mean_over_actions_atom_by_atom():
+    head, x = nn.QHead(4, dueling=True, atoms=3), jax.random.normal(jax.random.key(0), (6, 5))
+    params = head.init(jax.random.key(1), x)
+    advantage, value = (params["params"][f"Dense_{i}"]["kernel"] for i in range(2))
+    assert (advantage.shape, value.shape) == ((5, 12), (5, 3))
+    q = head.apply(params, x)
+    np.testing.assert_allclose(q.mean(1), x @ value, rtol=1e-5, atol=1e-6)
+    of_action = (x @ advantage).reshape(6, 4, 3)
+    np.testing.assert_allclose(q - q[:, :1], of_action - of_action[:, :1], rtol=1e-4, atol=1e-5)
+
+
 def test_plain_heads_are_linear():
     x = jax.random.normal(jax.random.key(0), (6, 3))
     for head, count in ((nn.QHead(4), 1), (nn.CategoricalHead(4), 1), (nn.GaussianHead(4), 2)):
@@ -110,8 +121,7 @@ X = jnp.linspace(-1, 1, 24).reshape(4, 6)
 
 
 @pytest.mark.parametrize(("network", "x"), [
-    (nn.MLP((32, 8)), X), (nn.MLP((8,), noisy=0.5), X), (nn.QHead(3, dueling=True), X), (nn.GaussianHead(2), X),
-    (nn.CategoricalHead(2), X), (nn.ConvDecoder((6, 5, 2), (3, 2)), X),
+    (nn.MLP((32, 8)), X), (nn.MLP((8,), noisy=0.5), X), (nn.ConvDecoder((6, 5, 2), (3, 2)), X),
     (nn.NatureConv((4,), (3,), (2,)), jnp.arange(98, dtype=jnp.uint8).reshape(2, 7, 7, 1)),
     (nn.ConvEncoder((3, 2)), jnp.linspace(-1, 1, 98).reshape(2, 7, 7, 1)),
 ], ids=lambda x: type(x).__name__ if hasattr(x, "apply") else "")
@@ -119,7 +129,8 @@ def test_layers_multiply_in_bfloat16_and_parameters_and_outputs_are_float32(netw
     params, half = network.init(jax.random.key(0), x), network.clone(dtype="bfloat16")
     assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
     assert products(jax.make_jaxpr(network.apply)(params, x).jaxpr) == {"float32"}
-    assert products(jax.make_jaxpr(half.apply)(params, x).jaxpr) == {"bfloat16"}
+    last = {"float32"} if isinstance(network, nn.ConvDecoder) else set()
+    assert products(jax.make_jaxpr(half.apply)(params, x).jaxpr) == {"bfloat16"} | last
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.03, strict=True),
                  half.apply(params, x), network.apply(params, x))
 

@@ -4,16 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tools import jit, products
+from tools import jit, products, products_in_order
 
 from jaxdl import data
 from jaxdl.agents import actor_critic, dqn, ppo, reinforce
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
-from jaxdl.generative import autoencoder, gan, vae, vqvae
+from jaxdl.generative import autoencoder, gan, gan_networks, vae, vqvae
 from jaxdl.generative.pixel import pixelcnn
+from jaxdl.generative.vae_network import Network as VAENetwork
+from jaxdl.nn.precision import Compute
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.rl import envs, evaluate
+from jaxdl.rl import envs, evaluate, policy
 from jaxdl.rl.policy import Config as PolicyConfig
 from jaxdl.runtime import fit
 from jaxdl.runtime.device_driver import make_device_driver
@@ -43,8 +45,56 @@ def test_layers_multiply_in_what_is_asked_for(module, settings, compute):
     learner = module.make(module.Config(**settings), SPEC).learner
     state = jax.eval_shape(learner.init, jax.random.key(0))
     jaxpr, (new, _) = jax.make_jaxpr(learner.update, return_shape=True)(state, IMAGES, jax.random.key(1))
-    assert products(jaxpr.jaxpr) == {compute} | ({"float32"} if module is vqvae else set())  # nearest codes
+    assert products(jaxpr.jaxpr) == {compute, "float32"}  # the last layer is always float32
     assert {x.dtype for x in jax.tree.leaves(new)} <= {np.dtype("float32"), np.dtype("int32")}  # masters, moments, statistics
+
+
+def last_layers():
+    """Name -> how many layers are last, and a network in bfloat16 as a function of inputs that are made with it."""
+    box, y = envs.spec("CartPole-v1"), jnp.eye(10)[:2]
+    obs, images = jnp.ones((2, 4)), jnp.ones((2, 8, 8, 1))
+    for name, settings in (("dqn", {}), ("rainbow", {"noisy": True, "dueling": True, "distribution": "qr"})):
+        network = dqn.q_network(dqn.Config(hidden_sizes=(8,), **settings), box).clone(dtype="bfloat16")
+        yield name, 1 + (name == "rainbow"), network.init, network.apply, (obs,)
+    for shared in (False, True):
+        model = policy.make(PolicyConfig(hidden_sizes=(8,), shared=shared), box, "ppo")
+        yield (f"policy, shared={shared}", 2, lambda key, *_, model=model: model.init(key),
+               lambda params, *x, model=model: model.unroll(params, None, *x, "bfloat16"), (obs[None], jnp.ones((1, 2), bool)))
+    for network in ("mlp", "conv"):
+        module = VAENetwork((8, 8, 1), 1, network, (4, 4), (8,), "relu", 2, None, (8,), "bfloat16")
+        yield f"vae, {network}", 1, module.init, module.apply, (images.reshape(2, 64), None)
+        yield (f"vae's posterior, {network}", 2, module.init,
+               lambda params, *x, module=module: module.apply(params, *x, method="encode"), (images.reshape(2, 64), None))
+    for network in ("dcgan", "resnet"):
+        judge = gan_networks.Discriminator(network, 4, False, "projection", dtype="bfloat16")
+        yield f"discriminator, {network}", 2, judge.init, judge.apply, (images, y)
+    for variant in ("gated", "plain", "plusplus"):
+        made, _ = pixelcnn.network(pixelcnn.Config(variant=variant, width=4, num_blocks=1, num_scales=1), SPEC)
+        yield (f"pixelcnn, {variant}", 1, lambda key, *_, made=made: made.init(key),
+               lambda params, *x, made=made: made.apply(params, *x, compute=Compute("bfloat16")), (images, None))
+    network = classifier.Network("mlp", (4,), (8,), 10, dtype="bfloat16")
+    yield "classifier", 1, network.init, network.apply, (images,)
+
+
+@pytest.mark.parametrize(("count", "init", "apply", "inputs"), [case[1:] for case in last_layers()],
+                         ids=[case[0] for case in last_layers()])
+def test_last_layers_multiply_in_float32_and_those_before_do_not(count, init, apply, inputs):
+    """bfloat16 has steps of 0.25 at 40: a greedy action would be one of equals, a logit off by percents."""
+    jaxpr = jax.make_jaxpr(apply)(jax.eval_shape(init, jax.random.key(0), *inputs), *inputs)
+    dtypes = products_in_order(jaxpr.jaxpr)
+    assert dtypes[-count:] == ["float32"] * count
+    assert dtypes[-count - 1] == dtypes[0] == "bfloat16"
+
+
+def test_action_values_near_a_hundred_choose_the_actions_that_float32_chooses():
+    config = dqn.Config(hidden_sizes=(64,), activation="tanh")
+    network = dqn.q_network(config, envs.spec("CartPole-v1"))
+    obs = jax.random.normal(jax.random.key(0), (500, 4))
+    params = network.init(jax.random.key(1), obs)
+    params["params"]["QHead_0"]["Dense_0"]["bias"] += 60.0
+    values, half = (network.clone(dtype=dtype).apply(params, obs) for dtype in ("float32", "bfloat16"))
+    assert np.mean(values.argmax(-1) != half.argmax(-1)) < 0.02
+    assert np.mean(half.argmax(-1) != half.astype(jnp.bfloat16).argmax(-1)) > 0.05  # as it was
 
 
 @pytest.mark.parametrize(("module", "settings"), [

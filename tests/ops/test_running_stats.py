@@ -108,3 +108,38 @@ def test_before_there_were_two_examples_nothing_is_changed(count):
         moments = moments.add(jnp.array([[5.0, -3.0]]))
     x = np.float32([[0.5, -9.0], [5.0, -3.0]])
     np.testing.assert_array_equal(moments.normalize(x), x)
+
+
+@pytest.mark.parametrize(("size", "count"), [(8, 2.0**24), (8, 2.0**31), (1, 2.0**20), (1024, 2.0**33)])
+def test_long_runs_have_the_moments_of_short_ones(size, count):
+    """Statistics of `count` examples of variance 4 stay as they are under more of them, and follow others in the end."""
+    x = np.random.default_rng(0).choice(np.float32([-1, 3]), (32768 // size, size, 1))  # mean 1, variance 4
+
+    def after(moments, batches, times):
+        def one(_, moments):
+            return jax.lax.scan(lambda m, x: (m.add(x), None), moments, batches)[0]
+
+        return jit(lambda m: jax.lax.fori_loop(0, times, one, m))(moments)
+
+    begun = Moments(jnp.float32(count), jnp.float32([1]), jnp.float32([4 * count]))
+    later = after(begun, x, 40)
+    np.testing.assert_allclose(later.mean, 1, atol=0.02)
+    np.testing.assert_allclose(later.deviations / later.count, 4, rtol=0.02)
+    np.testing.assert_allclose(later.inverse_deviation(), 0.5, rtol=0.01)
+    assert float(later.count) == min(2**24, 2**18 * size)
+    if size == 8:
+        other = after(later, 10 + x, 200)  # 6.5 million of others
+        share = 1 - np.exp(-200 * 4096 * 8 / float(later.count))
+        np.testing.assert_allclose(other.mean, 1 + 10 * share, rtol=0.02)
+
+
+def test_up_to_the_limit_they_are_plain_sums():
+    def plain(self, x):
+        count, mean = jnp.float32(len(x)), x.mean(0)
+        both, apart = self.count + count, mean - self.mean
+        return Moments(both, self.mean + apart * (count / both), self.deviations + jnp.square(x - mean).sum(0)
+                       + jnp.square(apart) * (self.count * (count / both)))
+
+    for x in batches_of([64, 3, 500], mean=3.0):
+        begun = Moments(jnp.float32(2**19 + 5), jnp.ones(SHAPE), jnp.full(SHAPE, 2e6))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=3e-7), add(begun, x), jit(plain)(begun, x))

@@ -6,8 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdl.core import streams
 from jaxdl.core.errors import EnvError
-from jaxdl.rl import envs, evaluate
+from jaxdl.core.run import compose
+from jaxdl.core.types import Learner
+from jaxdl.rl import envs, evaluate, rollout
 from jaxdl.rl.task import with_spread
 from jaxdl.rl.types import Actor
 
@@ -47,7 +50,8 @@ class Clock(gymnasium.Env):
 
 
 @pytest.fixture
-def clock():
+def clock(monkeypatch):
+    monkeypatch.setattr(streams, "host_seed", lambda seed, purpose, *index: seed)
     gymnasium.register("Clock-v0", Clock)
     Clock.made = Clock.closed = 0
     yield "Clock-v0"
@@ -81,11 +85,16 @@ def test_returns_are_those_of_a_plain_loop_over_single_environments():
     actor = stateless(lambda params, obs: params * jnp.sign(obs[:, 1:] + 1e-9))  # swings the car up the hill
     result = evaluate.evaluate(actor, jnp.float32(0.5), "MountainCarContinuous-v0", episodes=12, seed=3)
     wanted = single_episodes("MountainCarContinuous-v0", lambda obs: np.float32(0.5) * np.sign(obs[1:] + np.float32(1e-9)),
-                             [(3 + lane, 2 if lane < 2 else 1) for lane in range(10)])
+                             [(seed_of(3) + lane, 2 if lane < 2 else 1) for lane in range(10)])
     assert len({length for length, _ in wanted}) > 3
     assert max(length for length, _ in wanted) < 999
     np.testing.assert_array_equal([length for length, _ in played(result)], [length for length, _ in wanted])
     np.testing.assert_allclose([x for _, x in played(result)], [x for _, x in wanted], rtol=1e-6)
+
+
+def seed_of(seed):
+    """The seed that the environments of an evaluation begin with."""
+    return streams.host_seed(seed, streams.Purpose.EVALUATION)
 
 
 def falls(states, gains):
@@ -107,7 +116,7 @@ def test_returns_in_cartpole_are_those_of_a_plain_loop_from_the_same_starts(gain
     gains = np.array(gains, np.float32)
     actor = stateless(lambda params, obs: (obs @ params > 0).astype(jnp.int32))
     result = evaluate.evaluate(actor, gains, "CartPole-v1", episodes=9, seed=4)
-    starts = gymnasium.utils.seeding.np_random(4)[0].uniform(-0.05, 0.05, (4, 9)).T  # as its vector environment draws them
+    starts = gymnasium.utils.seeding.np_random(seed_of(4))[0].uniform(-0.05, 0.05, (4, 9)).T  # as it draws them
     wanted = falls(starts, gains)
     assert (set(wanted) == {500}) == limited
     assert sorted(result.lengths) == sorted(wanted)
@@ -290,6 +299,15 @@ def test_an_environment_without_a_host_is_played_on_the_device(walk):
     again = evaluate.evaluate(told, jnp.int32(2), walk, episodes=230, seed=0)
     np.testing.assert_array_equal(result.lengths, again.lengths)
     assert not np.array_equal(result.lengths, evaluate.evaluate(told, jnp.int32(2), walk, episodes=230, seed=1).lengths)
+
+
+def test_an_evaluation_on_the_device_does_not_begin_where_training_did(walk):
+    seen = stateless(lambda params, obs: obs[:, 1])
+    source = rollout.rollout(envs.make_device(walk), seen, rollout.Settings(40, 1, 0.9))
+    begun = compose(Learner(lambda key: 0, None, lambda state: None), source, stride=40).init(jax.random.key(3))
+    result = evaluate.evaluate(seen, None, walk, episodes=40, seed=3)
+    assert played(result) != sorted((n, float(n) ** 2) for n in begun.source.obs[:, 1].tolist())
+    assert played(result) == sorted((n, float(n) ** 2) for n in result.lengths)
 
 
 def test_episodes_on_the_device_may_be_longer_than_a_chunk_and_are_cut_by_the_time_limit(walk, monkeypatch):

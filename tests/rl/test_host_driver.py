@@ -1,14 +1,21 @@
-"""What a run on the host says of environments that fail under it."""
+"""Runs on the host: what their steps and seeds are, and what they say of environments that fail under them."""
 
 import gymnasium
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from gymnasium.vector import SyncVectorEnv
+from tools import differ
+from toys import Toy
 
-from jaxdl.agents import dqn, ppo
+from jaxdl.agents import actor_critic, dqn, ppo
 from jaxdl.core.errors import EnvError
 from jaxdl.rl import envs, policy
+from jaxdl.rl.envs.host_envs import HostEnvs
 from jaxdl.rl.host_driver import make_host_driver
 from jaxdl.rl.task import TrainConfig
+from jaxdl.rl.types import Actor, EnvSpec
 from jaxdl.runtime import checkpoint, fit
 
 
@@ -103,3 +110,111 @@ def test_closing_that_fails_after_the_training_costs_no_checkpoint(monkeypatch, 
     with pytest.raises(fit.TrainingError, match=r"Single-v0 failed in close: RuntimeError: the lid .* checkpoint is step 16"):
         fit.fit(driver, train, 16, folder=tmp_path)
     assert checkpoint.steps(tmp_path / "checkpoints")[-1] == 16
+
+
+# --- What a step is.
+
+
+class Counted:
+    """Toys of three steps an episode, side by side, whose transitions are counted, with the actions and seeds they got."""
+
+    def __init__(self, num_envs):
+        self.venv = HostEnvs(SyncVectorEnv([Toy] * num_envs), "Toy-v0", 0)
+        self.num_envs, self.transitions, self.vector_steps, self.actions, self.seeds = num_envs, 0, 0, [], []
+
+    def reset(self, seed):
+        self.seeds.append(seed)
+        return self.venv.reset(seed)
+
+    def step(self, action):
+        self.actions.append(np.array(action))
+        answer = self.venv.step(action)
+        self.transitions += int((~answer.reset).sum())
+        self.vector_steps += 1
+        return answer
+
+    def close(self):
+        self.venv.close()
+
+
+TOY = EnvSpec("Toy-v0", Toy.observation_space, Toy.action_space, None, lives="host")
+SMALL = {"total_steps": 120, "env_id": "Toy-v0"}
+DQN = dqn.Config(**SMALL, num_envs=2, buffer_size=120, learning_starts=10, batch_size=4, hidden_sizes=(4,), train_freq=2,
+                 gradient_steps=2)
+AC = actor_critic.Config(**SMALL, num_envs=3, rollout_steps=4, policy=policy.Config(hidden_sizes=(4,)))
+
+
+def driver_of(module, config, seed=0):
+    venv = Counted(config.num_envs)
+    return make_host_driver(lambda c: module.make_host_run(c, TOY), config, venv, seed, quick=True), venv
+
+
+@pytest.fixture(scope="module")
+def told():
+    """A run of DQN whose actor tells its time: the driver, what it did in 120 steps, its environments."""
+    real = dqn.make
+
+    def make(*args, **options):
+        clock = Actor(lambda n: None, lambda params, carry, obs, key, t: (carry, jnp.full(len(obs), t), {}))
+        return real(*args, **options)._replace(explore=clock)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dqn, "make", make)
+        driver, venv = driver_of(dqn, DQN)
+        return driver, fit.fit(driver, fit.Config(log_every=7), 120), venv
+
+
+def test_steps_are_transitions_and_rounds_of_a_replay_end_as_often_as_without_resets(told):
+    driver, result, venv = told
+    assert venv.vector_steps > 70  # of two environments, of which a quarter only reset
+    assert int(result.state.t) == venv.transitions
+    assert result.step == 120
+    assert 118 < venv.transitions <= 120
+    assert result.updates == 2 * (120 - driver.first_step) // 4
+    assert driver.first_step == 12
+    assert int(result.state.source.memory.size.sum()) == venv.transitions
+
+
+def test_an_actor_is_told_the_transitions_so_far(told):
+    _, _, venv = told
+    counts, t = [], 0
+    for i in range(len(venv.actions)):
+        counts.append(t)
+        t += 0 if i % 4 == 3 else 2  # both reset in every fourth step
+    np.testing.assert_array_equal([a[0] for a in venv.actions], counts)
+
+
+def test_rollouts_go_on_to_the_budget_of_transitions_and_the_learning_rate_falls_by_them(tmp_path):
+    driver, venv = driver_of(actor_critic, AC)
+    fit.fit(driver, fit.Config(stop_step=60), 120, folder=tmp_path)
+    half = venv.transitions
+    result = fit.fit(driver, fit.Config(), 120, folder=tmp_path, resume=True)
+    assert int(result.state.t) == result.step == venv.transitions
+    assert 108 < result.step <= 120  # no further rollout fits
+    rollouts = venv.vector_steps // 4
+    assert (result.updates, rollouts) == (rollouts, 13)  # of nine transitions in 12 rows, but for the first
+    done = optax.tree.get(result.state.learner.opt, "count", filtering=lambda path, _: "Schedule" in str(path))
+    assert int(done) == round((result.step - 9) / 12) + 1  # of ten planned
+    assert half <= 60
+    assert driver.step_of(driver.restore(result.state)) == result.step
+
+
+# --- What a seed is.
+
+
+def test_runs_of_different_seeds_share_no_environment_and_no_key():
+    runs = [driver_of(dqn, DQN, seed) for seed in (3, 4)]
+    begun = [driver.start() for driver, _ in runs]
+    (a,), (b,) = (venv.seeds for _, venv in runs)
+    assert abs(a - b) > 1000
+    assert differ(*(driver.params(state).network for (driver, _), state in zip(runs, begun, strict=True)))
+
+
+def test_a_resumed_run_meets_other_episodes_than_it_began_with():
+    driver, venv = driver_of(dqn, DQN, 3)
+    state = driver.snapshot(driver.start())
+    for t in (12, 12, 40):
+        driver.restore(state._replace(t=np.int32(t)))
+    first, again, same, later = venv.seeds
+    assert again == same
+    assert len({first, again, later}) == 3

@@ -393,7 +393,7 @@ def test_steps_that_only_reset_are_not_in_the_statistics_of_rewards():
 
 def test_a_run_on_the_host_draws_the_noise_of_each_rollout_ahead():
     source = host_source_of()
-    run = compose_host(LEARNER, source, num_envs=E, train_freq=T, updates=1, first_step=0)
+    run = compose_host(LEARNER, source, num_envs=E, stride=E * T, rows=T, updates=1, first_step=0)
     assert run.ahead
     state, drawn = run.init(jax.random.key(0), FIRST_OBS), []
     state, k_act, k_learn = run.keys(state)
@@ -402,10 +402,12 @@ def test_a_run_on_the_host_draws_the_noise_of_each_rollout_ahead():
         state, _ = run.observe(state, answer(i))
         if i % T == T - 1:
             state, k_act, k_learn = run.keys(state)
-            drawn.append(source.sample(state.source, None, None)[1].choice["chance"])
+            drawn.append(source.sample(state.source, None, state.t)[1].choice["chance"])
             state, _ = run.learn(state, k_learn[0][None])
     assert len(np.unique(drawn)) == 2 * T * E
-    assert int(state.t) == 2 * T * E
+    resets = sum(answer(i).reset.sum() for i in range(2 * T))
+    assert resets > 0
+    assert int(state.t) == 2 * T * E - resets
 
 
 # --- What is refused.

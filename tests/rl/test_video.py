@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from jaxdl.core import streams
 from jaxdl.core.errors import EnvError, UserError
 from jaxdl.rl import envs, video
 from jaxdl.rl.types import Actor, EnvSpec, Stack
@@ -53,6 +54,7 @@ def lamp(monkeypatch):
             monkeypatch.setattr(Lamp, name, value)
         return "Lamp-v0"
 
+    monkeypatch.setattr(streams, "host_seed", lambda seed, purpose, *index: seed)
     gymnasium.register("Lamp-v0", Lamp)
     yield make
     del gymnasium.registry["Lamp-v0"]
@@ -118,7 +120,7 @@ def test_the_film_of_cartpole_is_of_the_episode_that_the_seed_gives(tmp_path):
     video.record(RIGHT, None, "CartPole-v1", tmp_path / "a.gif", seed=5)
     frames, durations = frames_of(tmp_path / "a.gif")
     env = gymnasium.make("CartPole-v1", render_mode="rgb_array")
-    env.reset(seed=5)
+    env.reset(seed=streams.host_seed(5, streams.Purpose.FILM))
     pictures, over = [env.render()], False
     while not over:
         over = env.step(1)[2]
