@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from jaxdl.core import signals  # imports nothing heavy
+
 _FOLDER = Path(__file__).parent / "commands"
 _OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")  # package.module
 _USAGE = """\
@@ -33,8 +35,14 @@ Every command takes --help, --json (one JSON object as the last line on stdout) 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    """Run one command; returns the exit status. Without `argv` it is that of the program, which then answers signals."""
+    if argv is not None:
+        return _main(list(argv))
+    signals.install()
+    return signals.ended(_main(sys.argv[1:]))
+
+
+def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage(), end="")
         return 0 if argv else 2

@@ -66,7 +66,7 @@ def run(args: Any) -> dict[str, Any]:
                         f"{opened.settings.algo} and out={args.out}")
     decode = None
     if args.decoder is not None:
-        decode = encode.decoder(args.decoder, sampler.levels, opened.task.splits["train"].spec.shape)
+        decode = encode.decoder(args.decoder, sampler.levels, opened.task.spec.shape)
     options = asdict(args.sampler)
     drawn = draw(lambda params, key, n: sampler.draw(params, key, n, **options), opened.params, args.seed, args.num,
                  sampler.at_once)
@@ -90,7 +90,7 @@ def open_sampler(args: Any) -> tuple[tasks.TrainedRun, Sampler]:
     args.sampler.validate()
     if args.out.suffix.lower() not in (".png", ".gif"):
         raise UserError(f"out must end in .png or .gif, got {args.out}")
-    opened = tasks.load_run(args.run, member=0, data_dir=args.data_dir, task=args.task)
+    opened = tasks.load_run(args.run, step=args.step, member=0, data_dir=args.data_dir, task=args.task)
     task, algo = opened.task, opened.settings.algo
     if Sampler not in task.abilities:
         more = ("; 'jaxdl encode' makes a dataset of its codes, for a model to draw" if Codes in task.abilities else

@@ -90,8 +90,8 @@ class Report:
     depend on where chunks end.
 
     Sums are compensated (Kahan 1965), because a float32 alone loses a thousandth of a sum of 10,000 steps, and stands still
-    after 2^24. They are one vector because the loop of steps carries them: with a dict of scalars a DQN's step on a CPU takes 5 % longer
-    (38.8 in place of 36.6 microseconds), and on a GPU each array that a loop writes costs a kernel.
+    after 2^24. They are one vector because the loop of steps carries them: with a dict of scalars a DQN's step on a CPU takes
+    5 % longer (38.8 in place of 36.6 microseconds), and on a GPU each array that a loop writes costs a kernel.
     """
 
     totals: Array  # float32 [4 M]: total and count of each of M metrics, then what rounding made each of them too large by

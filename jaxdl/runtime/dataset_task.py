@@ -61,13 +61,50 @@ def dataset_algorithm(
     """
 
     def opened(config: Any, train: fit.Config) -> Task:
-        splits, spec = load_splits(config)
+        return with_splits(config, train, *load_splits(config))
+
+    def reopened(config: Any, train: fit.Config, spec: DataSpec) -> Task:
+        return with_splits(config, train, _Later(config, spec), spec)
+
+    def with_splits(config: Any, train: fit.Config, splits: Mapping[str, data.Dataset], spec: DataSpec) -> Task:
         model = make(config, spec)
         can = abilities(config, spec, model)
         return _task(config, splits, total_steps(config, spec), model, lambda c, **axis: make_run(c, spec, **axis), can,
-                     examples, evaluation(config, train, splits, model, can))
+                     examples, evaluation(config, train, splits, model, can), spec)
 
-    return Algorithm(name, summary, config, validate, opened, score, curves, "dataset", "updates")
+    return Algorithm(name, summary, config, validate, opened, score, curves, "dataset", "updates", reopen=reopened)
+
+
+class _Later(Mapping):
+    """The splits of a dataset of which the spec is known: they are read when one is asked for."""
+
+    def __init__(self, config: Any, spec: DataSpec):
+        self._config, self._spec, self._read = config, spec, None
+
+    def __getitem__(self, split: str) -> data.Dataset:
+        if self._read is None:
+            read, found = load_splits(self._config)
+            if _form(found) != _form(self._spec) or (found.num_classes or 0) > (self._spec.num_classes or 0):
+                raise UserError(f"the dataset {self._config.dataset} is not the one that the run learned from: it has "
+                                f"{_in_numbers(found)}, and that one had {_in_numbers(self._spec)}")
+            self._read = read
+        return self._read[split]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(data.SPLITS)
+
+    def __len__(self) -> int:
+        return len(data.SPLITS)
+
+
+def _form(spec: DataSpec) -> tuple:
+    """What a model's networks depend on, but for the classes, of which other data may have fewer."""
+    return spec.shape, spec.input, spec.vocabulary
+
+
+def _in_numbers(spec: DataSpec) -> str:
+    classes = f", {spec.num_classes} classes" if spec.num_classes else ""
+    return f"{spec.input} of shape {list(spec.shape)}{classes}"
 
 
 def load_splits(config: Any) -> tuple[dict[str, data.Dataset], DataSpec]:
@@ -84,8 +121,8 @@ def load_splits(config: Any) -> tuple[dict[str, data.Dataset], DataSpec]:
     return splits, spec
 
 
-def _task(config: Any, splits: dict[str, data.Dataset], total_steps: int, model: Any, make_run: Callable[..., Run],
-          can: dict[type, Any], examples: str, evaluation: Evaluation) -> Task:
+def _task(config: Any, splits: Mapping[str, data.Dataset], total_steps: int, model: Any, make_run: Callable[..., Run],
+          can: dict[type, Any], examples: str, evaluation: Evaluation, spec: DataSpec) -> Task:
     measure = getattr(model, "measure", None)
     program = None if measure is None else jax.jit(measure)
 
@@ -108,7 +145,7 @@ def _task(config: Any, splits: dict[str, data.Dataset], total_steps: int, model:
         return f"test {examples} of {config.dataset}: {numbers}"
 
     return Task(config.dataset, total_steps, model.learner, drive, evaluate, evaluation.options, can, evaluation.pictures,
-                evaluation.describe or in_words, (config.batch_size, examples), make_run, splits)
+                evaluation.describe or in_words, (config.batch_size, examples), make_run, splits, spec=spec)
 
 
 def blocks(dataset: data.Dataset, seed: int, size: int = BLOCK) -> Iterator[tuple[Key, PyTree]]:

@@ -14,14 +14,13 @@ from jaxdl import data
 from jaxdl.agents import dqn
 from jaxdl.core.errors import EnvError, UserError
 from jaxdl.core.packing import Packing
-from jaxdl.core.run import advance
+from jaxdl.core.run import Report, advance
 from jaxdl.core.task import Score
-from jaxdl.core.types import Mean
 from jaxdl.generative import vae
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import envs
 from jaxdl.rl.host_driver import make_host_driver
-from jaxdl.runtime import checkpoint, fit
+from jaxdl.runtime import checkpoint, chunks, fit
 from jaxdl.runtime.device_driver import make_device_driver
 
 DIGITS = data.load("digits")
@@ -106,9 +105,9 @@ def test_steps_in_loops_of_known_length_are_the_steps_one_by_one():
 def test_chunks_are_whole_loops_up_to_the_next_target(drivers):
     driver, taken = drivers["vae"]._replace(loop=4), []
 
-    def chunk(state, n):
+    def chunk(state, n, report=None):
         taken.append(n)
-        return driver.chunk(state, n)
+        return driver.chunk(state, n, report)
 
     fit.fit(driver._replace(chunk=chunk), fit.Config(log_every=30, checkpoint_every=60), 60)
     assert sum(taken) == 60
@@ -146,9 +145,9 @@ def test_what_is_not_finite_is_named_with_the_step_and_the_last_good_checkpoint(
     driver = model()
     calls = []
 
-    def chunk(state, n):
+    def chunk(state, n, report=None):
         calls.append(n)
-        state, report = driver.chunk(state, n)
+        state, report = driver.chunk(state, n, report)
         if sum(calls) > 20:
             report = type(report)(np.full_like(report.totals, np.nan), np.int32(17), report.names)
         return state, report
@@ -172,9 +171,9 @@ def test_the_step_of_the_first_metric_that_is_not_finite_is_found():
 def test_a_signal_ends_the_run_at_a_chunk_with_a_checkpoint(drivers, number, tmp_path):
     driver = drivers["dqn"]
 
-    def chunk(state, n):
+    def chunk(state, n, report=None):
         os.kill(os.getpid(), number)
-        return driver.chunk(state, n)
+        return driver.chunk(state, n, report)
 
     before = signal.getsignal(number)
     result = fit.fit(driver._replace(chunk=chunk), fit.Config(), 1_000, folder=tmp_path)
@@ -271,11 +270,11 @@ def test_a_warning_is_printed_once_on_stderr(drivers, capsys):
 def test_an_environment_that_fails_leaves_the_last_good_checkpoint_whole_and_named(drivers, tmp_path):
     driver, taken = drivers["dqn"], []
 
-    def chunk(state, n):
+    def chunk(state, n, report=None):
         taken.append(n)
         if driver.first_step + sum(taken) * driver.stride > 300:
             raise EnvError("Motor-v0 failed: the motor broke, at environment step 304")
-        return driver.chunk(state, n)
+        return driver.chunk(state, n, report)
 
     broken = driver._replace(chunk=chunk)
     message = "the motor broke, at environment step 304; the last good checkpoint is step 252 in .*"
@@ -292,16 +291,15 @@ def test_an_environment_that_fails_in_an_evaluation_loses_nothing_of_the_trainin
     def evaluate(params):
         raise EnvError("Motor-v0 failed: the motor broke")
 
-    with pytest.raises(fit.TrainingError, match=r"the motor broke; the last good checkpoint is step 1000 in .*"):
-        fit.fit(drivers["dqn"], fit.Config(), 1_000, folder=tmp_path / "run", evaluate=evaluate)
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints")[-1] == 1_000
+    with pytest.raises(fit.TrainingError, match=r"the motor broke; the last good checkpoint is step 400 in .*"):
+        fit.fit(drivers["dqn"], fit.Config(eval_every=400, checkpoint_every=2_000), 1_000, folder=tmp_path, evaluate=evaluate)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [400]
 
 
 def test_a_metric_that_only_some_members_counted_is_told_of_those():
-    some = Mean(np.array([6.0, 0.0]), np.array([3.0, 0.0]))
-    nothing = Mean(np.zeros(2), np.zeros(2))
-    metrics = fit._Metrics(0)
-    metrics.totals = {"episode_return": some, "loss": Mean(np.ones(2), np.ones(2)), "none": nothing}
+    metrics = chunks.Metrics(0)
+    sums = np.array([[6.0, 3.0, 1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]], np.float32)
+    metrics.report = Report(np.concatenate([sums, 0 * sums], -1), np.full(2, -1), ("episode_return", "loss", "none"))
     means = metrics.means()
     np.testing.assert_array_equal(means["episode_return"], [2.0, np.nan])
     np.testing.assert_array_equal(means["loss"], [1.0, 1.0])
