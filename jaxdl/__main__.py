@@ -2,6 +2,10 @@
 
 import sys
 
-from jaxdl.experiments.cli import main
+from jaxdl.core import signals
+
+signals.install()  # before the imports of the command line take their time
+
+from jaxdl.experiments.cli import main  # noqa: E402
 
 sys.exit(main())

@@ -31,6 +31,8 @@ class _Heard:
 
 def install() -> None:
     """Answer the signals of a whole program, from here to its end; where it is not the main thread's, leave them alone."""
+    if _Heard.program:
+        return
     _Heard.program = True
     with contextlib.suppress(ValueError):
         for number in _NUMBERS:
