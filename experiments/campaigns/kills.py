@@ -106,17 +106,21 @@ def campaign(num: int, seed: int, tally: common.Tally) -> None:
             seconds[name] = ended.seconds
         done = _killed(name, run, log, seconds[name], rng, tally)
         kills += done
-        if done and (run / "config.json").is_file() and any((run / "checkpoints").glob("[0-9]*")):
+        if done and _begun(run):
             _resumed(name, run, reference, log, tally)
         shutil.rmtree(run, ignore_errors=True)
     shutil.rmtree(work)
 
 
+def _begun(run: Path) -> bool:
+    """Whether a run has a checkpoint."""
+    return any((path / manifest.PATH).is_file() for path in (run / "checkpoints").glob("*"))
+
+
 def _killed(name: str, run: Path, log: Path, seconds: float, rng: random.Random, tally: common.Tally) -> int:
     """Begin a run and kill it, at most three times; how often."""
     for kill in range(_KILLS):
-        begun = any((run / "checkpoints").glob("[0-9]*"))
-        fork = forks.command(log, *(["resume", run] if begun else [*words_of(name, run), "--overwrite"]))
+        fork = forks.command(log, *(["resume", run] if _begun(run) else [*words_of(name, run), "--overwrite"]))
         time.sleep(rng.uniform(0.15, 1.0 if kill == 0 else 0.8) * seconds)
         if not fork.kill():
             return kill

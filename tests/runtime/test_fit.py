@@ -1,7 +1,9 @@
 """The loop around a run: its grid of steps, its one compilation, what stops it and what it leaves."""
 
+import itertools
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -12,15 +14,16 @@ from tools import jit, same_bits
 
 from jaxdl import data
 from jaxdl.agents import dqn
-from jaxdl.core.errors import EnvError, UserError
+from jaxdl.core.errors import EnvError, JaxdlError, UserError
 from jaxdl.core.packing import Packing
 from jaxdl.core.run import Report, advance
 from jaxdl.core.task import Score
+from jaxdl.core.types import Mean
 from jaxdl.generative import vae
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import envs
 from jaxdl.rl.host_driver import make_host_driver
-from jaxdl.runtime import checkpoint, chunks, fit
+from jaxdl.runtime import checkpoint, chunks, fit, run_log
 from jaxdl.runtime.device_driver import make_device_driver
 
 DIGITS = data.load("digits")
@@ -116,14 +119,13 @@ def test_chunks_are_whole_loops_up_to_the_next_target(drivers):
     assert taken[0] == 4
 
 
-def test_metrics_do_not_depend_on_where_chunks_end(drivers):
-    driver = drivers["vae"]
-    _, whole = driver.chunk(driver.start(), 6)
-    state, first = driver.chunk(driver.start(), 2)
-    _, second = driver.chunk(state, 4)
-    for name, mean in whole.metrics.items():
-        assert mean.total == pytest.approx(first.metrics[name].total + second.metrics[name].total, rel=1e-6)
-        assert mean.count == first.metrics[name].count + second.metrics[name].count
+def test_sums_of_metrics_are_right_however_many_steps_they_are_of():
+    """A float32 alone loses a tenth of 2^24 additions of 1.3, and stands still after 2^24 ones."""
+    step = {"loss": Mean(jnp.float32(1.3), jnp.float32(1))}
+    many = 2**24 + 1000
+    report = jit(lambda report: jax.lax.fori_loop(0, many, lambda t, r: r.add(step, t), report))(Report.empty(step))
+    assert report.metrics["loss"].count == many
+    assert report.metrics["loss"].total == pytest.approx(1.3 * many, rel=1e-6)
 
 
 def test_rows_are_written_on_one_grid_whatever_the_resume(drivers, tmp_path):
@@ -135,6 +137,103 @@ def test_rows_are_written_on_one_grid_whatever_the_resume(drivers, tmp_path):
                   for name in ("whole", "cut"))
     assert [row["step"] for row in whole] == list(range(100, 1001, 100))
     assert [row["step"] for row in cut if row["step"] % 100 == 0] == list(range(100, 1001, 100))
+
+
+def rows_of(folder):
+    """The rows of a run, but for the times in them."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in ("wall_s", "steps_per_s")} for row in rows]
+
+
+def slices(driver, lengths):
+    """A driver whose chunks are cut into pieces of these lengths, as a slow machine cuts them."""
+    lengths = itertools.cycle(lengths)
+
+    def chunk(state, n, report=None):
+        while n:
+            some = min(n, next(lengths))
+            state, report = driver.chunk(state, some, report)
+            n -= some
+        return state, report
+
+    return driver._replace(chunk=chunk)
+
+
+@pytest.mark.parametrize("name", ["dqn", "vae", "population"])
+def test_the_rows_of_a_run_do_not_depend_on_its_pace_nor_on_where_it_was_interrupted(drivers, name, tmp_path):
+    driver, total = (agent(seeds=(3, 5)), 1_000) if name == "population" else (drivers[name], TOTAL[name])
+    config = fit.Config(log_every=total // 7)
+    fit.fit(slices(driver, [1000]), config, total, folder=tmp_path / "whole")
+    fit.fit(slices(driver, [1, 2, 3]), fit.Config(log_every=total // 7, stop_step=total // 2), total, folder=tmp_path / "cut")
+    rows = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "cut" / "metrics.jsonl").write_text("".join(rows[:-1]))  # that of its end, which the whole run has not
+    fit.fit(slices(driver, [5, 1]), config, total, folder=tmp_path / "cut", resume=True)
+    cut = [row for row in rows_of(tmp_path / "cut") if row["step"] in {row["step"] for row in rows_of(tmp_path / "whole")}]
+    assert cut == rows_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("when", ["before the row", "in the evaluation", "after the row"])
+def test_a_run_killed_after_its_checkpoint_has_its_rows_and_evaluations_once(drivers, when, tmp_path, monkeypatch):
+    driver, score = drivers["vae"], Score("nll", higher=False, label="")
+    config = fit.Config(log_every=10, eval_every=20, checkpoint_every=20)
+    whole = fit.fit(driver, config, 60, folder=tmp_path / "whole", score=score, evaluate=lambda params: {"nll": 2.0})
+
+    class Killed(BaseException):
+        pass
+
+    def row(self, step, values, row=run_log.Log.row):
+        if step == 40 and when == "before the row":
+            raise Killed
+        row(self, step, values)
+        if step == 40 and when == "after the row":
+            raise Killed
+
+    def evaluate(params, calls=[]):  # noqa: B006
+        calls.append(1)
+        if len(calls) == 2 and when == "in the evaluation":
+            raise Killed
+        return {"nll": 2.0}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_log.Log, "row", row)
+        with pytest.raises(Killed):
+            fit.fit(driver, config, 60, folder=tmp_path / "cut", score=score, evaluate=evaluate)
+    assert checkpoint.steps(tmp_path / "cut" / "checkpoints")[-1] == 40
+    resumed = fit.fit(driver, config, 60, folder=tmp_path / "cut", score=score, evaluate=lambda params: {"nll": 2.0},
+                      resume=True)
+    assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
+    same_bits(resumed.state, whole.state)
+    assert resumed.eval == whole.eval
+
+
+def test_an_evaluation_that_fails_at_the_end_costs_nothing_and_is_made_up_for(drivers, tmp_path):
+    def broken(params):
+        raise ZeroDivisionError("no spread")
+
+    config = fit.Config(log_every=20)
+    result = fit.fit(drivers["vae"], config, 60, folder=tmp_path, evaluate=broken)
+    assert (result.ended, result.eval, type(result.failed)) == ("finished", None, ZeroDivisionError)
+    assert checkpoint.steps(tmp_path / "checkpoints")[-1] == 60
+    before = rows_of(tmp_path)
+    again = fit.fit(drivers["vae"], config, 60, folder=tmp_path, evaluate=lambda params: {"nll": 1.0}, resume=True)
+    assert (again.ended, again.eval, again.failed) == ("finished", [{"nll": 1.0}], None)
+    assert rows_of(tmp_path) == [*before[:-1], before[-1] | {"eval/nll": 1.0}]
+
+
+@pytest.mark.parametrize("change", [shutil.rmtree, lambda path: path.rename(path.with_name("renamed"))])
+def test_a_run_whose_folder_is_removed_or_renamed_ends_with_a_sentence(drivers, change, tmp_path):
+    driver, taken = drivers["dqn"], []
+
+    def chunk(state, n, report=None):
+        taken.append(n)
+        if len(taken) == 3:
+            change(tmp_path / "run")
+        return driver.chunk(state, n, report)
+
+    with pytest.raises(JaxdlError, match="run was removed, renamed or replaced") as e:
+        fit.fit(driver._replace(chunk=chunk), fit.Config(), 1_000, folder=tmp_path / "run")
+    assert not isinstance(e.value, UserError)  # which would be status 2
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_not_finite_is_named_with_the_step_and_the_last_good_checkpoint(tmp_path):
