@@ -33,8 +33,8 @@ LEARNERS = {
     "reinforce": (("reinforce", "--num-envs", "4", "--rollout-steps", "32", *_AGENT), 60_000, 2_000, 1_500, 15_000, True),
     "vae": (_VAE, 4_000, 100, 70, 1_000, True),
     "autoencoder": (("autoencoder", *_VAE[1:]), 4_000, 100, 70, 1_000, True),
-    "pixelcnn": (("pixelcnn", "--dataset", "digits", "--batch-size", "8", "--channels", "4", "--num-layers", "1"),
-                 400, 20, 15, 200, True),
+    "pixelcnn": (("pixelcnn", "--dataset", "digits", "--batch-size", "8", "--width", "4", "--num-blocks", "1", "--window", "3",
+                  "--head-features", "4"), 400, 20, 15, 200, True),
     "dqn on the host": ((*_DQN, "--backend", "host"), 8_000, 500, 350, 4_000, False),
     "ppo on the host": ((*_PPO, "--backend", "host"), 8_000, 512, 320, 4_000, False),
 }

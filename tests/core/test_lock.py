@@ -6,47 +6,28 @@ import signal
 import time
 
 import pytest
+from tools import other_process_holds
 
 from jaxdl.core import lock
 from jaxdl.core.errors import UserError
 
 
-def child(f):
-    """A process that runs `f` and then waits; it is there when this returns."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            with f():
-                os.write(write, b"x")
-                time.sleep(60)
-        finally:
-            os._exit(1)
-    assert os.read(read, 1) == b"x"
-    return pid
-
-
-def end(pid):
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-
-
 def test_a_second_process_is_refused_and_a_killed_one_leaves_nothing(tmp_path):
-    first = child(lambda: lock.hold(tmp_path))
-    with pytest.raises(UserError, match=rf"another process \(process {first} on .*\) writes into the run folder {tmp_path}"):
-        lock.hold(tmp_path).__enter__()
-    end(first)
+    with other_process_holds(tmp_path) as first:
+        with pytest.raises(UserError, match=rf"another process \(process {first} on .*\) writes into the run folder"):
+            lock.hold(tmp_path).__enter__()
+        os.kill(first, signal.SIGKILL)
     with lock.hold(tmp_path), lock.hold(tmp_path):  # the same process, twice
         pass
     assert not lock._held
 
 
 def test_a_forked_worker_does_not_keep_the_lock_of_its_parent(tmp_path):
-    with lock.hold(tmp_path):
-        worker = child(lambda: os.scandir("/"))
-    second = child(lambda: lock.hold(tmp_path))  # though the worker is there
-    end(second)
-    end(worker)
+    with other_process_holds(tmp_path, "if os.fork() == 0: print(os.getpid(), flush=True); time.sleep(60)") as parent:
+        os.kill(parent, signal.SIGKILL)
+        time.sleep(0.1)
+        with lock.hold(tmp_path):  # though the worker is there
+            pass
 
 
 def replace(path):

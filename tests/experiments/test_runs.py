@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+from tools import other_process_holds
 
 from jaxdl import optim
 from jaxdl.agents import dqn
@@ -100,6 +101,40 @@ def test_a_run_is_replaced_only_on_request_and_what_a_person_put_there_stays(her
     assert create(run, "x", True) == run
     assert paths(run) == {"notes.txt": b"notes.txt", "mine/checkpoints": b"mine/checkpoints"}
     assert sorted(os.listdir(run)) == [".lock", "mine", "notes.txt"]
+
+
+def test_of_links_in_a_run_that_is_replaced_the_link_goes_and_what_it_points_to_stays(here):
+    run = filled(here / "run")
+    (run / "checkpoints").rename(here / "scratch")
+    (run / "checkpoints").symlink_to(here / "scratch")
+    (run / "best").joinpath("40").symlink_to(here / "nowhere")
+    create(run, "x", True)
+    assert sorted(os.listdir(run)) == [".lock", "mine", "notes.txt"]
+    assert (here / "scratch" / "20" / "arrays" / "d").read_text() == "checkpoints/20/arrays/d"
+
+
+def test_a_run_that_cannot_be_replaced_as_a_whole_stays_as_a_whole(here, monkeypatch):
+    run, rename = filled(here / "run"), type(here).rename
+    before = paths(run)
+
+    def fails(path, to):
+        if path == run / "config.json":  # a file that may not be moved, say
+            raise PermissionError(1, "Operation not permitted", str(path))
+        return rename(path, to)
+
+    monkeypatch.setattr(type(here), "rename", fails)
+    with pytest.raises(UserError, match=r"config\.json cannot be made: Operation not permitted"):
+        create(run, "x", True)
+    assert paths(run) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_that_another_process_writes_is_not_replaced(here, overwrite):
+    run = filled(here / "run")
+    before = paths(run)
+    with other_process_holds(run), pytest.raises(UserError, match=r"another process .* writes into|already holds a run"):
+        create(run, "x", overwrite)
+    assert paths(run) == before
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

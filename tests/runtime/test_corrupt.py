@@ -63,7 +63,7 @@ def damage(path):
 def test_the_newest_whole_one_before_a_damaged_one_is_offered(tmp_path):
     fill(tmp_path, 10, 20, 30, 40)
     damage(tmp_path / "30")
-    with pytest.raises(checkpoint.DamagedError, match=r"30 is damaged .*step 20, can be read with step=20") as caught:
+    with pytest.raises(checkpoint.DamagedError, match=r"30 is damaged .*step 20: --step 20 .*reads it") as caught:
         checkpoint.restore(tmp_path, small(0), step=30)
     assert caught.value.earlier == 20
     damage(tmp_path / "20")
@@ -76,6 +76,22 @@ def test_the_newest_whole_one_before_a_damaged_one_is_offered(tmp_path):
     assert checkpoint.restore(tmp_path, small(0))[0] == 40
     fill(tmp_path, 30)  # a run that went on from an earlier one writes it anew
     assert checkpoint.restore(tmp_path, small(0), step=30)[0] == 30
+
+
+def test_a_reader_beside_a_run_that_goes_on_finds_the_newest_whole_checkpoint(tmp_path, monkeypatch):
+    """The one that it began to read is removed meanwhile, as the run writes newer ones."""
+    fill(tmp_path, 10)
+    read, newer = checkpoint._read, iter([20, 30])
+
+    def slow(path, *args):
+        if step := next(newer, None):
+            checkpoint.save(tmp_path, step, small(step), meta=META, keep=1)
+        return read(path, *args)
+
+    monkeypatch.setattr(checkpoint, "_read", slow)
+    step, state = checkpoint.restore(tmp_path, small(0))
+    assert step == 30
+    same_bits(state, jax.tree.map(jnp.asarray, small(30)))
 
 
 def test_other_bits_are_refused_by_the_name_of_the_leaf(tmp_path):
