@@ -20,7 +20,9 @@ import jax
 import numpy as np
 
 from jaxdl.core import processes
-from jaxdl.core.errors import first_line
+from jaxdl.core.errors import CheckpointError, first_line
+
+_FILES = 16  # that Orbax has open at once, and some more
 
 
 class Corrupt(Exception):
@@ -89,8 +91,24 @@ def _array_handler() -> Any:
     return ocp.PyTreeCheckpointHandler(type_handler_registry=registry, **_alone())
 
 
+def check_open_files() -> None:
+    """Find out whether this process may open as many files as a checkpoint takes: midway Orbax prints tracebacks.
+
+    Raises:
+        OSError: it may not.
+    """
+    opened = []
+    try:
+        for _ in range(_FILES):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    finally:
+        for file in opened:
+            os.close(file)
+
+
 def write(path: Path, manifest_name: str, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write a checkpoint's folder: first under another name, which is changed when all of it is there."""
+    check_open_files()
     ocp = _orbax()
     items = {"manifest": ocp.args.JsonSave(manifest)}
     if arrays:
@@ -107,9 +125,14 @@ def read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
 
     Raises:
         Corrupt: they are not there, or cannot be read.
+        CheckpointError: this process may not open as many files as reading takes.
     """
     if not names:
         return {}
+    try:
+        check_open_files()
+    except OSError as e:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {e.strerror}; raise the limit (ulimit -n)") from e
     ocp = _orbax()
     args = ocp.args.PyTreeRestore(
         item=dict.fromkeys(names, 0), partial_restore=True,

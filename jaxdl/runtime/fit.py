@@ -26,6 +26,7 @@ from jaxdl.core.run import Report
 from jaxdl.core.task import Curve, Score
 from jaxdl.core.types import PyTree
 from jaxdl.runtime import checkpoint
+from jaxdl.runtime.checkpoint_format import check_open_files
 from jaxdl.runtime.chunks import Due, Metrics, Pace
 from jaxdl.runtime.device_driver import Driver
 from jaxdl.runtime.run_log import Log, Progress, Values, open_log, progress
@@ -274,8 +275,12 @@ def check_disk_space(folder: Path, config: Config, driver: Driver) -> None:
     """Refuse a run in `folder`, which may not be there yet, whose checkpoints would fill the disk.
 
     Raises:
-        UserError: says how much they take and how much is free.
+        UserError: says how much they take and how much is free; or this process may not open as many files as one takes.
     """
+    try:
+        check_open_files()
+    except OSError as e:
+        raise UserError(f"checkpoints cannot be written: {e.strerror}; raise the limit (ulimit -n)") from e
     checkpoints = folder / "checkpoints"
     each = checkpoint.estimate_bytes(_kept(driver.like, config, driver))
     number = config.keep_checkpoints + 1  # the oldest goes when the newest is whole
