@@ -106,13 +106,13 @@ def campaign(num: int, seed: int, tally: common.Tally) -> None:
             seconds[name] = ended.seconds
         done = _killed(name, run, log, seconds[name], rng, tally)
         kills += done
-        if done and _begun(run):
+        if done and begun(run):
             _resumed(name, run, reference, log, tally)
         shutil.rmtree(run, ignore_errors=True)
     shutil.rmtree(work)
 
 
-def _begun(run: Path) -> bool:
+def begun(run: Path) -> bool:
     """Whether a run has a checkpoint."""
     return any((path / manifest.PATH).is_file() for path in (run / "checkpoints").glob("*"))
 
@@ -120,7 +120,7 @@ def _begun(run: Path) -> bool:
 def _killed(name: str, run: Path, log: Path, seconds: float, rng: random.Random, tally: common.Tally) -> int:
     """Begin a run and kill it, at most three times; how often."""
     for kill in range(_KILLS):
-        fork = forks.command(log, *(["resume", run] if _begun(run) else [*words_of(name, run), "--overwrite"]))
+        fork = forks.command(log, *(["resume", run] if begun(run) else [*words_of(name, run), "--overwrite"]))
         time.sleep(rng.uniform(0.15, 1.0 if kill == 0 else 0.8) * seconds)
         if not fork.kill():
             return kill
