@@ -1,8 +1,8 @@
 """Two processes on one run folder, and readers beside a writer.
 
 Races: a run that trains is resumed or overwritten by a second process, or two resume it at once. One of them goes on to the
-bits of an undisturbed run, the other is refused with status 2; nothing committed is damaged. Reads: parameters and metrics are read
-again and again while a run trains and prunes its checkpoints, and every read finds some.
+bits of an undisturbed run, the other is refused with status 2, and nothing that was committed is damaged. Reads: parameters
+and metrics are read again and again while a run trains and prunes its checkpoints, and every read finds some.
 """
 
 import functools
