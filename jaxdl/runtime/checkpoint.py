@@ -271,7 +271,8 @@ def _read(path: Path, step: int, like: PyTree, meta: dict[str, Any] | None, part
     manifest.check_meta(path, written.meta, meta or {})
     manifest.check_leaves(path, [leaf for _, leaf in found.values()], expected)
 
-    arrays = read_arrays(path, [i for i, leaf in found.values() if math.prod(leaf.shape)])
+    num_bytes = sum(16 * math.prod(leaf.shape) for leaf in written.leaves)  # no dtype has more
+    arrays = read_arrays(path, [i for i, leaf in found.values() if math.prod(leaf.shape)], num_bytes)
     placed = []
     for name, x in expected:
         i, leaf = found[name]

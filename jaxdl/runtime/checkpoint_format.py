@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 import re
+import stat
 from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from jaxdl.core import processes
 from jaxdl.core.errors import CheckpointError, first_line
 
 _FILES = 16  # that Orbax has open at once, and some more
+
+
+_OVERHEAD = 1 << 26  # bytes on disk beside the arrays' own, at most
 
 
 class Corrupt(Exception):
@@ -120,8 +124,24 @@ def write(path: Path, manifest_name: str, manifest: dict[str, Any], arrays: dict
         checkpointer.save(path, args=ocp.args.Composite(**items))
 
 
-def read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+def _check_files(folder: Path, most: int) -> None:
+    """Refuse what would be waited for or fill the memory: TensorStore opens whatever lies there and reads all of it."""
+    total = 0
+    for at, _, names in os.walk(folder):
+        for name in names:
+            found = os.stat(os.path.join(at, name))
+            if not stat.S_ISREG(found.st_mode):
+                raise Corrupt(f"{os.path.join(at, name)} is not a file")
+            total += found.st_size
+    if total > most:
+        raise Corrupt(f"its arrays take {total:,} bytes on disk, where {most:,} are the most")
+
+
+def read_arrays(path: Path, names: list[str], num_bytes: int) -> dict[str, np.ndarray]:
     """The arrays of these names.
+
+    Args:
+        num_bytes: of all arrays of the checkpoint, these and others.
 
     Raises:
         Corrupt: they are not there, or cannot be read.
@@ -138,9 +158,10 @@ def read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
         item=dict.fromkeys(names, 0), partial_restore=True,
         restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names})
     try:
+        _check_files(path / "arrays", 2 * num_bytes + _OVERHEAD)  # Orbax compresses
         with ocp.Checkpointer(_array_handler(), **_alone()) as checkpointer:
             arrays = checkpointer.restore(path / "arrays", args=args)
-    except MemoryError:
+    except (MemoryError, Corrupt):
         raise
     except Exception as e:
         raise Corrupt(f"its arrays cannot be read: {reason(e)}") from e
@@ -165,6 +186,8 @@ def read_part(path: Path, like: np.ndarray) -> np.ndarray:
         Corrupt: it is not what it must be.
     """
     try:
+        if not path.is_file():
+            raise ValueError(f"{path} is not a file")
         if path.stat().st_size > like.nbytes + 1024:
             raise ValueError(f"{path} is too large")
         values = np.load(path, allow_pickle=False)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +93,18 @@ def test_a_reader_beside_a_run_that_goes_on_finds_the_newest_whole_checkpoint(tm
     step, state = checkpoint.restore(tmp_path, small(0))
     assert step == 30
     same_bits(state, jax.tree.map(jnp.asarray, small(30)))
+
+
+@pytest.mark.parametrize("replace", [
+    os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("nowhere"),
+    lambda path: (path.touch(), os.truncate(path, 2**40))], ids=["pipe", "device", "nowhere", "sparse"])
+def test_what_would_be_waited_for_or_read_for_ever_is_not_read(tmp_path, replace):
+    path = checkpoint.save(tmp_path, 1, small(1), meta=META, keep=1)
+    file = max((f for f in files_of(path) if "arrays" in f.parts), key=lambda f: f.stat().st_size)
+    file.unlink()
+    replace(file)
+    with pytest.raises(checkpoint.DamagedError, match=r"is not a file|No such file|bytes on disk"):
+        checkpoint.restore(tmp_path, small(0))
 
 
 def test_other_bits_are_refused_by_the_name_of_the_leaf(tmp_path):
