@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from jaxdl.core import stdio
+from jaxdl.core import signals, stdio  # these import nothing heavy
 
 _FOLDER = Path(__file__).parent / "commands"
 _OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")  # package.module
@@ -38,12 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status.
 
     Args:
-        argv: the words of the command. None where this is the program: its own words, and its streams are made to last.
+        argv: the words of the command. None where this is the program: its own words, its streams are made to last, and it
+            answers signals.
     """
     if argv is not None:
         return _main(list(argv), within=True)
     stdio.provide()
-    status = _main(sys.argv[1:], within=False)
+    signals.install()
+    status = signals.ended(_main(sys.argv[1:], within=False))
     lost = stdio.failed()
     return _fail(f"what was printed could not be written: {lost}", 1) if lost and status == 0 else status
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdl.core import stdio
-from jaxdl.core.errors import JaxdlError
+from jaxdl.core.errors import in_a_sentence
 from jaxdl.core.stdio import command
 from jaxdl.core.task import Sampler, Task
 from jaxdl.core.types import PyTree
@@ -30,8 +30,8 @@ def save_pictures(folder: Path, settings: run_folder.Settings, task: Task, param
         try:
             write(folder / name)
             made.append(folder / name)
-        except JaxdlError as e:
-            print(f"no {name}: {e}")
+        except Exception as e:  # a renderer, a font, the disk: nothing of it may cost the run its end
+            print(f"no {name}: {in_a_sentence(e)}")
     return made
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.core import files, processes, stdio
-from jaxdl.core.errors import UserError
+from jaxdl.core.errors import JaxdlError, UserError, in_a_sentence
 from jaxdl.core.task import Sampler, Task
 from jaxdl.core.types import PyTree, RunState
 from jaxdl.experiments.population import Member, alone, in_words, members
@@ -24,6 +24,10 @@ from jaxdl.runtime import checkpoint, fit
 from jaxdl.runtime.device_driver import Driver
 
 
+class EvaluationError(JaxdlError):
+    """A run is trained to its end, and could not be evaluated."""
+
+
 def open_task(settings: Settings) -> Task:
     """The task of a run.
 
@@ -31,6 +35,18 @@ def open_task(settings: Settings) -> Task:
         UserError: the environment or the dataset cannot be had, or does not fit the algorithm.
     """
     return settings.algorithm.open(settings.config, settings.train)
+
+
+def reopen(settings: Settings) -> Task:
+    """The task of a run that was trained, for what may need no data: a dataset is read when it is first asked for.
+
+    Raises:
+        UserError: as `open_task`.
+    """
+    algorithm = settings.algorithm
+    if settings.spec is None or algorithm.reopen is None:
+        return open_task(settings)
+    return algorithm.reopen(settings.config, settings.train, settings.spec)
 
 
 def driver(task: Task, settings: Settings, written_by: int | None = None) -> Driver:
@@ -174,25 +190,34 @@ def train(folder: Path, settings: Settings, task: Task, driver: Driver, resume: 
         evaluate=task.choose or evaluated, score=settings.algorithm.score_of(settings.config),
         callbacks=fit.Callbacks(ready=goes_on, warn=task.warn, show_progress=stdio.is_terminal(sys.stderr),
                                 watched=settings.algorithm.curves))
-    found = result.eval
+    found, failed = result.eval, result.failed
     if task.choose:  # what chose does not judge
-        found = None if result.ended == "interrupted" else [evaluated(p) for p in fit.members_of(result.params, driver.members)]
+        found = None
+        if not failed and result.ended != "interrupted":
+            try:
+                found = [evaluated(p) for p in fit.members_of(result.params, driver.members)]
+            except Exception as e:
+                failed = e
     summary = {
         "algo": settings.algo, settings.algorithm.subject: task.subject, "seed": settings.train.seed, "steps": result.step,
         "updates": result.updates, "compile_s": round(result.compile_s, 3), "train_s": round(result.train_s, 3),
         "steps_per_s": round(result.steps_per_s, 1), "ended": result.ended,
         "eval": run_report.of_members(settings, found), "run": str(folder)}
-    if not processes.is_first():
-        return summary
-    files.write_json(folder / "summary.json", summary)
-    if result.ended == "interrupted":
-        print(f"interrupted at step {result.step:,}; the checkpoint is written; continue with: "
-              f"{stdio.command('resume', folder)}")
-    else:
-        pictures = run_report.save_pictures(folder, settings, task, result.params)
-        print("\n".join(run_report.last_lines(folder, settings, task, summary, pictures)))
+    if failed:
+        summary["evaluation_failed"] = in_a_sentence(failed)
+    if processes.is_first():
+        files.write_json(folder / "summary.json", summary)
+        if result.ended == "interrupted":
+            print(f"interrupted at step {result.step:,}; the checkpoint is written; continue with: "
+                  f"{stdio.command('resume', folder)}")
+        else:
+            pictures = run_report.save_pictures(folder, settings, task, result.params)
+            print("\n".join(run_report.last_lines(folder, settings, task, summary, pictures)))
+    if failed:
+        raise EvaluationError(f"the evaluation at the end failed: {summary['evaluation_failed']}; the training is finished and "
+                              f"its last checkpoint is whole: {stdio.quoted('resume', folder)} evaluates it again") from failed
     members = (summary["eval"] or {}).get("members")
-    return summary | ({"members": members} if members else {})  # where `evaluate` has them too
+    return summary | ({"members": members} if members and processes.is_first() else {})  # where `evaluate` has them too
 
 
 def load_run(folder: str | Path, *, best: bool = False, step: int | None = None, member: int | None = None,
@@ -222,11 +247,13 @@ def load_run(folder: str | Path, *, best: bool = False, step: int | None = None,
     if step is not None and (not isinstance(step, int | np.integer) or step < 0):
         raise UserError(f"step must be that of a checkpoint, got {step!r}")
     if task is None:
-        task = open_task(settings if data_dir is None else with_data_dir(settings, data_dir))
+        task = reopen(settings if data_dir is None else with_data_dir(settings, data_dir))
     keys = jax.eval_shape(jax.vmap(jax.random.key), jnp.zeros(count, jnp.uint32))
     init = task.learner.init if count == 1 else jax.vmap(task.learner.init)
     state = jax.eval_shape(lambda keys: init(keys[0] if count == 1 else keys), keys)
     if best:
+        if step is not None:
+            raise UserError(f"step={step} and best choose two checkpoints; give one of them")
         if not checkpoint.steps(folder / "best"):
             raise UserError(f"{folder} has no best parameters: it was trained without --eval-every")
         step, params = checkpoint.restore(folder / "best", jax.eval_shape(task.learner.params, state),

@@ -25,6 +25,15 @@ def is_needed(argv: Sequence[str]) -> bool:
 
 def watch(argv: Sequence[str]) -> int:
     """Run the command in a child. Returns its exit status, or 1 if it was ended because another process was lost."""
+    child: subprocess.Popen | None = None
+    early: list[int] = []  # signals that came before it was there
+
+    def forward(number: int, frame: object) -> None:
+        del frame
+        child.send_signal(number) if child else early.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, forward)
     # -P: a folder or file called jaxdl in the current folder is not the program
     child = subprocess.Popen([sys.executable, "-P", "-m", "jaxdl", *argv], env=dict(os.environ, **{_WATCHED: "1"}),
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -34,8 +43,8 @@ def watch(argv: Sequence[str]) -> int:
                threading.Thread(target=_forward, args=(child.stderr, sys.stderr, crash))]
     for reader in readers:
         reader.start()
-    signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGTERM))
-    signal.signal(signal.SIGINT, lambda *_: child.send_signal(signal.SIGINT))
+    for number in early:
+        child.send_signal(number)
     status = child.wait()
     for reader in readers:
         reader.join()

@@ -68,8 +68,6 @@ def model_algorithm(name: str, summary: str, config: type, validate: Callable[[A
 
 def _evaluation(config: Any, train: Any, splits: dict[str, data.Dataset], model: Any, can: dict[type, Any]) -> Evaluation:
     judged_alone = not hasattr(model, "measure")
-    if judged_alone:
-        sample_judge.check(splits)
     if judged_alone or Sampler not in can:
         options: task.Options = task.Options(train.seed)
     elif Density in can and not can[Density].exact:
@@ -99,7 +97,11 @@ def _evaluation(config: Any, train: Any, splits: dict[str, data.Dataset], model:
             found |= sample_judge.figures(images, splits["train"], held, judges(), at_best)
         return found
 
-    return Evaluation(options, more, _pictures(can, splits), lambda found: _in_words(config.dataset, found))
+    def check() -> None:
+        if judged_alone:
+            sample_judge.check(splits)
+
+    return Evaluation(options, more, _pictures(can, splits), lambda found: _in_words(config.dataset, found), check)
 
 
 def _nll(density: Callable, params: PyTree, held: data.Dataset, seed: int, num: int) -> float:

@@ -8,6 +8,10 @@ with contextlib.suppress(OSError):
     if not sys.flags.safe_path and sys.path[0] == os.getcwd():
         del sys.path[0]  # a jax.py or numpy.py of the current folder hides nothing
 
-from jaxdl.experiments.cli import main
+from jaxdl.core import signals
+
+signals.install()  # before the imports of the command line take their time
+
+from jaxdl.experiments.cli import main  # noqa: E402
 
 sys.exit(main())

@@ -1,7 +1,12 @@
 """What many tests use: programs that compile in little time, comparisons of trees of arrays, commands of jaxdl."""
 
+import contextlib
 import functools
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -104,3 +109,20 @@ def refused(capsys, *argv):
     """The sentence with which a command ends."""
     assert cli.main([str(word) for word in argv]) == 2
     return capsys.readouterr().err.splitlines()[-1]
+
+
+@contextlib.contextmanager
+def other_process_holds(folder, more=""):
+    """Another process holds the lock of a folder; its id, and `more` is what it does then."""
+    code = ("import os, sys, time, pathlib\nfrom jaxdl.core import lock\nwith lock.hold(pathlib.Path(sys.argv[1])):\n"
+            f"    print('held', flush=True)\n    {more or 'pass'}\n    time.sleep(60)")
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True,
+                               start_new_session=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        if more:
+            process.stdout.readline()
+        yield process.pid
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()

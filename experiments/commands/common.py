@@ -4,7 +4,6 @@ Not a command.
 """
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -25,6 +24,8 @@ class RunArgs:
     """Folder of the run."""
     data_dir: Path | None = None
     """Folder with the dataset's files, where it is not the one that the run was trained from."""
+    step: int | None = None
+    """The parameters of the checkpoint of this step, in place of the newest."""
 
 
 class Named(NamedTuple):
@@ -36,14 +37,14 @@ class Named(NamedTuple):
 
 def run_of(argv: Sequence[str]) -> Named | None:
     """The run that a command line names, for flags that depend on it; None where it names none."""
-    folders = [(i, Path(word)) for i, word in enumerate(argv) if os.path.isfile(os.path.join(word, "config.json"))]
+    folders = [(i, Path(word)) for i, word in enumerate(argv) if run_folder.is_run(Path(word))]
     if not folders:
         return None
     # a run may also be the value of a flag, as in --decoder RUN
     folder = next((path for i, path in folders if i == 0 or not argv[i - 1].startswith("--")), folders[0][1])
     settings, data_dir = run_folder.open_run(folder), value_of(argv, "--data-dir")
     settings = settings if data_dir is None else tasks.with_data_dir(settings, data_dir)
-    return Named(settings.algo, tasks.open_task(settings))
+    return Named(settings.algo, tasks.reopen(settings))
 
 
 def args_with(base: type, named: Named | None, field: str, options: Any) -> type:
@@ -68,7 +69,7 @@ def open_run(args: RunArgs, ability: type, cannot: str) -> tasks.TrainedRun:
     Raises:
         UserError: no run is there, or it has not the ability.
     """
-    opened = tasks.load_first(args.run, data_dir=args.data_dir)
+    opened = tasks.load_first(args.run, step=args.step, data_dir=args.data_dir)
     if ability not in opened.task.abilities:
         raise UserError(f"{args.run} is a run of {opened.settings.algo}, {cannot}")
     return opened

@@ -17,6 +17,7 @@ import numpy as np
 from jaxdl.core import stdio
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Codes
+from jaxdl.core.types import Examples
 from jaxdl.data import idx
 from jaxdl.experiments import tasks
 from jaxdl.experiments.commands import common
@@ -66,8 +67,8 @@ def decoder(run: Path, levels: int, shape: tuple[int, ...]) -> Callable[[np.ndar
         UserError: not a run of a VQ-VAE, or one with other codes or another map of them.
     """
     opened, codes = _open(common.RunArgs(run=run))
-    one = opened.task.splits["test"].rows(slice(1))
-    expected = jax.eval_shape(codes.encode, opened.params, one, jax.random.key(0)).shape[1:]
+    image = Examples(jax.ShapeDtypeStruct((1, *opened.task.spec.shape), np.uint8))
+    expected = jax.eval_shape(codes.encode, opened.params, image, jax.random.key(0)).shape[1:]
     if (levels, shape[:2]) != (codes.num_codes, expected):
         raise UserError(f"decoder={run} has {codes.num_codes} codes in maps of {list(expected)}, and the prior draws {levels} "
                         f"levels in maps of {list(shape[:2])}; "

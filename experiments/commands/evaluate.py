@@ -39,7 +39,7 @@ def run(args: Any) -> dict[str, Any]:
     filmed = getattr(args, "video", None)
     if filmed is not None:
         video.check_path(filmed)
-    opened = tasks.load_run(args.run, best=args.best, data_dir=args.data_dir, task=args.task)
+    opened = tasks.load_run(args.run, best=args.best, step=args.step, data_dir=args.data_dir, task=args.task)
     members = fit.members_of(opened.params, opened.members)
     found = run_report.of_members(opened.settings, [opened.task.evaluate(params, args.evaluation) for params in members])
     print(f"step {opened.step:,}: {run_report.summary_line(opened.task, found)}")

@@ -41,17 +41,16 @@ def run(args: Args) -> dict[str, Any]:
     if not 0 <= args.member < len(of_each):
         raise UserError(f"member must lie between 0 and {len(of_each) - 1}, got {args.member}")
     run_folder.check_out(args.out, args.overwrite)
-    task = tasks.open_task(settings)
+    task = tasks.reopen(settings)
     step, state = checkpoint.restore(args.run / "checkpoints", _shapes(task, settings, len(of_each)),
                                      meta=tasks.meta(settings))
     mine = jax.tree.map(lambda x: x[args.member], state._replace(t=None))._replace(t=state.t)
     rows = _rows(args.run / "metrics.jsonl", args.member, len(of_each))
     own = alone(settings, of_each[args.member])
-    folder = run_folder.create(args.out, "", args.overwrite, task.pictures)
-    run_folder.write_config(folder, own)
-    files.write_bytes(folder / "metrics.jsonl", b"".join(files.to_json(row).encode() + b"\n" for row in rows))
-    path = checkpoint.save(folder / "checkpoints", step, mine, keep=1,
-                           meta=tasks.meta(own) | {"devices": 1})
+    with run_folder.create(args.out, "", args.overwrite, task.pictures) as folder:
+        run_folder.write_config(folder, own)
+        files.write_bytes(folder / "metrics.jsonl", b"".join(files.to_json(row).encode() + b"\n" for row in rows))
+        path = checkpoint.save(folder / "checkpoints", step, mine, keep=1, meta=tasks.meta(own) | {"devices": 1})
     values = "".join(f", {name}={value:g}" for name, value in of_each[args.member].values.items())
     print(f"member {args.member} (seed {of_each[args.member].seed}{values}) at step {step:,} is the run {folder}\n  {path}")
     print(f"next: {command('evaluate', folder)}\n      {command('resume', folder)} --total-steps N")

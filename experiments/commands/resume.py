@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from jaxdl import optim
-from jaxdl.core import files
+from jaxdl.core import files, lock, processes
 from jaxdl.core.config import paths
 from jaxdl.core.errors import CheckpointError, UserError
 from jaxdl.core.stdio import quoted
@@ -30,6 +30,8 @@ class Args:
     """Go on to this step, past the planned end; schedules keep their horizon and hold their end value, which may be 0."""
     devices: int | None = None
     """Go on with so many devices in place of those that it had; environments and their memory are resharded."""
+    data_dir: Path | None = None
+    """Folder with the dataset's files, where they are no longer in the one that the run was trained from."""
     joined: Joined = JOINED
     """The processes of the run."""
 
@@ -39,30 +41,35 @@ def run(args: Args) -> dict[str, Any]:
     settings = run_folder.open_run(args.run)
     if args.devices is not None:
         settings = settings._replace(train=dataclasses.replace(settings.train, devices=args.devices))
+    if args.data_dir is not None:
+        settings = tasks.with_data_dir(settings, args.data_dir)
     settings = with_devices(settings, args.joined)
     settings.validate()
-    task = tasks.open_task(settings)
-    steps = checkpoint.steps(args.run / "checkpoints")
-    if not steps:
-        raise UserError(f"{args.run} has no checkpoint to resume from; train it again with "
-                        f"{quoted('train', settings.algo, '--config', args.run / 'config.json')}")
-    if args.total_steps is not None:
-        if args.total_steps >= 2**31:
-            raise UserError(f"total_steps must be below 2**31, got {args.total_steps}")
-        if args.total_steps < steps[-1]:
-            raise UserError(f"total_steps={args.total_steps} is before step {steps[-1]}, where the run is")
-        settings = settings._replace(train=dataclasses.replace(settings.train, stop_step=args.total_steps))
-    elif (done := _finished(args.run / "summary.json")) is not None:
-        print(f"{args.run} is finished ({done['steps']:,} steps); give --total-steps to go on")
-        return done
-    written_by = _devices(args.run / "checkpoints", steps[-1])
-    with contextlib.closing(tasks.driver(task, settings, written_by)) as driver:
+    with contextlib.ExitStack() as stack:
+        if processes.is_first():
+            stack.enter_context(lock.hold(args.run))
+        steps = checkpoint.steps(args.run / "checkpoints")
+        if not steps:
+            raise UserError(f"{args.run} has no checkpoint to resume from; train it again with "
+                            f"{quoted('train', settings.algo, '--config', args.run / 'config.json')}")
+        if args.total_steps is not None:
+            if args.total_steps >= 2**31:
+                raise UserError(f"total_steps must be below 2**31, got {args.total_steps}")
+            if args.total_steps < steps[-1]:
+                raise UserError(f"total_steps={args.total_steps} is before step {steps[-1]}, where the run is")
+            settings = settings._replace(train=dataclasses.replace(settings.train, stop_step=args.total_steps))
+        elif (done := _finished(args.run / "summary.json")) is not None:
+            print(f"{args.run} is finished ({done['steps']:,} steps); give --total-steps to go on")
+            return done
+        task = tasks.open_task(settings)
+        written_by = _devices(args.run / "checkpoints", steps[-1])
+        driver = stack.enter_context(contextlib.closing(tasks.driver(task, settings, written_by)))
         print(f"resuming {settings.algo} on {task.subject} in {args.run}", flush=True)
         for line in _differences(settings, driver, written_by):
             print(line)
         if (line := _past_schedules(args.run, settings, task.total_steps)) is not None:
             print(line)
-        return tasks.train(args.run, settings, task, driver, resume=True)
+        return tasks.train(args.run, settings._replace(spec=task.spec), task, driver, resume=True)
 
 
 def _devices(folder: Path, step: int) -> int:
@@ -74,9 +81,9 @@ def _devices(folder: Path, step: int) -> int:
 
 
 def _finished(summary: Path) -> dict[str, Any] | None:
-    """The summary of a run that is finished."""
+    """The summary of a run that is finished, and was evaluated where it should be."""
     done = files.read_json(summary, 1 << 20) if os.path.lexists(summary) else {}
-    if done.get("ended") not in ("finished", "reached"):
+    if done.get("ended") not in ("finished", "reached") or "evaluation_failed" in done:
         return None
     if type(done.get("steps")) is not int:
         raise UserError(f"{summary} is damaged: it has no number of steps; remove it to resume the run")

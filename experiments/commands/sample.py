@@ -77,7 +77,7 @@ def run(args: Any) -> dict[str, Any]:
                         f"{opened.settings.algo} and out={args.out}")
     decode = None
     if args.decoder is not None:
-        decode = encode.decoder(args.decoder, sampler.levels, opened.task.splits["train"].spec.shape)
+        decode = encode.decoder(args.decoder, sampler.levels, opened.task.spec.shape)
     options = asdict(args.sampler)
     drawn = draw(lambda params, key, of: sampler.draw(params, key, *((of,) if labels is None else (len(of), of)), **options),
                  opened.params, args.seed, args.num, sampler.at_once, labels)
@@ -115,7 +115,7 @@ def open_sampler(args: Any, *suffixes: str) -> tuple[tasks.TrainedRun, Sampler]:
     common.check_seed(args.seed)
     args.sampler.validate()
     common.check_picture(args.out, *(suffixes or (".png", ".gif")))
-    opened = tasks.load_first(args.run, data_dir=args.data_dir, task=args.task)
+    opened = tasks.load_first(args.run, step=args.step, data_dir=args.data_dir, task=args.task)
     task, algo = opened.task, opened.settings.algo
     if Sampler not in task.abilities:
         more = ("; 'jaxdl encode' makes a dataset of its codes, for a model to draw" if Codes in task.abilities else

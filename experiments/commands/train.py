@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from jaxdl.core import processes
+from jaxdl.core import lock, processes
 from jaxdl.core.errors import UserError
 from jaxdl.experiments import algorithms, run_folder, tasks
 from jaxdl.experiments.commands import common
@@ -103,22 +103,27 @@ def run(args: Any) -> dict[str, Any]:
     settings = with_devices(settings_of(args), args.joined)
     settings.validate()
     settings.refuse_idle()
-    if args.out is not None and processes.is_first():
-        run_folder.check_out(args.out, args.overwrite)
-    task = tasks.open_task(settings)
-    name = f"{settings.algo}-{task.subject}".translate(str.maketrans("/:", "--"))
-    with contextlib.closing(tasks.driver(task, settings)) as driver:
+    with contextlib.ExitStack() as stack:
+        if args.out is not None and processes.is_first():
+            run_folder.check_out(args.out, args.overwrite)
+            if run_folder.is_run(args.out):
+                stack.enter_context(lock.hold(args.out))
+        task = tasks.open_task(settings)
+        settings = settings._replace(spec=task.spec)
+        name = f"{settings.algo}-{task.subject}".translate(str.maketrans("/:", "--"))
+        driver = stack.enter_context(contextlib.closing(tasks.driver(task, settings)))
         if not settings.train.checkpoint_memory and driver.without_memory is None:
             raise UserError(f"checkpoint_memory=False leaves the replay memory out of checkpoints, and {settings.algo} has "
                             "none; leave the flag out")
         folder = args.out
         if processes.is_first():
             fit.check_disk_space(args.out or Path("runs", name), settings.train, driver)
-            folder = run_folder.create(args.out, name, args.overwrite, task.pictures)
+            folder = stack.enter_context(run_folder.create(args.out, name, args.overwrite, task.pictures))
             try:
                 run_folder.write_config(folder, settings)
             except UserError:
                 with contextlib.suppress(OSError):
+                    (folder / ".lock").unlink()
                     folder.rmdir()  # not where a person keeps something there
                 raise
         processes.wait("the run folder")

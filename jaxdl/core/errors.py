@@ -38,3 +38,8 @@ def described(error: BaseException) -> str:
     """The type of an error and the first line of its message: "ValueError: no such game"."""
     name, line = type(error).__name__, first_line(error)
     return name if line == name else f"{name}: {line}"
+
+
+def in_a_sentence(error: BaseException) -> str:
+    """What an error says: the sentence of one of jaxdl's own, `described` of others."""
+    return str(error) if isinstance(error, JaxdlError) else described(error)

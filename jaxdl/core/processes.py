@@ -6,11 +6,8 @@ alone would hang. The first process writes the run's files; each writes its own 
 
 import ipaddress
 import os
-import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import jax
 import numpy as np
@@ -158,25 +155,3 @@ def is_cut(x: Array) -> bool:
 def whole(x: Array) -> np.ndarray:
     """All rows of an array, gathered where each process has some."""
     return gathered(own_rows(x)).reshape(x.shape) if is_cut(x) else np.asarray(x)
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """The first SIGINT or SIGTERM asks to stop at the end of the chunk; a second SIGINT stops at once."""
-    caught = []
-
-    def handle(number, frame):
-        del frame
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    try:
-        old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals are somebody else's
-        old = {}
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for s, h in old.items():
-            signal.signal(s, h)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxdl.core.types import Array, Key, Learner, PyTree, Run
+from jaxdl.core.types import Array, DataSpec, Key, Learner, PyTree, Run
 
 
 class Score(NamedTuple):
@@ -77,6 +77,7 @@ class Task(NamedTuple):
     warn: Callable[[dict[str, Any]], str | None] = lambda values: None  # a row of metrics -> what the user should know of it
     choose: Callable[[PyTree], dict[str, Any]] | None = None  # (params) -> numbers as of `evaluate`, but of others: they
     # decide while it trains. None: those of `evaluate` do
+    spec: DataSpec | None = None  # of the training split, where there are splits
 
 
 class Algorithm(NamedTuple):
@@ -92,6 +93,8 @@ class Algorithm(NamedTuple):
     subject: str  # the field of the config that names what it learns from: "env_id", "dataset"
     unit: str  # of a step: "environment steps", "updates"
     TrainConfig: type | None = None  # settings of the loop; `runtime.fit.Config` if not given
+    reopen: Callable[[Any, Any, DataSpec], Task] | None = None  # (config, train config, spec) -> Task of a trained run, which
+    # reads its dataset when it is asked for it
 
     def score_of(self, config: Any) -> Score:
         """The score of a run with this config."""

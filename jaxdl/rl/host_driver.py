@@ -5,6 +5,7 @@ The cost of a call is mostly the number of its buffers. So the small leaves of t
 (`Packing`), and acting does not return what only learning changes; a large memory is a buffer of its own, updated in place.
 """
 
+import dataclasses
 import functools
 import itertools
 import time
@@ -118,10 +119,12 @@ class Programs:
         state, learned = run.learn(state, k_learn)
         return self._finish(run, config, state, report, metrics | learned, k_act)
 
-    def drain(self, moving: Buffers) -> tuple[Buffers, Report]:
-        """The report so far, of all devices, and `moving` with an empty one."""
+    def drain(self, moving: Buffers, new: Report) -> tuple[Buffers, Report]:
+        """The report so far, of all devices, and `moving` with another one, which the first device goes on with."""
         state, report = self.moving.unpack(moving)
-        return self.moving.pack(_Moving(state, self.nothing)), report.over(self.axis_name)
+        if self.axis_name is not None:
+            new = dataclasses.replace(new, totals=new.totals * (jax.lax.axis_index(self.axis_name) == 0))
+        return self.moving.pack(_Moving(state, new)), report.over(self.axis_name)
 
     def run_state(self, state: HostState) -> RunState:
         """The run's state in the buffers. The small leaves are copied: a view would keep its buffer from being donated."""
@@ -201,6 +204,7 @@ class HostDriver:
             return mapped(f, ins, outs), given, donate, options
 
         shapes = {"config": self.config, "key": self.key, "obs": self.first_obs, "rows": jnp.zeros((4, self.run.num_envs))}
+        shapes["report"] = p.nothing
         shapes |= jax.eval_shape(mapped(p.init, ("config", "key", "obs"), state), self.config, self.key, self.first_obs
                                  )._asdict()
         step = "fixed", "moving", "obs", "rows"
@@ -208,7 +212,7 @@ class HostDriver:
             program(p.init, ("config", "key", "obs"), state, (), START_OPTIONS),
             program(p.act, step, ("moving", "action"), (1,), options),
             program(p.learn, step, state, (0, 1), options),
-            program(p.drain, ("moving",), ("moving", "report"), (0,), START_OPTIONS))
+            program(p.drain, ("moving", "report"), ("moving", "report"), (0,), START_OPTIONS))
         self._restart = jax.jit(mapped(p.restart, ("config", "state", "obs"), state))  # compiled where a run is resumed
         memory_check.check_program_fits(self._learn, self.devices)
 
@@ -218,11 +222,14 @@ class HostDriver:
         fixed, moving, action = self._init(self.config, self.key, self.first_obs)
         while self._rounds(self.taken) < self.run.first_step // self.run.stride:
             moving, action = self._act(fixed, moving, *self._answer(action))
-        return HostState(fixed, self._drain(moving)[0], action)
+        return HostState(fixed, self._drain(moving, self.programs.nothing)[0], action)
 
-    def chunk(self, state: HostState, n: int) -> tuple[HostState, Report]:
-        """`n` rounds: of each the last vector step learns."""
+    def chunk(self, state: HostState, n: int, report: Report | None = None) -> tuple[HostState, Report]:
+        """`n` rounds: of each the last vector step learns. Their metrics are added to `report`."""
         fixed, moving, action = state
+        nothing = self.programs.nothing
+        if report is not None and report.totals.shape == nothing.totals.shape:
+            moving, _ = self._drain(moving, dataclasses.replace(nothing, totals=report.totals))
         for _ in range(n):
             for row in itertools.count(1):
                 before = self._rounds(self.taken)
@@ -231,7 +238,7 @@ class HostDriver:
                     break
                 moving, action = self._act(fixed, moving, *answer)
             fixed, moving, action = self._learn(fixed, moving, *answer)
-        moving, report = self._drain(moving)
+        moving, report = self._drain(moving, nothing)
         return HostState(fixed, moving, action), jax.tree.map(processes.whole, report)
 
     def restore(self, state: RunState) -> HostState:

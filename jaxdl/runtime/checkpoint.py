@@ -17,6 +17,7 @@ A step that is saved again goes to `<step>.1`, and only then is `<step>` removed
 
 import contextlib
 import math
+import os
 import re
 import shutil
 from pathlib import Path
@@ -104,7 +105,7 @@ def save(folder: Path, step: int, state: PyTree, *, meta: dict[str, Any], keep: 
     others = [p for s, p in reversed(_whole(folder).items()) if s != step]
     kept = {path, *others[: keep - 1]}
     for _, _, old in _entries(folder):
-        if old not in kept and (old / manifest.PATH).is_file():
+        if old not in kept and os.path.isfile(old / manifest.PATH):
             _remove(old)
     processes.wait(f"written {step}")
     return path
@@ -172,19 +173,27 @@ def restore(
         CheckpointError: there is none, or it is of another run: names the settings or leaves that differ.
     """
     folder = Path(folder).absolute()
-    found = _whole(folder)
-    path = _pick(found, folder, step)
-    step = step if step is not None else max(found)
-    try:
-        return step, _read(path, step, like, meta, partial)
-    except Corrupt as e:
-        earlier = next((s for s in reversed(found) if s < step and _readable(found[s], s, like, partial)), None)
-        hint = ("there is no whole one before it" if earlier is None
-                else f"the newest whole one before it, step {earlier}, can be read with step={earlier}, or goes on when "
-                     f"{path} is removed")
-        error = DamagedError(f"checkpoint {path} is damaged ({e}); {hint}")
-        error.earlier = earlier
-        raise error from e.__cause__
+    wanted = step
+    while True:
+        found = _whole(folder)
+        path = _pick(found, folder, wanted)
+        step = max(found) if wanted is None else wanted
+        try:
+            return step, _read(path, step, like, meta, partial)
+        except Corrupt as e:
+            if _whole(folder).get(step) == path or not _whole(folder):
+                raise _damaged(path, step, found, like, partial, e) from e.__cause__
+            # a run that goes on has removed it while it was read, and has written a newer one
+
+
+def _damaged(path: Path, step: int, found: dict[int, Path], like: PyTree, partial: bool, why: Corrupt) -> DamagedError:
+    earlier = next((s for s in reversed(found) if s < step and _readable(found[s], s, like, partial)), None)
+    hint = ("there is no whole one before it" if earlier is None
+            else f"the newest whole one before it is of step {earlier}: --step {earlier} (step={earlier}) reads it, and resume "
+                 f"goes on from it when {path} is removed")
+    error = DamagedError(f"checkpoint {path} is damaged ({why}); {hint}")
+    error.earlier = earlier
+    return error
 
 
 def read_meta(folder: Path, step: int) -> dict[str, Any]:
@@ -222,7 +231,7 @@ def _entries(folder: Path) -> list[tuple[int, int, Path]]:
 
 def _whole(folder: Path) -> dict[int, Path]:
     """The newest whole checkpoint of each step, ascending."""
-    return {step: path for step, _, path in _entries(folder) if (path / manifest.PATH).is_file()}
+    return {step: path for step, _, path in _entries(folder) if os.path.isfile(path / manifest.PATH)}
 
 
 def _pick(found: dict[int, Path], folder: Path, step: int | None) -> Path:
@@ -237,8 +246,8 @@ def _pick(found: dict[int, Path], folder: Path, step: int | None) -> Path:
 def _remove(path: Path) -> None:
     """Remove a checkpoint, its name first, so that an interrupted removal leaves no half one. What cannot be removed stays."""
     with contextlib.suppress(OSError):
-        shutil.rmtree(path.rename(path.with_name(path.name + ".old")))
-        shutil.rmtree(_parts(path), ignore_errors=True)
+        _delete(path.rename(path.with_name(path.name + ".old")))
+        _delete(_parts(path))
 
 
 def _clean(folder: Path) -> None:
@@ -246,7 +255,13 @@ def _clean(folder: Path) -> None:
     with contextlib.suppress(OSError):
         for path in list(folder.iterdir()):
             if _LEFTOVER.fullmatch(path.name) or (path.suffix == ".parts" and not path.with_suffix("").is_dir()):
-                shutil.rmtree(path, ignore_errors=True)
+                _delete(path)
+
+
+def _delete(path: Path) -> None:
+    """Remove a folder; of a link the link. What cannot be removed stays."""
+    with contextlib.suppress(OSError):
+        path.unlink() if path.is_symlink() else shutil.rmtree(path, ignore_errors=True)
 
 
 def _read(path: Path, step: int, like: PyTree, meta: dict[str, Any] | None, partial: bool) -> PyTree:
@@ -256,7 +271,8 @@ def _read(path: Path, step: int, like: PyTree, meta: dict[str, Any] | None, part
     manifest.check_meta(path, written.meta, meta or {})
     manifest.check_leaves(path, [leaf for _, leaf in found.values()], expected)
 
-    arrays = read_arrays(path, [i for i, leaf in found.values() if math.prod(leaf.shape)])
+    num_bytes = sum(16 * math.prod(leaf.shape) for leaf in written.leaves)  # no dtype has more
+    arrays = read_arrays(path, [i for i, leaf in found.values() if math.prod(leaf.shape)], num_bytes)
     placed = []
     for name, x in expected:
         i, leaf = found[name]

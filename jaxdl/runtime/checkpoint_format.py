@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 import re
+import stat
 from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,12 @@ import jax
 import numpy as np
 
 from jaxdl.core import processes
-from jaxdl.core.errors import first_line
+from jaxdl.core.errors import CheckpointError, first_line
+
+_FILES = 16  # that Orbax has open at once, and some more
+
+
+_OVERHEAD = 1 << 26  # bytes on disk beside the arrays' own, at most
 
 _MAX_INDEX_BYTES = 2**24  # of Orbax's own JSON: 10,000 leaves take 3 MB
 
@@ -91,8 +97,24 @@ def _array_handler() -> Any:
     return ocp.PyTreeCheckpointHandler(type_handler_registry=registry, **_alone())
 
 
+def check_open_files() -> None:
+    """Find out whether this process may open as many files as a checkpoint takes: midway Orbax prints tracebacks.
+
+    Raises:
+        OSError: it may not.
+    """
+    opened = []
+    try:
+        for _ in range(_FILES):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    finally:
+        for file in opened:
+            os.close(file)
+
+
 def write(path: Path, manifest_name: str, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write a checkpoint's folder: first under another name, which is changed when all of it is there."""
+    check_open_files()
     ocp = _orbax()
     items = {"manifest": ocp.args.JsonSave(manifest)}
     if arrays:
@@ -104,23 +126,45 @@ def write(path: Path, manifest_name: str, manifest: dict[str, Any], arrays: dict
         checkpointer.save(path, args=ocp.args.Composite(**items))
 
 
-def read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+def _check_files(folder: Path, most: int) -> None:
+    """Refuse what would be waited for or fill the memory: TensorStore opens whatever lies there and reads all of it."""
+    total = 0
+    for at, _, names in os.walk(folder):
+        for name in names:
+            found = os.stat(os.path.join(at, name))
+            if not stat.S_ISREG(found.st_mode):
+                raise Corrupt(f"{os.path.join(at, name)} is not a file")
+            total += found.st_size
+    if total > most:
+        raise Corrupt(f"its arrays take {total:,} bytes on disk, where {most:,} are the most")
+
+
+def read_arrays(path: Path, names: list[str], num_bytes: int) -> dict[str, np.ndarray]:
     """The arrays of these names.
+
+    Args:
+        num_bytes: of all arrays of the checkpoint, these and others.
 
     Raises:
         Corrupt: they are not there, or cannot be read.
+        CheckpointError: this process may not open as many files as reading takes.
     """
     if not names:
         return {}
     _check_files(path)
+    try:
+        check_open_files()
+    except OSError as e:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {e.strerror}; raise the limit (ulimit -n)") from e
     ocp = _orbax()
     args = ocp.args.PyTreeRestore(
         item=dict.fromkeys(names, 0), partial_restore=True,
         restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names})
     try:
+        _check_files(path / "arrays", 2 * num_bytes + _OVERHEAD)  # Orbax compresses
         with ocp.Checkpointer(_array_handler(), **_alone()) as checkpointer:
             arrays = checkpointer.restore(path / "arrays", args=args)
-    except MemoryError:
+    except (MemoryError, Corrupt):
         raise
     except Exception as e:
         raise Corrupt(f"its arrays cannot be read: {reason(e)}") from e
@@ -160,6 +204,8 @@ def read_part(path: Path, like: np.ndarray) -> np.ndarray:
         Corrupt: it is not what it must be.
     """
     try:
+        if not path.is_file():
+            raise ValueError(f"{path} is not a file")
         if path.stat().st_size > like.nbytes + 1024:
             raise ValueError(f"{path} is too large")
         values = np.load(path, allow_pickle=False)

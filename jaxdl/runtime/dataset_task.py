@@ -43,6 +43,7 @@ class Evaluation(NamedTuple):
     more: Callable[..., dict[str, Any]] = lambda params, options, held: {}  # (params, options, held-out examples) -> numbers
     pictures: Mapping[str, Callable] = MappingProxyType({})  # file name -> (params, seed, path), what a finished run leaves
     describe: Callable[[dict[str, Any]], str] | None = None  # an evaluation in words; its numbers if not given
+    check: Callable[[], None] = lambda: None  # refuses, before it is trained, what could not be evaluated
 
 
 def dataset_algorithm(
@@ -77,35 +78,87 @@ def dataset_algorithm(
     """
 
     def opened(config: Any, train: fit.Config) -> Task:
-        splits = dict(zip(data.SPLITS, data.load_splits(config.dataset, config.data_dir), strict=True))
+        splits = _load_splits(config)
         if sentence := too_dark(splits["train"], config):
             stdio.say(f"jaxdl: {sentence}")
         learned, held = for_validation(splits["train"], train)
         if config.batch_size > learned.spec.num_examples:
             raise UserError(f"batch_size={config.batch_size} is above the {learned.spec.num_examples} training examples of "
                             f"{config.dataset}; lower it")
-        spec = learned.spec
+        return with_splits(config, train, splits, learned.spec, learned, held)
+
+    def reopened(config: Any, train: fit.Config, spec: DataSpec) -> Task:
+        return with_splits(config, train, _Later(config, spec), spec)
+
+    def with_splits(config: Any, train: fit.Config, splits: Mapping[str, data.Dataset], spec: DataSpec,
+                    learned: data.Dataset | None = None, held: data.Dataset | None = None) -> Task:
         model = make(config, spec)
         can = abilities(config, spec, model)
-        judged = evaluation(config, train, splits | ({"validation": held} if held else {}), model, can)
+        judged = evaluation(config, train, {**splits, "validation": held} if held else splits, model, can)
+        measured = _measured(model, judged)
+        if learned:
+            judged.check()
 
         def run(config: Any, **axis: Any) -> Run:
             return make_run(config, spec, **axis)
 
         def drive(configs: Sequence[Any], seeds: Sequence[int], train: fit.Config, written_by: int | None = None) -> Any:
-            return make_device_driver(run, list(configs), learned.on_device(), seeds, quick=train.quick_compile,
+            mine = learned or for_validation(splits["train"], train)[0]
+            return make_device_driver(run, list(configs), mine.on_device(), seeds, quick=train.quick_compile,
                                       devices=train.devices, written_by=written_by)
+
+        def evaluate(params: PyTree, options: Any) -> dict[str, Any]:
+            return measured(params, options, splits["test"])
+
+        def choose(params: PyTree) -> dict[str, Any]:
+            return measured(params, judged.options, held)
 
         def in_words(found: dict[str, Any]) -> str:
             numbers = ", ".join(f"{name} {value:.4g}" for name, value in found.items() if isinstance(value, float))
             return f"test {examples} of {config.dataset}: {numbers}"
 
-        chosen = held and _measured(model, judged, held)
-        return Task(config.dataset, total_steps(config, spec), model.learner, drive, _measured(model, judged, splits["test"]),
-                    judged.options, can, judged.pictures, judged.describe or in_words, (config.batch_size, examples), run,
-                    splits, choose=chosen and (lambda params: chosen(params, judged.options)))
+        return Task(config.dataset, total_steps(config, spec), model.learner, drive, evaluate, judged.options, can,
+                    judged.pictures, judged.describe or in_words, (config.batch_size, examples), run, splits,
+                    choose=choose if held else None, spec=spec)
 
-    return Algorithm(name, summary, config, validate, opened, score, curves, "dataset", "updates", TrainConfig)
+    return Algorithm(name, summary, config, validate, opened, score, curves, "dataset", "updates", TrainConfig, reopened)
+
+
+def _load_splits(config: Any) -> dict[str, data.Dataset]:
+    return dict(zip(data.SPLITS, data.load_splits(config.dataset, config.data_dir), strict=True))
+
+
+class _Later(Mapping):
+    """The splits of a dataset of which the spec is known: they are read when one is asked for."""
+
+    def __init__(self, config: Any, spec: DataSpec):
+        self._config, self._spec, self._read = config, spec, None
+
+    def __getitem__(self, split: str) -> data.Dataset:
+        if self._read is None:
+            read = _load_splits(self._config)
+            found = read["train"].spec
+            if _form(found) != _form(self._spec) or (found.num_classes or 0) > (self._spec.num_classes or 0):
+                raise UserError(f"the dataset {self._config.dataset} is not the one that the run learned from: it has "
+                                f"{_in_numbers(found)}, and that one had {_in_numbers(self._spec)}")
+            self._read = read
+        return self._read[split]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(data.SPLITS)
+
+    def __len__(self) -> int:
+        return len(data.SPLITS)
+
+
+def _form(spec: DataSpec) -> tuple:
+    """What a model's networks depend on, but for the classes, of which other data may have fewer."""
+    return spec.shape, spec.input, spec.vocabulary
+
+
+def _in_numbers(spec: DataSpec) -> str:
+    classes = f", {spec.num_classes} classes" if spec.num_classes else ""
+    return f"{spec.input} of shape {list(spec.shape)}{classes}"
 
 
 def for_validation(train: data.Dataset, config: fit.Config) -> tuple[data.Dataset, data.Dataset | None]:
@@ -138,12 +191,12 @@ def too_dark(dataset: data.Dataset, config: Any) -> str | None:
             f"{binary}")
 
 
-def _measured(model: Any, evaluation: Evaluation, held: data.Dataset) -> Callable[[PyTree, Any], dict[str, Any]]:
-    """`(params, options) -> numbers` of held-out examples."""
+def _measured(model: Any, evaluation: Evaluation) -> Callable[[PyTree, Any, data.Dataset], dict[str, Any]]:
+    """`(params, options, held-out examples) -> numbers`."""
     measure = getattr(model, "measure", None)
     program = None if measure is None else jax.jit(measure)
 
-    def evaluate(params: PyTree, options: Any) -> dict[str, Any]:
+    def evaluate(params: PyTree, options: Any, held: data.Dataset) -> dict[str, Any]:
         options.validate()
         totals: dict[str, list] = {}
         for key, batch in blocks(held, options.seed) if program else ():

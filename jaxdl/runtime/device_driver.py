@@ -26,13 +26,15 @@ from jaxdl.runtime.mesh import REPLICATED, SINGLE_DEVICE, MeshLayout, make_mesh
 # an H200 a DQN's step takes 75 us in place of 96, a VAE's 103 in place of 116 (`experiments/benchmarks/step_times.json`). A
 # step that is many of the environments', as PPO's is, is long anyway and would take twice as long to compile.
 LOOP = 64
+TOTALS = 256  # room for the totals of 64 metrics, which a chunk begins with
 
 
 class Driver(NamedTuple):
     """A run, compiled and ready. A population of K members has a leading axis K in every state but `t`."""
 
     start: Callable[[], PyTree]  # () -> state
-    chunk: Callable[[PyTree, int], tuple[PyTree, Report]]  # (state, steps of the run) -> (state, report of numpy arrays)
+    chunk: Callable[..., tuple[PyTree, Report]]  # (state, steps of the run, report so far or None) -> (state, report of numpy
+    # arrays)
     step_of: Callable[[PyTree], int]  # state -> its `t`
     snapshot: Callable[[PyTree], RunState]  # state -> what a checkpoint holds
     restore: Callable[[RunState], PyTree]  # what a checkpoint holds -> state
@@ -55,7 +57,7 @@ class Programs(NamedTuple):
     """A kind of run as pure functions of the whole, on however many devices."""
 
     start: Callable[..., RunState]  # (config, seeds, data) -> state
-    chunk: Callable[..., tuple[RunState, Report]]  # (config, state, data, n) -> (state, report)
+    chunk: Callable[..., tuple[RunState, Report]]  # (config, state, data, n, totals so far) -> (state, report)
     restart: Callable[..., RunState]  # (config, state) -> state: all environments reset
     layout: MeshLayout
 
@@ -66,8 +68,8 @@ def single_run(make_run: Callable[..., Run], loop: int) -> Programs:
     def start(config: Any, seeds: Array, data: PyTree) -> RunState:
         return make_run(config).init(jax.random.key(seeds[0]), data)
 
-    def chunk(config: Any, state: RunState, data: PyTree, n: Array) -> tuple[RunState, Report]:
-        return advance(make_run(config), state, data, n, loop)
+    def chunk(config: Any, state: RunState, data: PyTree, n: Array, so_far: Array) -> tuple[RunState, Report]:
+        return advance(make_run(config), state, data, n, loop, so_far)
 
     def restart(config: Any, state: RunState) -> RunState:
         return make_run(config).restart(state)
@@ -95,13 +97,14 @@ def population(make_run: Callable[..., Run], loop: int, axes: RunState, devices:
     def start(configs: Any, seeds: Array, data: PyTree) -> RunState:
         return jax.vmap(lambda config, seed: one.start(config, seed[None], data), out_axes=axes)(configs, seeds)
 
-    def chunk(configs: Any, state: RunState, data: PyTree, n: Array) -> tuple[RunState, Report]:
-        def member(config: Any, state: RunState) -> tuple[RunState, Report]:
-            return one.chunk(config, state, data, n)
+    def chunk(configs: Any, state: RunState, data: PyTree, n: Array, so_far: Array) -> tuple[RunState, Report]:
+        def member(given: Any, state: RunState) -> tuple[RunState, Report]:
+            config, totals = given
+            return one.chunk(config, state, data, n, totals)
 
         if jax.default_backend() == "cpu":
-            return _in_turn(member, configs, state)
-        return jax.vmap(member, in_axes=(0, axes), out_axes=(axes, 0))(configs, state)
+            return _in_turn(member, (configs, so_far), state)
+        return jax.vmap(member, in_axes=(0, axes), out_axes=(axes, 0))((configs, so_far), state)
 
     layout = MeshLayout(make_mesh(devices) if devices > 1 else None, shared=False)
     return _mapped(Programs(start, chunk, one.restart, layout), layout)
@@ -116,13 +119,13 @@ def _mapped(programs: Programs, layout: MeshLayout) -> Programs:
     """Programs of one device's part as programs of the whole."""
     members, state, data = layout.members, layout.state, layout.data
     return Programs(layout.map(programs.start, (members, members, data), state),
-                    layout.map(programs.chunk, (members, state, data, REPLICATED), (state, members)),
+                    layout.map(programs.chunk, (members, state, data, REPLICATED, members), (state, members)),
                     layout.map(programs.restart, (members, state), state), layout)
 
 
 def _in_turn(f: Callable[[Any, RunState], tuple[RunState, Report]], config: Any, state: RunState
              ) -> tuple[RunState, Report]:
-    """`vmap` of `f` over the members' settings and states, computed one member after the other.
+    """`vmap` of `f` over what each member is given and their states, computed one member after the other.
 
     Wider arrays gain nothing on a CPU's core, and one member fits its cache where 32 do not.
     """
@@ -195,19 +198,24 @@ def make_device_driver(make_run: Callable[..., Run], configs: Sequence[Any], dat
     data = layout.place_data(data)
     like = jax.eval_shape(programs.start, config, seeds, data)
     memory_check.check_state_fits(like, data, devices, single)
+    nothing = np.zeros(TOTALS if single else (len(seeds), TOTALS), np.float32)
     start, chunk = compile_all(
         (programs.start, layout.placed_shapes((config, seeds, data), (layout.members, layout.members, layout.data)), (),
          START_OPTIONS),
-        (programs.chunk, layout.placed_shapes((config, like, data, np.int32(1)),
-                                              (layout.members, layout.state, layout.data, REPLICATED)), (1,),
+        (programs.chunk, layout.placed_shapes((config, like, data, np.int32(1), nothing),
+                                              (layout.members, layout.state, layout.data, REPLICATED, layout.members)), (1,),
          QUICK_OPTIONS if quick else TRAIN_OPTIONS))
     memory_check.check_program_fits(chunk, devices)
     written_by = written_by if written_by and single else devices
     if written_by != devices:
         like = state_shapes(lambda: _shard_of(make_run, written_by)(config).init(jax.random.key(0), None), written_by)
 
-    def run_chunk(state: RunState, n: int) -> tuple[RunState, Report]:
-        state, report = chunk(config, state, data, np.int32(n))
+    def run_chunk(state: RunState, n: int, report: Report | None = None) -> tuple[RunState, Report]:
+        so_far = nothing
+        if report is not None and report.totals.shape[-1] <= TOTALS:
+            so_far = nothing.copy()
+            so_far[..., : report.totals.shape[-1]] = report.totals
+        state, report = chunk(config, state, data, np.int32(n), so_far)
         return state, jax.tree.map(processes.whole, report)
 
     def restore(state: RunState) -> RunState:

@@ -4,29 +4,31 @@ A chunk is up to half a second of steps inside one program, and everything else 
 chunks end, so a run that was cut and resumed has the bits of one that was not.
 """
 
+import contextlib
 import math
 import operator
+import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxdl.core import processes, stdio
+from jaxdl.core import files, lock, processes, signals, stdio
 from jaxdl.core.config import config, require, require_positive
 from jaxdl.core.errors import CheckpointError, EnvError, JaxdlError, UserError
+from jaxdl.core.lock import Lock
 from jaxdl.core.run import Report
 from jaxdl.core.task import Curve, Score
 from jaxdl.core.types import PyTree
 from jaxdl.runtime import checkpoint
+from jaxdl.runtime.checkpoint_format import check_open_files
+from jaxdl.runtime.chunks import Due, Metrics, Pace
 from jaxdl.runtime.device_driver import Driver
 from jaxdl.runtime.run_log import Log, Progress, Values, open_log, progress
-
-_CHUNK_S = 0.5  # a chunk is made to last about this long: what a signal or a progress bar waits for
 
 
 @config
@@ -75,6 +77,7 @@ class Result(NamedTuple):
     steps_per_s: float  # in chunks, of all members together: what the progress and the rows of metrics say too
     eval: list[dict[str, Any]] | None  # the last evaluation, of each member
     ended: str  # "finished", "reached" (stop_at) or "interrupted"
+    failed: Exception | None = None  # what went wrong in the evaluation at the end
 
 
 class TrainingError(JaxdlError):
@@ -132,123 +135,62 @@ def fit(driver: Driver, config: Config, total_steps: int, *, folder: str | Path 
     if not isinstance(total_steps, int | np.integer) or total_steps < 1:
         raise UserError(f"total_steps must be a whole number above 0, got {total_steps!r}")
     folder = None if folder is None else Path(folder)
-    if folder and processes.is_first():
-        check_disk_space(folder, config, driver)
-    callbacks, checkpoints = callbacks or Callbacks(), _Checkpoints(folder, config, meta or {}, driver)
-    step, state = checkpoints.read() if resume else (driver.first_step, driver.start())
-    callbacks.ready()
-    began, ended, due, pace = step, None, _Due(config, driver, total_steps), _Pace(driver.loop)
-    metrics = _Metrics(step, driver.members)
-    evaluator = _Evaluator(evaluate, score, config, driver, checkpoints)
-    with _open_output(folder, due.last, step, resume, callbacks) as output, processes.stop_signals() as stopped:
+    with ExitStack() as stack:
+        held = None
+        if folder and processes.is_first():
+            check_disk_space(folder, config, driver)
+            held = stack.enter_context(_hold(folder))
+        callbacks, checkpoints = callbacks or Callbacks(), _Checkpoints(folder, config, meta or {}, driver, held)
+        metrics = Metrics(driver.first_step, driver.members)
+        step, state = checkpoints.read(metrics) if resume else (driver.first_step, driver.start())
+        callbacks.ready()
+        due, pace = Due(config, driver, total_steps), Pace(driver.loop)
+        evaluator = _Evaluator(evaluate, score, config, driver, checkpoints)
+        output = stack.enter_context(_open_output(folder, due.last, step, resume, callbacks, held))
+        stopped = stack.enter_context(signals.stop_softly())
+
+        def arrive(now: set[str], stop: bool = False) -> str | None:
+            """Do what is due at `step`: the checkpoint first, so that nothing which fails after it costs the training."""
+            if "checkpoint" in now or stop:
+                checkpoints.write(step, state, metrics)
+            values = evaluator.run(step, state, metrics, at_end=due.over(step)) if "eval" in now else {}
+            if "log" in now:
+                values = metrics.row(step, pace.train_s) | values
+            output.write(step, values, metrics, pace.speed(step - began) * driver.members)
+            if evaluator.reached:
+                checkpoints.write(step, state, metrics)
+            return "reached" if evaluator.reached else "interrupted" if stop and not due.over(step) else None
+
+        began, ended = step, None
+        if resume and output.is_missing(step, metrics, now := due.between(checkpoints.before, step)):
+            ended = arrive(now - {"checkpoint"})  # it was killed after the checkpoint
         while not due.over(step) and not ended:
-            before, n = step, pace.steps(due.steps(step))
+            checkpoints.before, n = step, pace.steps(due.steps(step))
             with checkpoints.named():
-                state, report = pace.timed(driver.chunk, state, n)
+                state, metrics.report = pace.timed(driver.chunk, state, n, metrics.report)
             step = driver.step_of(state)
             checkpoints.rounds += n
             asked_to_stop = pace.agree(n, stopped())
-            _check_finite(report, driver.params(state), step, checkpoints)
-            metrics.add(report)
-            now = due.between(before, step)
-            values = metrics.row(step, pace.train_s) if "log" in now else {}
-            if "eval" in now:
-                with checkpoints.named(lambda step=step, state=state: checkpoints.write(step, state)):
-                    if due.over(step):
-                        driver.close()  # an environment of which there can be one is evaluated after it
-                values |= evaluator.run(step, state)
-            ended = "reached" if evaluator.reached else "interrupted" if asked_to_stop and not due.over(step) else None
-            output.write(step, values, metrics, pace.speed(step - began) * driver.members)
-            if "checkpoint" in now or ended:  # after the row, which a crash must not lose
-                checkpoints.write(step, state)
+            _check_finite(metrics.report, driver.params(state), step, checkpoints)
+            ended = arrive(due.between(checkpoints.before, step), asked_to_stop)
+        if evaluator.latest is None and not evaluator.failed and ended != "interrupted":
+            evaluator.run(step, state, metrics, at_end=True)
     if not ended and step != due.stop and processes.is_first():
         stdio.say(f"jaxdl: the run ended at step {step:,} and not at {due.stop:,}: it takes {driver.stride:,} at a time")
-    if evaluator.latest is None and ended != "interrupted":
-        with checkpoints.named():
-            driver.close()
-            evaluator.measure(state)
     return Result(driver.params(state), driver.snapshot(state), step, checkpoints.rounds * driver.updates, driver.compile_s,
-                  pace.train_s, pace.speed(step - began) * driver.members, evaluator.latest, ended or "finished")
+                  pace.train_s, pace.speed(step - began) * driver.members, evaluator.latest, ended or "finished",
+                  evaluator.failed)
 
 
-class _Due:
-    """Where the run ends, and at which steps something is to be done: at each multiple of its period, and at the end."""
-
-    def __init__(self, config: Config, driver: Driver, total_steps: int):
-        stop = config.stop_step or total_steps
-        self.stride, self.stop = driver.stride, max(stop, driver.first_step)
-        self.last = driver.first_step + (self.stop - driver.first_step) // self.stride * self.stride
-        self.every = {"log": config.log_every or max(1, stop // 100), "eval": config.eval_every or self.last,
-                      "checkpoint": config.checkpoint_every or max(1, math.ceil(stop / 10))}
-
-    def steps(self, step: int) -> int:
-        """Steps of the run to the next of them; none is taken past the end. They may come short of it, and never pass it."""
-        target = min(self.stop, *((step // every + 1) * every for every in self.every.values()))
-        return min(math.ceil((target - step) / self.stride), (self.stop - step) // self.stride)
-
-    def over(self, step: int) -> bool:
-        """Whether a further step could be taken past the end."""
-        return self.stop - step < self.stride
-
-    def between(self, before: int, step: int) -> set[str]:
-        """What is due at `step` and was not at `before`."""
-        return {name for name, every in self.every.items() if self.over(step) or before // every < step // every}
-
-
-class _Pace:
-    """Chunks of about half a second: the next is as long as the last one's speed allows, and at most four times as long."""
-
-    def __init__(self, loop: int):
-        self.loop, self.length, self.train_s, self.spent = loop, 1, 0.0, 0.0
-
-    def steps(self, most: int) -> int:
-        """Steps of the next chunk: whole loops, so that which steps are in one does not depend on the pace."""
-        return most if self.length >= most else min(most, max(1, self.length // self.loop) * self.loop)
-
-    def timed(self, chunk: Callable, state: PyTree, n: int) -> tuple[PyTree, Report]:
-        """Run a chunk."""
-        start = time.perf_counter()
-        state, report = chunk(state, n)
-        self.spent = time.perf_counter() - start
-        self.train_s += self.spent
-        return state, report
-
-    def speed(self, steps: int) -> float:
-        """Steps per second of training, of `steps` so far."""
-        return steps / self.train_s if self.train_s else 0.0
-
-    def agree(self, n: int, stop: bool) -> bool:
-        """After a chunk of `n` steps: whether to stop, because any process was asked to.
-
-        All processes take the first one's length. Their clocks differ, and one that entered a collective alone would hang.
-        """
-        told = processes.agree(max(1, min(4 * self.length, int(n * _CHUNK_S / max(self.spent, 1e-9)))), stop)
-        self.length = int(told[0, 0])
-        return bool(told[:, 1].any())
-
-
-class _Metrics:
-    """Metrics of the steps since the last row."""
-
-    def __init__(self, step: int, members: int):
-        self.totals, self.step, self.train_s, self.members = None, step, 0.0, members
-
-    def add(self, report: Report) -> None:
-        """Add a chunk's."""
-        new = jax.tree.map(np.float64, report.metrics)  # float32 would lose whole steps of a row of many
-        self.totals = new if self.totals is None else jax.tree.map(np.add, self.totals, new)
-
-    def means(self) -> dict[str, float | np.ndarray]:
-        """The mean of each metric; one that counted nothing (no episode ended) is left out, or NaN where other members' did."""
-        counted = {name: m for name, m in (self.totals or {}).items() if np.any(m.count > 0)}
-        means = {name: np.where(m.count > 0, m.total / np.maximum(m.count, 1), np.nan) for name, m in counted.items()}
-        return {name: float(v) if np.ndim(v) == 0 else v for name, v in means.items()}
-
-    def row(self, step: int, train_s: float) -> dict[str, float | np.ndarray]:
-        """The row of metrics at `step`; the next one begins with nothing."""
-        values = self.means() | {"steps_per_s": self.members * (step - self.step) / max(train_s - self.train_s, 1e-9)}
-        self.totals, self.step, self.train_s = None, step, train_s
-        return values
+@contextmanager
+def _hold(folder: Path) -> Iterator[Lock]:
+    """The folder of a run, made if missing, into which this process alone writes."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise files.cannot_write(folder, e) from e
+    with lock.hold(folder) as held:
+        yield held
 
 
 class _Evaluator:
@@ -259,16 +201,26 @@ class _Evaluator:
         self.evaluate, self.score, self.config, self.driver, self.checkpoints = evaluate, score, config, driver, checkpoints
         self.latest: list[dict[str, Any]] | None = None  # of each member
         self.reached = False
+        self.failed: Exception | None = None  # the evaluation at the end
 
     def measure(self, state: PyTree) -> None:
         """Evaluate each member."""
         if self.evaluate:
             self.latest = [self.evaluate(p) for p in members_of(self.driver.params(state), self.driver.members)]
 
-    def run(self, step: int, state: PyTree) -> dict[str, float | np.ndarray]:
-        """Evaluate: the values for the row of metrics."""
-        with self.checkpoints.named(lambda: self.checkpoints.write(step, state)):
+    def run(self, step: int, state: PyTree, metrics: Metrics, at_end: bool) -> dict[str, float | np.ndarray]:
+        """Evaluate: the values for the row of metrics. At the end of the training a failure is kept, and not raised."""
+        try:
+            if at_end:
+                self.driver.close()  # an environment of which there can be one is evaluated after it
             self.measure(state)
+        except Exception as e:
+            if at_end:
+                self.latest, self.failed = None, e
+                return {}
+            with self.checkpoints.named():
+                self.checkpoints.write(step, state, metrics)
+                raise
         if self.latest is None:
             return {}
         if self.score and self.config.eval_every:
@@ -285,13 +237,30 @@ class _Evaluator:
 class _Output:
     """The log of the run, its progress, and the one warning."""
 
-    def __init__(self, log: Log | None, bar: Progress, warn: Callable[[dict[str, Any]], str | None]):
-        self.log, self.bar, self.warn, self.warned = log, bar, warn, None
+    def __init__(self, log: Log | None, bar: Progress, warn: Callable[[dict[str, Any]], str | None], held: Lock | None):
+        self.log, self.bar, self.warn, self.warned, self.held = log, bar, warn, None, held
 
-    def write(self, step: int, values: Values, metrics: _Metrics, speed: float) -> None:
+    def is_missing(self, step: int, metrics: Metrics, now: set[str]) -> bool:
+        """Whether the row that was due at `step`, of which there is a checkpoint, is not there, or not with its evaluation.
+
+        Then it can be written again, from the metrics in the checkpoint.
+        """
+        missing = False
+        if self.log and now & {"log", "eval"} and metrics.report is not None:
+            there = self.log.last is not None and self.log.last["step"] == step
+            missing = not there or ("eval" in now and not any(name.startswith("eval/") for name in self.log.last))
+            if missing and there:
+                self.log.remove_last()
+        missing = bool(processes.agree(missing)[0, 0])
+        if not missing:
+            metrics.report = None if "log" in now else metrics.report
+        return missing
+
+    def write(self, step: int, values: Values, metrics: Metrics, speed: float) -> None:
         """Write a row, if there is one; else the progress shows the metrics so far."""
         if values and self.log:
-            self.log.row(step, values)
+            with self.held.checked():
+                self.log.row(step, values)
         if values and not self.warned and (sentence := self.warn(values)):
             self.warned = sentence
             stdio.say(f"jaxdl: {sentence}")
@@ -299,7 +268,8 @@ class _Output:
 
 
 @contextmanager
-def _open_output(folder: Path | None, last: int, step: int, resume: bool, callbacks: Callbacks) -> Iterator[_Output]:
+def _open_output(folder: Path | None, last: int, step: int, resume: bool, callbacks: Callbacks, held: Lock | None
+                 ) -> Iterator[_Output]:
     """The output of a run that goes from `step` to `last`; only the first process writes any."""
     first = processes.is_first()
     with ExitStack() as stack:
@@ -308,20 +278,27 @@ def _open_output(folder: Path | None, last: int, step: int, resume: bool, callba
             log = stack.enter_context(closing(open_log(folder, resume_step=step if resume else None)))
         show = ("bar" if callbacks.show_progress else "lines") if first else "nothing"
         bar = stack.enter_context(progress(last, step, show=show, watched=callbacks.watched))
-        yield _Output(log, bar, callbacks.warn)
+        yield _Output(log, bar, callbacks.warn, held)
 
 
 def check_disk_space(folder: Path, config: Config, driver: Driver) -> None:
     """Refuse a run in `folder`, which may not be there yet, whose checkpoints would fill the disk.
 
     Raises:
-        UserError: says how much they take and how much is free.
+        UserError: says how much they take and how much is free; or this process may not open as many files as one takes.
     """
+    try:
+        check_open_files()
+    except OSError as e:
+        raise UserError(f"checkpoints cannot be written: {e.strerror}; raise the limit (ulimit -n)") from e
     checkpoints = folder / "checkpoints"
     each = checkpoint.estimate_bytes(_kept(driver.like, config, driver))
     number = config.keep_checkpoints + 1  # the oldest goes when the newest is whole
-    there = sum(f.stat().st_size for f in checkpoints.rglob("*") if f.is_file())
-    disk = next(p for p in folder.absolute().parents if p.is_dir())
+    there = 0
+    with contextlib.suppress(OSError):  # what cannot be read
+        there = sum(f.stat().st_size for f in checkpoints.rglob("*") if f.is_file())
+    real = checkpoints.resolve()  # they may lie behind a link
+    disk = next(p for p in (real, *real.parents) if os.path.isdir(p))
     free = shutil.disk_usage(disk).free + there
     if each * number > free:
         raise UserError(f"{number} checkpoints of {each / 1e6:,.0f} MB do not fit the {free / 1e6:,.0f} MB that are "
@@ -354,30 +331,37 @@ def _column(rows: list[dict[str, Any]], name: str) -> float | np.ndarray:
 class _Checkpoints:
     """The run's checkpoints and its best parameters; does nothing without a folder."""
 
-    def __init__(self, folder: Path | None, config: Config, meta: dict[str, Any], driver: Driver):
+    def __init__(self, folder: Path | None, config: Config, meta: dict[str, Any], driver: Driver, held: Lock | None):
+        self.held = held  # by the first process of the run alone
         self.folder = folder / "checkpoints" if folder else None
         self.best = folder / "best" if folder else None
         self.config, self.driver, self.meta, self.newest = config, driver, meta, None
         self.rounds = 0  # steps of the run since it began
+        self.before = driver.first_step  # where the last chunk began
         self.best_score = -math.inf  # higher is better, whatever the score
         if self.best and checkpoint.steps(self.best):
             self.best_score = _score_in(self.best)
 
-    def write(self, step: int, state: PyTree) -> None:
-        if self.folder:
+    def write(self, step: int, state: PyTree, metrics: Metrics) -> None:
+        """Write the checkpoint of a step, if it is not there."""
+        if self.folder and self.newest != step:
             kept = _kept(self.driver.snapshot(state), self.config, self.driver)
             # `resume` reads from the number of devices how the source lies, and may go on with another
-            meta = self.meta | {"devices": self.driver.devices, "rounds": self.rounds}
-            checkpoint.save(self.folder, step, kept, meta=meta, keep=self.config.keep_checkpoints)
+            meta = self.meta | {"devices": self.driver.devices, "rounds": self.rounds, "before": self.before} | metrics.saved()
+            with self.checked():
+                checkpoint.save(self.folder, step, kept, meta=meta, keep=self.config.keep_checkpoints)
             self.newest = step
 
+    def checked(self) -> AbstractContextManager[None]:
+        """Where the folder is this process' own, it is still the one in which the run began."""
+        return self.held.checked() if self.held else nullcontext()
+
     @contextmanager
-    def named(self, save: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """An environment that fails within is an error of the training, which names the last checkpoint after `save`."""
+    def named(self) -> Iterator[None]:
+        """An environment that fails within is an error of the training, which names the last checkpoint."""
         try:
             yield
         except EnvError as e:
-            save()
             raise TrainingError(f"{e}; {self.newest_in_words()}") from e
 
     def newest_in_words(self) -> str:
@@ -387,17 +371,24 @@ class _Checkpoints:
 
     def keep_best(self, step: int, state: PyTree, score: float) -> None:
         if self.best and score > self.best_score and processes.is_first():
-            checkpoint.save(self.best, step, self.driver.params(state), meta=self.meta | {"score": score}, keep=1)
+            with self.checked():
+                checkpoint.save(self.best, step, self.driver.params(state), meta=self.meta | {"score": score}, keep=1)
             self.best_score = score
 
-    def read(self) -> tuple[int, PyTree]:
-        """The step and the state of the newest; without a replay memory it goes on with the source of a new run."""
+    def read(self, metrics: Metrics) -> tuple[int, PyTree]:
+        """The step and the state of the newest, and the metrics since the last row.
+
+        Without a replay memory it goes on with the source of a new run.
+        """
         if self.folder is None:
             raise CheckpointError("a run without a folder has no checkpoint to resume from")
         driver, like = self.driver, _kept(self.driver.like, self.config, self.driver)
         self.newest, state = checkpoint.restore(self.folder, like, meta=self.meta)
-        rounds = checkpoint.read_meta(self.folder, self.newest).get("rounds")  # earlier versions: a step was always `stride`
+        meta = checkpoint.read_meta(self.folder, self.newest)
+        metrics.restore(self.newest, meta)
+        rounds, before = meta.get("rounds"), meta.get("before")  # in earlier versions a step was always `stride`
         self.rounds = rounds if type(rounds) is int else (self.newest - driver.first_step) // driver.stride
+        self.before = before if type(before) is int else self.newest - driver.stride
         if like is not driver.like:
             state = state._replace(source=driver.snapshot(driver.start()).source)
         return self.newest, driver.restore(state)

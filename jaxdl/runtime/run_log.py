@@ -38,9 +38,11 @@ _FLUSH_S = 5.0  # events reach the disk this often: their writer flushes with an
 class Log:
     """The open log of a run; made by `open_log`."""
 
-    def __init__(self, path: Path, events: Any, wall_s: float):
+    def __init__(self, path: Path, events: Any, last: tuple[bytes, dict[str, Any]] | None):
         self._path, self._events = path, events
-        self._began = time.monotonic() - wall_s
+        self.last = last and last[1]  # row that was there when the log was opened
+        self._last_bytes = len(last[0]) + 1 if last else 0
+        self._began = time.monotonic() - (self.last["wall_s"] if self.last else 0.0)
         self._flushed = time.monotonic()
         try:
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
@@ -59,6 +61,18 @@ class Log:
             self._write_events(int(step), values)
         except OSError as e:
             raise files.cannot_write(self._path.parent / "tensorboard", e) from e
+
+    def remove_last(self) -> None:
+        """Remove the row that was the last one when the log was opened: it will be written again.
+
+        Raises:
+            UserError: it cannot be removed.
+        """
+        try:
+            self._file.truncate(os.fstat(self._file.fileno()).st_size - self._last_bytes)
+        except OSError as e:
+            raise files.cannot_write(self._path, e) from e
+        self.last, self._last_bytes = None, 0
 
     def close(self) -> None:
         """Write what is still buffered, and close the files."""
@@ -113,7 +127,7 @@ def open_log(folder: str | Path, resume_step: int | None = None) -> Log:
         after = b"".join(line + b"\n" for line, _ in rows)
         if after != before:
             files.write_bytes(path, after)
-    return Log(path, _open_events(path.parent / "tensorboard", resume_step), rows[-1][1]["wall_s"] if rows else 0.0)
+    return Log(path, _open_events(path.parent / "tensorboard", resume_step), rows[-1] if rows else None)
 
 
 def read_metrics(path: str | Path, members: int | None = None) -> list[dict[str, Any]]:

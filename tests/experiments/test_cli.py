@@ -102,8 +102,8 @@ def summary_of(run):
 
 def test_an_agents_run_leaves_what_it_promises(here):
     run = here / "agent"
-    assert sorted(os.listdir(run)) == ["best", "checkpoints", "config.json", "curve.png", "metrics.jsonl", "policy.gif",
-                                       "summary.json", "tensorboard"]
+    assert sorted(os.listdir(run)) == [".lock", "best", "checkpoints", "config.json", "curve.png", "metrics.jsonl",
+                                       "policy.gif", "summary.json", "tensorboard"]
     summary = summary_of(run)
     assert set(summary) == SUMMARY | {"env_id"}
     assert (summary["algo"], summary["env_id"], summary["seed"], summary["ended"]) == ("dqn", "CartPole-v1", 0, "finished")
@@ -123,8 +123,8 @@ def test_an_agents_run_leaves_what_it_promises(here):
 
 def test_a_models_run_leaves_what_it_promises(here):
     run = here / "model"
-    assert sorted(os.listdir(run)) == ["checkpoints", "config.json", "curve.png", "metrics.jsonl", "reconstructions.png",
-                                       "samples.png", "summary.json", "tensorboard"]
+    assert sorted(os.listdir(run)) == [".lock", "checkpoints", "config.json", "curve.png", "metrics.jsonl",
+                                       "reconstructions.png", "samples.png", "summary.json", "tensorboard"]
     summary = summary_of(run)
     assert set(summary) == SUMMARY | {"dataset"}
     assert (summary["algo"], summary["dataset"], summary["steps"], summary["updates"]) == ("vae", "digits", 20, 20)

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tools import other_process_holds
 
 from jaxdl import optim
 from jaxdl.agents import dqn, ppo
@@ -24,6 +26,12 @@ SETTINGS = [
     run_folder.Settings("vae", vae.Config(dataset="mnist", data_dir="somewhere", epochs=2, hidden_sizes=()),
                         dataset_task.TrainConfig(eval_every=50, validation=7)),
 ]
+
+
+def create(*args):
+    """The folder of a new run, its lock given back."""
+    with run_folder.create(*args) as folder:
+        return folder
 
 
 @pytest.fixture
@@ -58,20 +66,20 @@ def test_a_config_without_a_field_is_of_no_run(here, field):
 
 
 def test_each_run_without_a_name_gets_a_folder_of_its_own(here):
-    assert [str(run_folder.create(None, "dqn-x", False)) for _ in range(3)] == ["runs/dqn-x-1", "runs/dqn-x-2", "runs/dqn-x-3"]
-    (here / "runs" / "dqn-x-2").rmdir()
+    assert [str(create(None, "dqn-x", False)) for _ in range(3)] == ["runs/dqn-x-1", "runs/dqn-x-2", "runs/dqn-x-3"]
+    shutil.rmtree(here / "runs" / "dqn-x-2")
     (here / "runs" / "dqn-x-4").write_text("a file")
-    assert str(run_folder.create(None, "dqn-x", False)) == "runs/dqn-x-2"
-    assert str(run_folder.create(None, "dqn-x", False)) == "runs/dqn-x-5"
-    assert str(run_folder.create(None, "vae-x", False)) == "runs/vae-x-1"
+    assert str(create(None, "dqn-x", False)) == "runs/dqn-x-2"
+    assert str(create(None, "dqn-x", False)) == "runs/dqn-x-5"
+    assert str(create(None, "vae-x", False)) == "runs/vae-x-1"
     assert (here / "runs" / "dqn-x-4").read_text() == "a file"
 
 
 def test_a_named_folder_is_made_with_those_above_it_or_taken_if_it_is_empty(here):
     new = here / "a" / "b" / "run"
-    assert run_folder.create(new, "x", False) == new
+    assert create(new, "x", False) == new
     assert new.is_dir()
-    assert run_folder.create(new, "x", False) == new
+    assert create(new, "x", False) == new
     assert not (here / "runs").exists()
 
 
@@ -86,18 +94,52 @@ def filled(folder):
 
 
 def paths(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
 def test_a_run_is_replaced_only_on_request_and_what_a_person_put_there_stays(here):
     run = filled(here / "run")
     before = paths(run)
     with pytest.raises(UserError, match=r"run already holds a run; .*'jaxdl resume .*run'.*--overwrite"):
-        run_folder.create(run, "x", False)
+        create(run, "x", False)
     assert paths(run) == before
-    assert run_folder.create(run, "x", True) == run
+    assert create(run, "x", True) == run
     assert paths(run) == {"notes.txt": b"notes.txt", "mine/checkpoints": b"mine/checkpoints"}
-    assert sorted(os.listdir(run)) == ["mine", "notes.txt"]
+    assert sorted(os.listdir(run)) == [".lock", "mine", "notes.txt"]
+
+
+def test_of_links_in_a_run_that_is_replaced_the_link_goes_and_what_it_points_to_stays(here):
+    run = filled(here / "run")
+    (run / "checkpoints").rename(here / "scratch")
+    (run / "checkpoints").symlink_to(here / "scratch")
+    (run / "best").joinpath("40").symlink_to(here / "nowhere")
+    create(run, "x", True)
+    assert sorted(os.listdir(run)) == [".lock", "mine", "notes.txt"]
+    assert (here / "scratch" / "20" / "arrays" / "d").read_text() == "checkpoints/20/arrays/d"
+
+
+def test_a_run_that_cannot_be_replaced_as_a_whole_stays_as_a_whole(here, monkeypatch):
+    run, rename = filled(here / "run"), type(here).rename
+    before = paths(run)
+
+    def fails(path, to):
+        if path == run / "config.json":  # a file that may not be moved, say
+            raise PermissionError(1, "Operation not permitted", str(path))
+        return rename(path, to)
+
+    monkeypatch.setattr(type(here), "rename", fails)
+    with pytest.raises(UserError, match=r"config\.json cannot be made: Operation not permitted"):
+        create(run, "x", True)
+    assert paths(run) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_that_another_process_writes_is_not_replaced(here, overwrite):
+    run = filled(here / "run")
+    before = paths(run)
+    with other_process_holds(run), pytest.raises(UserError, match=r"another process .* writes into|already holds a run"):
+        create(run, "x", overwrite)
+    assert paths(run) == before
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -108,11 +150,11 @@ def test_what_is_no_run_is_never_replaced(here, overwrite):
     (here / "file").write_text("mine")
     before = paths(here)
     with pytest.raises(UserError, match="run is not empty and not a run folder"):
-        run_folder.create(run, "x", overwrite)
+        create(run, "x", overwrite)
     with pytest.raises(UserError, match="file is a file; --out takes a folder"):
-        run_folder.create(here / "file", "x", overwrite)
+        create(here / "file", "x", overwrite)
     with pytest.raises(UserError, match="file/deeper cannot be made: Not a directory"):
-        run_folder.create(here / "file" / "deeper", "x", overwrite)
+        create(here / "file" / "deeper", "x", overwrite)
     assert paths(here) == before
 
 

@@ -65,7 +65,7 @@ def damage(path):
 def test_the_newest_whole_one_before_a_damaged_one_is_offered(tmp_path):
     fill(tmp_path, 10, 20, 30, 40)
     damage(tmp_path / "30")
-    with pytest.raises(checkpoint.DamagedError, match=r"30 is damaged .*step 20, can be read with step=20") as caught:
+    with pytest.raises(checkpoint.DamagedError, match=r"30 is damaged .*step 20: --step 20 .*reads it") as caught:
         checkpoint.restore(tmp_path, small(0), step=30)
     assert caught.value.earlier == 20
     damage(tmp_path / "20")
@@ -78,6 +78,34 @@ def test_the_newest_whole_one_before_a_damaged_one_is_offered(tmp_path):
     assert checkpoint.restore(tmp_path, small(0))[0] == 40
     fill(tmp_path, 30)  # a run that went on from an earlier one writes it anew
     assert checkpoint.restore(tmp_path, small(0), step=30)[0] == 30
+
+
+def test_a_reader_beside_a_run_that_goes_on_finds_the_newest_whole_checkpoint(tmp_path, monkeypatch):
+    """The one that it began to read is removed meanwhile, as the run writes newer ones."""
+    fill(tmp_path, 10)
+    read, newer = checkpoint._read, iter([20, 30])
+
+    def slow(path, *args):
+        if step := next(newer, None):
+            checkpoint.save(tmp_path, step, small(step), meta=META, keep=1)
+        return read(path, *args)
+
+    monkeypatch.setattr(checkpoint, "_read", slow)
+    step, state = checkpoint.restore(tmp_path, small(0))
+    assert step == 30
+    same_bits(state, jax.tree.map(jnp.asarray, small(30)))
+
+
+@pytest.mark.parametrize("replace", [
+    os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("nowhere"),
+    lambda path: (path.touch(), os.truncate(path, 2**40))], ids=["pipe", "device", "nowhere", "sparse"])
+def test_what_would_be_waited_for_or_read_for_ever_is_not_read(tmp_path, replace):
+    path = checkpoint.save(tmp_path, 1, small(1), meta=META, keep=1)
+    file = max((f for f in files_of(path) if "arrays" in f.parts), key=lambda f: f.stat().st_size)
+    file.unlink()
+    replace(file)
+    with pytest.raises(checkpoint.DamagedError, match=r"is not a file|No such file|bytes on disk"):
+        checkpoint.restore(tmp_path, small(0))
 
 
 def test_other_bits_are_refused_by_the_name_of_the_leaf(tmp_path):

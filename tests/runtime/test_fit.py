@@ -1,7 +1,9 @@
 """The loop around a run: its grid of steps, its one compilation, what stops it and what it leaves."""
 
+import itertools
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -13,16 +15,16 @@ from tools import jit, same_bits
 
 from jaxdl import data
 from jaxdl.agents import dqn
-from jaxdl.core.errors import CheckpointError, EnvError, UserError
+from jaxdl.core.errors import CheckpointError, EnvError, JaxdlError, UserError
 from jaxdl.core.packing import Packing
-from jaxdl.core.run import advance
+from jaxdl.core.run import Report, advance
 from jaxdl.core.task import Score
 from jaxdl.core.types import Mean
 from jaxdl.generative import vae
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import envs
 from jaxdl.rl.host_driver import make_host_driver
-from jaxdl.runtime import checkpoint, fit
+from jaxdl.runtime import checkpoint, chunks, fit, run_log
 from jaxdl.runtime.device_driver import make_device_driver
 
 DIGITS = data.load("digits")
@@ -107,9 +109,9 @@ def test_steps_in_loops_of_known_length_are_the_steps_one_by_one():
 def test_chunks_are_whole_loops_up_to_the_next_target(drivers):
     driver, taken = drivers["vae"]._replace(loop=4), []
 
-    def chunk(state, n):
+    def chunk(state, n, report=None):
         taken.append(n)
-        return driver.chunk(state, n)
+        return driver.chunk(state, n, report)
 
     fit.fit(driver._replace(chunk=chunk), fit.Config(log_every=30, checkpoint_every=60), 60)
     assert sum(taken) == 60
@@ -118,14 +120,13 @@ def test_chunks_are_whole_loops_up_to_the_next_target(drivers):
     assert taken[0] == 4
 
 
-def test_metrics_do_not_depend_on_where_chunks_end(drivers):
-    driver = drivers["vae"]
-    _, whole = driver.chunk(driver.start(), 6)
-    state, first = driver.chunk(driver.start(), 2)
-    _, second = driver.chunk(state, 4)
-    for name, mean in whole.metrics.items():
-        assert mean.total == pytest.approx(first.metrics[name].total + second.metrics[name].total, rel=1e-6)
-        assert mean.count == first.metrics[name].count + second.metrics[name].count
+def test_sums_of_metrics_are_right_however_many_steps_they_are_of():
+    """A float32 alone loses a tenth of 2^24 additions of 1.3, and stands still after 2^24 ones."""
+    step = {"loss": Mean(jnp.float32(1.3), jnp.float32(1))}
+    many = 2**24 + 1000
+    report = jit(lambda report: jax.lax.fori_loop(0, many, lambda t, r: r.add(step, t), report))(Report.empty(step))
+    assert report.metrics["loss"].count == many
+    assert report.metrics["loss"].total == pytest.approx(1.3 * many, rel=1e-6)
 
 
 def test_rows_are_written_on_one_grid_whatever_the_resume(drivers, tmp_path):
@@ -139,6 +140,103 @@ def test_rows_are_written_on_one_grid_whatever_the_resume(drivers, tmp_path):
     assert [row["step"] for row in cut if row["step"] % 100 == 0] == list(range(100, 1001, 100))
 
 
+def rows_of(folder):
+    """The rows of a run, but for the times in them."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in ("wall_s", "steps_per_s")} for row in rows]
+
+
+def slices(driver, lengths):
+    """A driver whose chunks are cut into pieces of these lengths, as a slow machine cuts them."""
+    lengths = itertools.cycle(lengths)
+
+    def chunk(state, n, report=None):
+        while n:
+            some = min(n, next(lengths))
+            state, report = driver.chunk(state, some, report)
+            n -= some
+        return state, report
+
+    return driver._replace(chunk=chunk)
+
+
+@pytest.mark.parametrize("name", ["dqn", "vae", "population"])
+def test_the_rows_of_a_run_do_not_depend_on_its_pace_nor_on_where_it_was_interrupted(drivers, name, tmp_path):
+    driver, total = (agent(seeds=(3, 5)), 1_000) if name == "population" else (drivers[name], TOTAL[name])
+    config = fit.Config(log_every=total // 7)
+    fit.fit(slices(driver, [1000]), config, total, folder=tmp_path / "whole")
+    fit.fit(slices(driver, [1, 2, 3]), fit.Config(log_every=total // 7, stop_step=total // 2), total, folder=tmp_path / "cut")
+    rows = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "cut" / "metrics.jsonl").write_text("".join(rows[:-1]))  # that of its end, which the whole run has not
+    fit.fit(slices(driver, [5, 1]), config, total, folder=tmp_path / "cut", resume=True)
+    cut = [row for row in rows_of(tmp_path / "cut") if row["step"] in {row["step"] for row in rows_of(tmp_path / "whole")}]
+    assert cut == rows_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("when", ["before the row", "in the evaluation", "after the row"])
+def test_a_run_killed_after_its_checkpoint_has_its_rows_and_evaluations_once(drivers, when, tmp_path, monkeypatch):
+    driver, score = drivers["vae"], Score("nll", higher=False, label="")
+    config = fit.Config(log_every=10, eval_every=20, checkpoint_every=20)
+    whole = fit.fit(driver, config, 60, folder=tmp_path / "whole", score=score, evaluate=lambda params: {"nll": 2.0})
+
+    class Killed(BaseException):
+        pass
+
+    def row(self, step, values, row=run_log.Log.row):
+        if step == 40 and when == "before the row":
+            raise Killed
+        row(self, step, values)
+        if step == 40 and when == "after the row":
+            raise Killed
+
+    def evaluate(params, calls=[]):  # noqa: B006
+        calls.append(1)
+        if len(calls) == 2 and when == "in the evaluation":
+            raise Killed
+        return {"nll": 2.0}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_log.Log, "row", row)
+        with pytest.raises(Killed):
+            fit.fit(driver, config, 60, folder=tmp_path / "cut", score=score, evaluate=evaluate)
+    assert checkpoint.steps(tmp_path / "cut" / "checkpoints")[-1] == 40
+    resumed = fit.fit(driver, config, 60, folder=tmp_path / "cut", score=score, evaluate=lambda params: {"nll": 2.0},
+                      resume=True)
+    assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
+    same_bits(resumed.state, whole.state)
+    assert resumed.eval == whole.eval
+
+
+def test_an_evaluation_that_fails_at_the_end_costs_nothing_and_is_made_up_for(drivers, tmp_path):
+    def broken(params):
+        raise ZeroDivisionError("no spread")
+
+    config = fit.Config(log_every=20)
+    result = fit.fit(drivers["vae"], config, 60, folder=tmp_path, evaluate=broken)
+    assert (result.ended, result.eval, type(result.failed)) == ("finished", None, ZeroDivisionError)
+    assert checkpoint.steps(tmp_path / "checkpoints")[-1] == 60
+    before = rows_of(tmp_path)
+    again = fit.fit(drivers["vae"], config, 60, folder=tmp_path, evaluate=lambda params: {"nll": 1.0}, resume=True)
+    assert (again.ended, again.eval, again.failed) == ("finished", [{"nll": 1.0}], None)
+    assert rows_of(tmp_path) == [*before[:-1], before[-1] | {"eval/nll": 1.0}]
+
+
+@pytest.mark.parametrize("change", [shutil.rmtree, lambda path: path.rename(path.with_name("renamed"))])
+def test_a_run_whose_folder_is_removed_or_renamed_ends_with_a_sentence(drivers, change, tmp_path):
+    driver, taken = drivers["dqn"], []
+
+    def chunk(state, n, report=None):
+        taken.append(n)
+        if len(taken) == 3:
+            change(tmp_path / "run")
+        return driver.chunk(state, n, report)
+
+    with pytest.raises(JaxdlError, match="run was removed, renamed or replaced") as e:
+        fit.fit(driver._replace(chunk=chunk), fit.Config(), 1_000, folder=tmp_path / "run")
+    assert not isinstance(e.value, UserError)  # which would be status 2
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_not_finite_is_named_with_the_step_and_the_last_good_checkpoint(tmp_path):
     config = vae.Config(total_steps=60, hidden_sizes=(8,), latent_size=2, batch_size=32,
                         optim=OptimConfig(optimizer="sgd", learning_rate=1e30))
@@ -147,9 +245,9 @@ def test_what_is_not_finite_is_named_with_the_step_and_the_last_good_checkpoint(
     driver = model()
     calls = []
 
-    def chunk(state, n):
+    def chunk(state, n, report=None):
         calls.append(n)
-        state, report = driver.chunk(state, n)
+        state, report = driver.chunk(state, n, report)
         if sum(calls) > 20:
             report = type(report)(np.full_like(report.totals, np.nan), np.int32(17), report.names)
         return state, report
@@ -173,9 +271,9 @@ def test_the_step_of_the_first_metric_that_is_not_finite_is_found():
 def test_a_signal_ends_the_run_at_a_chunk_with_a_checkpoint(drivers, number, tmp_path):
     driver = drivers["dqn"]
 
-    def chunk(state, n):
+    def chunk(state, n, report=None):
         os.kill(os.getpid(), number)
-        return driver.chunk(state, n)
+        return driver.chunk(state, n, report)
 
     before = signal.getsignal(number)
     result = fit.fit(driver._replace(chunk=chunk), fit.Config(), 1_000, folder=tmp_path)
@@ -271,11 +369,11 @@ def test_a_warning_is_printed_once_on_stderr(drivers, capsys):
 def test_an_environment_that_fails_leaves_the_last_good_checkpoint_whole_and_named(drivers, tmp_path):
     driver, taken = drivers["dqn"], []
 
-    def chunk(state, n):
+    def chunk(state, n, report=None):
         taken.append(n)
         if driver.first_step + sum(taken) * driver.stride > 300:
             raise EnvError("Motor-v0 failed: the motor broke, at environment step 304")
-        return driver.chunk(state, n)
+        return driver.chunk(state, n, report)
 
     broken = driver._replace(chunk=chunk)
     message = "the motor broke, at environment step 304; the last good checkpoint is step 252 in .*"
@@ -292,9 +390,9 @@ def test_an_environment_that_fails_in_an_evaluation_loses_nothing_of_the_trainin
     def evaluate(params):
         raise EnvError("Motor-v0 failed: the motor broke")
 
-    with pytest.raises(fit.TrainingError, match=r"the motor broke; the last good checkpoint is step 1000 in .*"):
-        fit.fit(drivers["dqn"], fit.Config(), 1_000, folder=tmp_path / "run", evaluate=evaluate)
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints")[-1] == 1_000
+    with pytest.raises(fit.TrainingError, match=r"the motor broke; the last good checkpoint is step 400 in .*"):
+        fit.fit(drivers["dqn"], fit.Config(eval_every=400, checkpoint_every=2_000), 1_000, folder=tmp_path, evaluate=evaluate)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [400]
 
 
 @pytest.mark.parametrize(("higher", "members", "reached"), [
@@ -313,10 +411,9 @@ def test_a_population_has_reached_what_its_mean_has(drivers, higher, members, re
 
 
 def test_a_metric_that_only_some_members_counted_is_told_of_those():
-    some = Mean(np.array([6.0, 0.0]), np.array([3.0, 0.0]))
-    nothing = Mean(np.zeros(2), np.zeros(2))
-    metrics = fit._Metrics(0)
-    metrics.totals = {"episode_return": some, "loss": Mean(np.ones(2), np.ones(2)), "none": nothing}
+    metrics = chunks.Metrics(0)
+    sums = np.array([[6.0, 3.0, 1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]], np.float32)
+    metrics.report = Report(np.concatenate([sums, 0 * sums], -1), np.full(2, -1), ("episode_return", "loss", "none"))
     means = metrics.means()
     np.testing.assert_array_equal(means["episode_return"], [2.0, np.nan])
     np.testing.assert_array_equal(means["loss"], [1.0, 1.0])
