@@ -3,13 +3,15 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from tools import refused
 
 from jaxdl import optim
 from jaxdl.agents import dqn, ppo
 from jaxdl.core.errors import UserError
-from jaxdl.experiments import algorithms, run_folder
+from jaxdl.experiments import algorithms, run_folder, tasks
 from jaxdl.experiments.commands import resume
 from jaxdl.generative import vae
 from jaxdl.rl.task import TrainConfig
@@ -151,3 +153,11 @@ def test_a_run_that_goes_on_past_the_end_of_a_schedule_says_what_becomes_of_the_
     found = resume._past_schedules(Path("RUN"), run_folder.Settings("ppo", config, fit.Config(stop_step=to)), 300)
     assert (found is None) == (said is None)
     assert said is None or said in found
+
+
+def test_a_flag_about_a_replay_memory_is_refused_where_there_is_none(here, capsys, monkeypatch):
+    compiled = SimpleNamespace(without_memory=None, close=lambda: None)
+    monkeypatch.setattr(tasks, "driver", lambda *args: compiled)
+    said = refused(capsys, "train", "vae", "--no-checkpoint-memory", "--out", "run")
+    assert "checkpoint_memory=False leaves the replay memory out of checkpoints, and vae has none" in said
+    assert not (here / "run").exists()
