@@ -294,7 +294,7 @@ def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shard
 
 def abilities(config: Config, spec: DataSpec, model: GAN) -> dict[type, Any]:
     """What a trained model can do."""
-    return {Sampler: Sampler(model.sample, classes=Classes.of(config.conditional, spec).number),
+    return {Sampler: Sampler(model.sample, num_classes=Classes.of(config.conditional, spec).number),
             Latents: Latents(model.decode, prior=model.prior)}
 
 

@@ -342,7 +342,7 @@ make_run = minibatches.run_maker(make, validate)
 
 def abilities(config: Config, spec: DataSpec, model: VAE) -> dict[type, Any]:
     """What a trained model can do."""
-    return {Sampler: Sampler(model.sample, classes=Classes.of(config.conditional, spec).number),
+    return {Sampler: Sampler(model.sample, num_classes=Classes.of(config.conditional, spec).number),
             Density: Density(model.log_prob, exact=False),
             Latents: Latents(model.decode, model.encode, model.prior), Reconstructor: Reconstructor(model.reconstruct)}
 

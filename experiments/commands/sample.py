@@ -93,11 +93,11 @@ def _labels(args: Any, opened: tasks.TrainedRun, sampler: Sampler) -> np.ndarray
     """The class of each image that is to be drawn, int32 [N]; None where no classes were asked for."""
     if not args.label:
         return None
-    if sampler.classes is None:
+    if sampler.num_classes is None:
         raise UserError(f"label={' '.join(map(str, args.label))} is for conditional models, and {args.run} is a run of "
                         f"{opened.settings.algo} that takes no classes; train one with --conditional")
     for label in args.label:
-        common.check_between("label", label, 0, sampler.classes - 1)
+        common.check_between("label", label, 0, sampler.num_classes - 1)
     return np.resize(np.array(args.label, np.int32), args.num)
 
 

@@ -310,5 +310,5 @@ CURVES = (Curve("nll", False, "-log p(x) (nats per image)", "eval/nll", 0.05, "n
 def abilities(config: Config, spec: DataSpec, model: PixelModel) -> dict[type, Any]:
     """What a trained model can do."""
     sampler = Sampler(model.sample, DrawOptions, at_once=64, raster=True, levels=output_of(config, spec).levels,
-                      classes=Classes.of(config.conditional, spec).number)
+                      num_classes=Classes.of(config.conditional, spec).number)
     return {Sampler: sampler, Completer: Completer(model.complete), Density: Density(model.log_prob, exact=True)}

@@ -100,7 +100,7 @@ class Sampler(NamedTuple):
     at_once: int | None = None  # at most so many in one call
     raster: bool = False  # pixel by pixel, in the order of reading
     levels: int | None = None  # values that a pixel takes, where they are counted
-    classes: int | None = None  # of which labels are taken; None: it takes no labels
+    num_classes: int | None = None  # of which each image is told one; None: it is told none
 
 
 class Completer(NamedTuple):
