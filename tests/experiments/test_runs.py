@@ -5,15 +5,16 @@ import os
 import shutil
 import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tools import other_process_holds
+from tools import other_process_holds, refused
 
 from jaxdl import optim
 from jaxdl.agents import dqn, ppo
 from jaxdl.core.errors import CheckpointError, UserError
-from jaxdl.experiments import algorithms, population, run_folder, run_report
+from jaxdl.experiments import algorithms, population, run_folder, run_report, tasks
 from jaxdl.experiments.commands import export, resume
 from jaxdl.generative import vae
 from jaxdl.rl.task import TrainConfig
@@ -231,7 +232,7 @@ def test_an_exported_member_has_its_own_rows_or_is_refused(tmp_path):
 
 def test_a_folder_that_checkpoints_cannot_name_is_refused(here):
     with pytest.raises(UserError, match="has a name that is not UTF-8"):
-        run_folder.create(Path(os.fsdecode(b"run\xe9")), "x", False)
+        run_folder.create(Path(os.fsdecode(b"run\xe9")), "x", False).__enter__()
     assert not any(here.iterdir())
 
 
@@ -247,3 +248,11 @@ def test_a_run_that_is_there_is_continued_by_a_command_that_can_be_pasted(here):
     run_folder.write_config(Path("a b"), SETTINGS[0])
     with pytest.raises(UserError, match="`jaxdl resume 'a b'`"):
         run_folder.check_out(Path("a b"), False)
+
+
+def test_a_flag_about_a_replay_memory_is_refused_where_there_is_none(here, capsys, monkeypatch):
+    compiled = SimpleNamespace(without_memory=None, close=lambda: None)
+    monkeypatch.setattr(tasks, "driver", lambda *args: compiled)
+    said = refused(capsys, "train", "vae", "--no-checkpoint-memory", "--out", "run")
+    assert "checkpoint_memory=False leaves the replay memory out of checkpoints, and vae has none" in said
+    assert not (here / "run").exists()
