@@ -1,9 +1,10 @@
-"""What is better of each score and curve: of log-probabilities and accuracies more, of errors, losses and distances less."""
+"""What is better of each score and curve, of log-probabilities more and of errors less; and numbers that JSON has not."""
 
 import pytest
 
+from jaxdl.core import files
 from jaxdl.core.task import Score
-from jaxdl.experiments import algorithms
+from jaxdl.experiments import algorithms, run_report
 from jaxdl.generative import vae
 
 MORE = {"elbo", "iwae", "accuracy", "return_mean", "episode_return"}
@@ -19,3 +20,11 @@ def test_what_is_better_is_known_of_every_score_and_curve(name):
         assert base in MORE | LESS
         assert known.higher == (base in MORE), known
         assert not isinstance(known, Score) or known.sign == (1 if base in MORE else -1)
+
+
+def test_a_number_that_json_has_not_is_said_and_breaks_nothing(capsys):
+    found = run_report.of_members(None, [{"num": 3, "elbo": float("-inf"), "kl": 0.5}])
+    assert "elbo is -inf, which is null in JSON" in capsys.readouterr().err
+    assert files.to_json(found) == '{"num": 3, "elbo": null, "kl": 0.5}'
+    run_report.of_members(None, [{"elbo": -1.0}])
+    assert not capsys.readouterr().err

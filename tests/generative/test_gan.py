@@ -152,11 +152,12 @@ def test_both_players_are_told_the_class():
     close(x[:2], x[2:])
     assert np.abs(x[0] - x[1]).max() > 1e-3
     close(jit(model.decode)(state.ema, z), x)  # classes in turn
-    discriminator = Discriminator("dcgan", 2, False, "projection")
-    params = jit(lambda key: nn.init(discriminator, key, x, jnp.zeros((4, 2))))(jax.random.key(3))
-    params = {"params": jax.tree.map(lambda x: 10 * x, params["params"])}
-    told = [discriminator.apply(params, x[:1], jnp.eye(2)[i : i + 1]) for i in (0, 1)]
-    assert abs(float(told[0][0] - told[1][0])) > 1e-4
+    for how in ("projection", "concatenation"):
+        discriminator = Discriminator("dcgan", 2, False, how)
+        params = jit(lambda key, network=discriminator: nn.init(network, key, x, jnp.zeros((4, 2))))(jax.random.key(3))
+        params = {"params": jax.tree.map(lambda x: 10 * x, params["params"])}
+        told = [discriminator.apply(params, x[:1], jnp.eye(2)[i : i + 1]) for i in (0, 1)]
+        assert abs(float(told[0][0] - told[1][0])) > 1e-4, how
 
 
 def test_a_critic_under_the_penalty_sees_each_image_by_itself():
