@@ -126,14 +126,21 @@ def write(path: Path, manifest_name: str, manifest: dict[str, Any], arrays: dict
         checkpointer.save(path, args=ocp.args.Composite(**items))
 
 
-def _check_files(folder: Path, most: int) -> None:
-    """Refuse what would be waited for or fill the memory: TensorStore opens whatever lies there and reads all of it."""
+def _check_files(path: Path, most: int) -> None:
+    """Refuse what would be waited for or fill the memory: TensorStore opens whatever lies there and reads all of it.
+
+    Raises:
+        Corrupt: names the file.
+    """
     total = 0
-    for at, _, names in os.walk(folder):
+    for at, _, names in os.walk(path):
         for name in names:
-            found = os.stat(os.path.join(at, name))
+            file = Path(at, name)
+            found = file.stat()
             if not stat.S_ISREG(found.st_mode):
-                raise Corrupt(f"{os.path.join(at, name)} is not a file")
+                raise Corrupt(f"its {file.relative_to(path.parent)} is no file")
+            if name.startswith("_") and found.st_size > _MAX_INDEX_BYTES:
+                raise Corrupt(f"its {file.relative_to(path.parent)} is larger than the {_MAX_INDEX_BYTES:,} bytes it may have")
             total += found.st_size
     if total > most:
         raise Corrupt(f"its arrays take {total:,} bytes on disk, where {most:,} are the most")
@@ -151,7 +158,6 @@ def read_arrays(path: Path, names: list[str], num_bytes: int) -> dict[str, np.nd
     """
     if not names:
         return {}
-    _check_files(path)
     try:
         check_open_files()
     except OSError as e:
@@ -171,21 +177,6 @@ def read_arrays(path: Path, names: list[str], num_bytes: int) -> dict[str, np.nd
     if sorted(arrays) != sorted(names) or not all(isinstance(x, np.ndarray) for x in arrays.values()):
         raise Corrupt("its arrays are not those of its manifest")
     return arrays
-
-
-def _check_files(path: Path) -> None:
-    """Refuse a checkpoint with a pipe or a device in the place of a file, which would be waited for, or a huge index.
-
-    Raises:
-        Corrupt: names the file.
-    """
-    for file in path.rglob("*"):
-        if file.is_dir():
-            continue
-        if not file.is_file():
-            raise Corrupt(f"its {file.relative_to(path)} is no file")
-        if file.name.startswith("_") and file.stat().st_size > _MAX_INDEX_BYTES:
-            raise Corrupt(f"its {file.relative_to(path)} is larger than the {_MAX_INDEX_BYTES:,} bytes it may have")
 
 
 def write_rows(folder: Path, rows: dict[int, np.ndarray]) -> None:
