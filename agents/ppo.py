@@ -106,8 +106,8 @@ def shuffled_minibatches(key: Key, size: int, num_epochs: int, num_minibatches: 
         UserError: a device's part of the sequences cannot be cut into so many.
     """
     if size % num_minibatches:
-        raise UserError(f"num_minibatches={num_minibatches} must divide the {size} sequences that each device has of a rollout; "
-                        "lower it, or use fewer devices")
+        raise UserError(f"num_minibatches={num_minibatches} must divide the {size} sequences that each device has of a "
+                        "rollout; lower it, or use fewer devices")
     index = jax.vmap(lambda epoch: shuffled_index(key, epoch, jnp.arange(size), size))(jnp.arange(num_epochs))
     return index.reshape(num_epochs * num_minibatches, -1)
 

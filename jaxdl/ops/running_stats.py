@@ -16,7 +16,6 @@ import jax.numpy as jnp
 
 from jaxdl.core.types import Array
 
-
 _EXACT = 2**24  # float32 has every whole number up to here
 _MOST_BATCHES = 2**18  # of small batches: a smaller share of the sums would be lost in their rounding
 

@@ -119,7 +119,7 @@ class Trajectory(NamedTuple):
     first: Array  # [T, B] bool: `obs` is the first of an episode, the recurrent state is new
     valid: Array  # [T, B] bool: false where a step only reset its environment
     carry: PyTree  # [B, ...] the recurrent state before the first step
-    earlier: Array | None = None  # float32 (): environment steps before it, in rollouts; None: it is as many as were learned from
+    earlier: Array | None = None  # float32 (): environment steps before it, in rollouts; None: as many as were learned from
 
 
 class Actor(NamedTuple):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jaxdl import optim
 from jaxdl.agents import reinforce
 from jaxdl.core.compile import TRAIN_OPTIONS
 from jaxdl.core.errors import UserError
@@ -472,9 +473,16 @@ def test_what_needs_whole_episodes_has_them_without_a_value(settings):
     reinforce.validate(reinforce.Config(learn_from="complete", **settings))
 
 
+def test_on_the_host_the_learning_rate_is_that_of_the_steps_and_not_of_the_rollouts():
+    learner, state = learner_of(replace(HALF, optim=replace(BASE.optim, schedule="linear")))
+    new, _ = jit(learner.update)(state, PLAYED._replace(earlier=jnp.float32(1.6)), jax.random.key(0))
+    schedule, = (x for x in jax.tree.leaves(new.opt, is_leaf=optim.is_schedule) if optim.is_schedule(x))
+    assert int(schedule.count) == 3
+
+
 def test_the_weight_of_one_step_is_not_standardized():
     one = reinforce.Config(num_envs=1, rollout_steps=1, normalize_advantage=True)
-    with pytest.raises(UserError, match="each rollout, which is one step here.*normalize_advantage=False"):
+    with pytest.raises(UserError, match=r"each rollout, which is one step here.*normalize_advantage=False"):
         reinforce.rollout_steps(one, HAND)
     assert reinforce.rollout_steps(replace(one, num_envs=2), HAND) == 1
 
