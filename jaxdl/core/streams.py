@@ -1,7 +1,7 @@
 """A stream of random numbers for each use of a seed, so that no two uses begin alike.
 
-Training on the device is the one that has `jax.random.key(seed)` itself. All else names its purpose: an evaluation with the
-seed of its run then begins in other states than the training did, and environments on the host of the seeds 3 and 4 share none.
+Training alone has `jax.random.key(seed)` itself. All else names its purpose: an evaluation with the seed of its run then begins
+in other states than the training did, and environments on the host of the seeds 3 and 4 have none in common.
 """
 
 from enum import IntEnum

@@ -176,7 +176,8 @@ class HostDriver:
         self.run = self._run_of(devices)(self.config)
         check_share("num_envs", self.run.num_envs, devices)
         self.first_obs = self._reset(0)
-        self.taken, self.several = 0, processes.count() > 1  # transitions, as `t` counts them
+        self.taken = 0  # transitions, as `t` counts them; where rows end a round, those of this process
+        self.gathers = self.run.rows is None and processes.count() > 1
         self.programs = Programs(self._run_of(devices), self.config, self.key, self._example(devices), self.layout)
         self._compile(QUICK_OPTIONS if quick else TRAIN_OPTIONS)
 
@@ -234,7 +235,7 @@ class HostDriver:
             for row in itertools.count(1):
                 before = self._rounds(self.taken)
                 answer = self._answer(action)
-                if (self._rounds(self.taken) > before) if self.run.rows is None else (row == self.run.rows):
+                if row == self.run.rows or (self.run.rows is None and self._rounds(self.taken) > before):
                     break
                 moving, action = self._act(fixed, moving, *answer)
             fixed, moving, action = self._learn(fixed, moving, *answer)
@@ -277,7 +278,7 @@ class HostDriver:
         except EnvError as e:
             raise type(e)(f"{e}, at environment step {self.taken + self.run.num_envs:,}") from e
         taken = step.reset.size - np.count_nonzero(step.reset)
-        if self.several:  # all count the same, or one would learn alone
+        if self.gathers:  # all count the same, or one would learn alone
             taken = int(processes.gathered(np.array(taken)).sum())
         self.taken += taken
         obs, rows = arrays(step)

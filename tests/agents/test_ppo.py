@@ -15,6 +15,7 @@ import rlax
 from jax.experimental import io_callback
 from tools import assert_close, jit
 
+from jaxdl import optim
 from jaxdl.agents import actor_critic, ppo, reinforce
 from jaxdl.core.errors import UserError
 from jaxdl.ops.running_stats import Moments
@@ -441,6 +442,20 @@ def test_the_learning_rate_falls_to_zero_at_the_planned_end(algorithm, config):
     assert moved[2] > 0
     assert moved[3:] == [0, 0]
     assert moved[0] > moved[1] > moved[2]
+
+
+@pytest.mark.parametrize(("algorithm", "config", "updates"), [
+    (ppo, ppo_config(num_epochs=2, num_minibatches=3), 6), (actor_critic, critic_config(), 1)], ids=["ppo", "actor_critic"])
+def test_on_the_host_the_learning_rate_is_that_of_the_steps_and_not_of_the_rollouts(algorithm, config, updates):
+    """A run whose rows were resets has more rollouts than were planned; its schedule is where its environment steps are."""
+    falling = OptimConfig(optimizer="sgd", learning_rate=0.1, schedule="linear")
+    config = dataclasses.replace(config, total_steps=3 * T * B, optim=falling)
+    state = state_of(algorithm, config)
+    for earlier in (0.0, 1.75, 3.0):
+        new, _ = update(config, state, batch_of()._replace(earlier=jnp.float32(earlier)))
+        schedule, = (x for x in jax.tree.leaves(new.opt, is_leaf=optim.is_schedule) if optim.is_schedule(x))
+        assert int(schedule.count) == round(earlier * updates) + updates
+        assert differ_at_all(new.params, state.params) == (earlier < 3)
 
 
 @pytest.mark.parametrize("name", ["ppo", "ppo, recurrent", "actor_critic"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jaxdl import optim
 from jaxdl.agents import reinforce
 from jaxdl.core.compile import TRAIN_OPTIONS
 from jaxdl.core.errors import UserError
@@ -470,6 +471,13 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 def test_what_needs_whole_episodes_has_them_without_a_value(settings):
     reinforce.validate(reinforce.Config(baseline="none", **settings))
     reinforce.validate(reinforce.Config(learn_from="complete", **settings))
+
+
+def test_on_the_host_the_learning_rate_is_that_of_the_steps_and_not_of_the_rollouts():
+    learner, state = learner_of(replace(HALF, optim=replace(BASE.optim, schedule="linear")))
+    new, _ = jit(learner.update)(state, PLAYED._replace(earlier=jnp.float32(1.6)), jax.random.key(0))
+    schedule, = (x for x in jax.tree.leaves(new.opt, is_leaf=optim.is_schedule) if optim.is_schedule(x))
+    assert int(schedule.count) == 3
 
 
 def test_the_weight_of_one_step_is_not_standardized():

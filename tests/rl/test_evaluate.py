@@ -116,7 +116,7 @@ def test_returns_in_cartpole_are_those_of_a_plain_loop_from_the_same_starts(gain
     gains = np.array(gains, np.float32)
     actor = stateless(lambda params, obs: (obs @ params > 0).astype(jnp.int32))
     result = evaluate.evaluate(actor, gains, "CartPole-v1", episodes=9, seed=4)
-    starts = gymnasium.utils.seeding.np_random(seed_of(4))[0].uniform(-0.05, 0.05, (4, 9)).T  # as it draws them
+    starts = gymnasium.utils.seeding.np_random(seed_of(4))[0].uniform(-0.05, 0.05, (4, 9)).T  # as its vector form does
     wanted = falls(starts, gains)
     assert (set(wanted) == {500}) == limited
     assert sorted(result.lengths) == sorted(wanted)

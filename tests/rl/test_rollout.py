@@ -379,6 +379,15 @@ def test_after_a_restart_environments_on_the_host_are_reset():
         assert_rows(batch, k * T, resets=True)
 
 
+def test_after_a_restart_discounted_sums_begin_anew_and_their_statistics_stay():
+    source = host_source_of(normalize_reward=True)
+    *_, (state, _, _) = played_on_the_host(source, 1)
+    assert np.any(state.scale.total)
+    again = source.restart(state, FIRST_OBS)
+    assert not np.any(again.scale.total)
+    assert float(again.scale.moments.count) == float(state.scale.moments.count) > 0
+
+
 def test_rewards_on_the_host_may_be_clipped():
     batches = [batch for _, batch, _ in played_on_the_host(host_source_of(clip_reward=True), 2)]
     np.testing.assert_array_equal(np.concatenate([b.reward for b in batches]), np.clip(expected(2 * T, True)[2], -1, 1))

@@ -36,8 +36,7 @@ def test_the_greedy_policy_is_judged_and_filmed_and_never_the_one_that_explores(
 
 def test_a_run_on_the_host_is_of_the_seed_and_the_settings_that_it_is_given(monkeypatch):
     given = []
-    monkeypatch.setattr(task, "make_host_driver",
-                        lambda make_run, config, venv, seed, **how: given.append((config, venv, seed)))
+    monkeypatch.setattr(task, "make_host_driver", lambda make_run, *args, **how: given.append(args))
     monkeypatch.setattr(envs, "make_host", lambda *args: args)
     config = dqn.Config(**BASE, backend="host", vectorization="sync", learning_starts=10)
     opened(config).drive([config], [7], task.TrainConfig())
