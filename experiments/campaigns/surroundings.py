@@ -103,7 +103,7 @@ _ROWS = [
     _Row("limits", "ulimit -v 6000000; {J} train dqn --buffer-size 2e9 --total-steps 1e4 --out {R}/a", (2,)),
     _Row("limits", "{J} train dqn --num-seeds 2e9 --out {R}/a", (2,)),
     _Row("limits", "{J} train dqn --num-seeds 2000000000", (2,)),
-    _Row("limits", "ulimit -n 16; {J} evaluate {RUN} --episodes 1", (0, 1, 2)), _Row("limits", "ulimit -f 0; {J} list"),
+    _Row("limits", "ulimit -n 16; {J} evaluate {RUN} --episodes 1", (0, 1, 2)), _Row("limits", "ulimit -f 0; {J} list", (0, 2)),
     _Row("limits", f"ulimit -f 1; {{J}} {_PPO} --out {{R}}/a", (0, 1, 2)),
     # paths
     *(_train("paths", "", right, out=out) for out, right in [
