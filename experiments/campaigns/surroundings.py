@@ -85,7 +85,7 @@ _ROWS = [
     # switches of JAX
     *(_train("switches", switch, right) for switch, right in [
         ("JAX_ENABLE_X64=1", (0,)), ("JAX_ENABLE_X64=maybe", (2,)), ("JAX_DISABLE_JIT=1", (2,)), ("JAX_PLATFORMS=cuda", (2,)),
-        ("JAX_PLATFORMS=nonsense", (2,)), ("JAX_PLATFORMS=cpu,cuda", (2,)), ("JAX_PLATFORMS=CPU", (0, 2)),
+        ("JAX_PLATFORMS=nonsense", (2,)), ("JAX_PLATFORMS=cpu,cuda", (0, 2)), ("JAX_PLATFORMS=CPU", (0, 2)),
         ("JAX_PLATFORM_NAME=cuda", (2,)),
         ("JAX_DEBUG_NANS=1", (0, 2)), ("JAX_DEBUG_INFS=1", (0, 2)), ("JAX_NUMPY_RANK_PROMOTION=raise", (0,)),
         ("JAX_NUMPY_DTYPE_PROMOTION=strict", (0, 2)), ("JAX_TRANSFER_GUARD=disallow", (0, 2)),
