@@ -62,33 +62,34 @@ def campaign(num: int, seed: int, tally: common.Tally) -> None:
                 raise RuntimeError(ended.err)
         with contextlib.closing(_Worker()) as worker:
             for i in range(num):
-                kind, what, change, commands = _fault(rng, place, i)
+                kind, change, commands = _fault(rng, i)
                 name = rng.choice([*_RUNS])
-                run = place / "changed"
-                shutil.copytree(place / name, run, symlinks=True)
+                run = place / f"changed-{name}"
+                if not run.exists():
+                    shutil.copytree(place / name, run, symlinks=True)
                 if i % 100 == 0:
                     print(i, flush=True)
-                try:
-                    said = change(run)
-                    words = rng.choice(commands).replace("RUN", "changed").replace("OUT", "out").replace(
-                        "ALGO", _RUNS[name].split()[0]).split()
-                    read_first = kind == "config" and i % 8 != 0
-                    tally.add(kind, f"{name}: {what}{said or ''}: {' '.join(words)}", worker.answer((words, read_first), place))
-                finally:
-                    for left in (run, place / "out", place / "out.png"):
-                        if left.is_dir() and not left.is_symlink():
-                            shutil.rmtree(left, ignore_errors=True)
-                        else:
-                            left.unlink(missing_ok=True)
+                said = change(run)
+                words = rng.choice(commands).replace("RUN", run.name).replace("OUT", "out").replace(
+                    "ALGO", _RUNS[name].split()[0]).split()
+                wrong, written = worker.answer((words, run.name if kind == "config" and i % 8 else ""), place)
+                tally.add(kind, f"{name}: {said}: {' '.join(words)}", wrong)
+                if kind == "config" and not written:  # nothing but its config is changed
+                    shutil.copyfile(place / name / "config.json", run / "config.json")
+                    continue
+                for left in (run, place / "out", place / "out.png"):
+                    if left.is_dir() and not left.is_symlink():
+                        shutil.rmtree(left, ignore_errors=True)
+                    else:
+                        left.unlink(missing_ok=True)
 
 
-def _fault(rng: random.Random, place: Path, i: int) -> tuple[str, str, Callable[[Path], str | None], tuple[str, ...]]:
-    """The kind of a fault, what it is, what does it to a run's folder, and the commands that meet it."""
+def _fault(rng: random.Random, i: int) -> tuple[str, Callable[[Path], str], tuple[str, ...]]:
+    """The kind of a fault, what does it to a run's folder and says what it did, and the commands that meet it."""
     if i % 10:
-        return "config", "", lambda run: _change_config(run, rng), (
-            _QUICK if i % 25 else _READING + _TRAINING)
+        return "config", lambda run: _change_config(run, rng), _QUICK if i % 25 else _READING + _TRAINING
     kind, change = rng.choice(_FOLDERS)
-    return kind, "", lambda run: change(run, rng), _QUICK + _READING
+    return kind, lambda run: change(run, rng), _QUICK + _READING
 
 
 def _change_config(run: Path, rng: random.Random) -> str:
@@ -264,8 +265,13 @@ class _Worker:
     def __init__(self) -> None:
         self._process = None
 
-    def answer(self, asked: tuple[list[str], bool], place: Path) -> str | None:
-        """What was wrong with the answer of a command, whose run may be read first; None where nothing was."""
+    def answer(self, asked: tuple[list[str], str], place: Path) -> tuple[str | None, bool]:
+        """What was wrong with the answer of a command (None where nothing was), and whether it came to writing.
+
+        Args:
+            asked: the command, and the run to be read first.
+            place: where it runs.
+        """
         if self._process is None:
             context = multiprocessing.get_context("spawn")
             self._here, there = context.Pipe()
@@ -276,15 +282,15 @@ class _Worker:
         self._here.send(asked)
         if not self._here.poll(_LIMIT):
             self.close()
-            return f"hangs: no end after {_LIMIT:.0f} s"
+            return f"hangs: no end after {_LIMIT:.0f} s", True
         try:
-            status, err, grown = self._here.recv()
+            status, err, grown, written = self._here.recv()
         except EOFError:
             self._process.join()
             died, self._process = self._process.exitcode, None
-            return f"the process died with {died}"
+            return f"the process died with {died}", True
         wrong = common.fault(common.Ended(status, "", err, 0.0))
-        return wrong or (f"takes {grown / 1e9:.1f} GB" if grown > _MEMORY else None)
+        return wrong or (f"takes {grown / 1e9:.1f} GB" if grown > _MEMORY else None), written
 
     def close(self) -> None:
         """End the process."""
@@ -302,21 +308,23 @@ def _serve(pipe: Any, place: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     while True:
         words, read_first = pipe.recv()
-        err = io.StringIO()
+        err, written = io.StringIO(), False
         with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
             try:
                 if read_first:
-                    run_folder.open_run(Path("changed"))
+                    run_folder.open_run(Path(read_first))
+                written = True
                 status = cli.main(words)
             except UserError as e:
                 status = 2
-                print(f"jaxdl: {e}", file=sys.stderr)
+                print(f"jaxdl: {str(e)[:1000]}", file=sys.stderr)
             except SystemExit as e:
                 status = e.code
             except BaseException:
                 status = 1
                 traceback.print_exc(file=sys.stderr)
-        pipe.send((status, err.getvalue()[-4000:], 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)))
+        grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        pipe.send((status, err.getvalue()[-4000:], grown, written))
 
 
 if __name__ == "__main__":

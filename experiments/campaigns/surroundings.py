@@ -85,7 +85,7 @@ _ROWS = [
     # switches of JAX
     *(_train("switches", switch, right) for switch, right in [
         ("JAX_ENABLE_X64=1", (0,)), ("JAX_ENABLE_X64=maybe", (2,)), ("JAX_DISABLE_JIT=1", (2,)), ("JAX_PLATFORMS=cuda", (2,)),
-        ("JAX_PLATFORMS=nonsense", (2,)), ("JAX_PLATFORMS=cpu,cuda", (2,)), ("JAX_PLATFORMS=CPU", (0, 2)),
+        ("JAX_PLATFORMS=nonsense", (2,)), ("JAX_PLATFORMS=cpu,cuda", (0, 2)), ("JAX_PLATFORMS=CPU", (0, 2)),
         ("JAX_PLATFORM_NAME=cuda", (2,)),
         ("JAX_DEBUG_NANS=1", (0, 2)), ("JAX_DEBUG_INFS=1", (0, 2)), ("JAX_NUMPY_RANK_PROMOTION=raise", (0,)),
         ("JAX_NUMPY_DTYPE_PROMOTION=strict", (0, 2)), ("JAX_TRANSFER_GUARD=disallow", (0, 2)),
@@ -103,7 +103,7 @@ _ROWS = [
     _Row("limits", "ulimit -v 6000000; {J} train dqn --buffer-size 2e9 --total-steps 1e4 --out {R}/a", (2,)),
     _Row("limits", "{J} train dqn --num-seeds 2e9 --out {R}/a", (2,)),
     _Row("limits", "{J} train dqn --num-seeds 2000000000", (2,)),
-    _Row("limits", "ulimit -n 16; {J} evaluate {RUN} --episodes 1", (0, 1, 2)), _Row("limits", "ulimit -f 0; {J} list"),
+    _Row("limits", "ulimit -n 16; {J} evaluate {RUN} --episodes 1", (0, 1, 2)), _Row("limits", "ulimit -f 0; {J} list", (0, 2)),
     _Row("limits", f"ulimit -f 1; {{J}} {_PPO} --out {{R}}/a", (0, 1, 2)),
     # paths
     *(_train("paths", "", right, out=out) for out, right in [
