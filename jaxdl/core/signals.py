@@ -91,10 +91,10 @@ def _handle(number: int, frame: Any) -> None:
 
 
 def _leave() -> None:
-    """A forked child has the signals of any process."""
+    """A forked child is a worker: Ctrl-C, which a terminal sends to all of them, is its parent's to answer."""
     for number in _NUMBERS:
         if signal.getsignal(number) is _handle:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def _ignore() -> None:

@@ -189,7 +189,7 @@ def restore(
 def _damaged(path: Path, step: int, found: dict[int, Path], like: PyTree, partial: bool, why: Corrupt) -> DamagedError:
     earlier = next((s for s in reversed(found) if s < step and _readable(found[s], s, like, partial)), None)
     hint = ("there is no whole one before it" if earlier is None
-            else f"the newest whole one before it is of step {earlier}: --step {earlier} (step={earlier}) reads it, and resume "
+            else f"the newest whole one before it, step {earlier}, is read with --step {earlier} (step={earlier}), and resume "
                  f"goes on from it when {path} is removed")
     error = DamagedError(f"checkpoint {path} is damaged ({why}); {hint}")
     error.earlier = earlier

@@ -30,7 +30,8 @@ signals.install()
     ("with signals.stop_softly(): pass\nsend({INT})", 130, "jaxdl: interrupted\n"),
     ("signals.ended(3)\nsend({INT})", 3, ""),  # it has said what it had to say
     ("import atexit\natexit.register(send, {INT})\nsys.exit(signals.ended(2))", 2, ""),
-    ("pid = os.fork()\nif pid == 0: send({TERM})\nsys.exit(-os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))", int(TERM), ""),
+    ("pid = os.fork()\nif pid == 0: send({INT}, {TERM})\nsys.exit(-os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))",
+     int(TERM), ""),
 ])
 def test_a_program_ends_with_one_sentence_and_a_status(body, status, err):
     program = PROGRAM.format(body.replace("{INT}", str(int(INT))).replace("{TERM}", str(int(TERM))))

@@ -65,7 +65,7 @@ def damage(path):
 def test_the_newest_whole_one_before_a_damaged_one_is_offered(tmp_path):
     fill(tmp_path, 10, 20, 30, 40)
     damage(tmp_path / "30")
-    with pytest.raises(checkpoint.DamagedError, match=r"30 is damaged .*step 20: --step 20 .*reads it") as caught:
+    with pytest.raises(checkpoint.DamagedError, match=r"30 is damaged .*step 20, is read with --step 20 ") as caught:
         checkpoint.restore(tmp_path, small(0), step=30)
     assert caught.value.earlier == 20
     damage(tmp_path / "20")
