@@ -14,7 +14,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from jaxdl.experiments.cli import main
 from jaxdl.runtime import checkpoint
 
 _TIMEOUT = 20  # seconds that a call may take
-_PROCESSES = 8
+_PROCESSES = 12
 _SLACK = 100  # seconds that the rest of a command may take on a busy machine
 _STEPS = 64
 _PPO = ("ppo", "--num-envs", 2, "--rollout-steps", 8, "--num-minibatches", 2, "--total-steps", _STEPS, "--hidden-sizes", 8,
@@ -61,12 +61,17 @@ def campaign(num: int, seed: int, tally: Tally) -> None:
         ended = _run(folder, "train", *_PPO, *_of(mode), "--out", runs[mode])
         if ended.status:
             raise RuntimeError(f"the sound environment fails, {mode}: {ended.err}")
-    with ProcessPoolExecutor(_PROCESSES, multiprocessing.get_context("spawn")) as pool:
-        chosen = [cases[i % len(cases)] for i in range(num)]
-        answers = pool.map(_try, chosen, [folder / str(i) for i in range(num)], itertools.repeat(runs))
-        for case, wrong in zip(chosen, answers, strict=True):
-            tally.add(f"{case.doing}, {_kind(case)}", str(case), wrong)
-    shutil.rmtree(folder)
+    pool = ProcessPoolExecutor(_PROCESSES, multiprocessing.get_context("spawn"), multiprocessing.set_start_method,
+                               ("fork", True))  # of the processes of environments, which then know what goes wrong
+    chosen = [cases[i % len(cases)] for i in range(num)]
+    tried = {pool.submit(_try, case, folder / str(i), runs): case for i, case in enumerate(chosen)}
+    try:
+        for one in as_completed(tried):
+            case = tried[one]
+            tally.add(f"{case.doing}, {_kind(case)}", str(case), one.result())
+    except KeyboardInterrupt:  # then those that were tried count
+        pool.shutdown(wait=False, cancel_futures=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _cases() -> Iterator[Case]:
