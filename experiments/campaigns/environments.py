@@ -61,8 +61,7 @@ def campaign(num: int, seed: int, tally: Tally) -> None:
         ended = _run(folder, "train", *_PPO, *_of(mode), "--out", runs[mode])
         if ended.status:
             raise RuntimeError(f"the sound environment fails, {mode}: {ended.err}")
-    pool = ProcessPoolExecutor(_PROCESSES, multiprocessing.get_context("spawn"), multiprocessing.set_start_method,
-                               ("fork", True))  # of the processes of environments, which then know what goes wrong
+    pool = ProcessPoolExecutor(_PROCESSES, multiprocessing.get_context("spawn"), _fork)
     chosen = [cases[i % len(cases)] for i in range(num)]
     tried = {pool.submit(_try, case, folder / str(i), runs): case for i, case in enumerate(chosen)}
     try:
@@ -72,6 +71,11 @@ def campaign(num: int, seed: int, tally: Tally) -> None:
     except KeyboardInterrupt:  # then those that were tried count
         pool.shutdown(wait=False, cancel_futures=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fork() -> None:
+    """Processes of environments are forks from now on, which know what goes wrong."""
+    multiprocessing.set_start_method("fork", force=True)
 
 
 def _cases() -> Iterator[Case]:
