@@ -65,8 +65,9 @@ class Workers(AsyncVectorEnv):
     def kill(self) -> None:
         """End all processes at once."""
         for process in getattr(self, "processes", ()):  # none where the first environment could not be made
-            process.kill()
-            process.join()
+            if process.pid is not None:  # it was started
+                process.kill()
+                process.join()
         self.closed = True
 
     @contextlib.contextmanager
