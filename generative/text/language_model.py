@@ -21,7 +21,7 @@ import numpy as np
 from jaxdl import optim
 from jaxdl.core import task
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import require, require_positive
+from jaxdl.core.config import require, require_positive, validate_untraced
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve, Score, Writer
 from jaxdl.core.types import Array, DataSpec, Key, Learner, Mean, PyTree, Run, UpdateResult
@@ -133,6 +133,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
 
 def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
     """The run on a text that lies on the device."""
+    validate_untraced(validate, config)
     model = make(config, spec, axis_name)
     initial = None if config.cell == "transformer" else model.network.initial
     return sequences.run_of(model.learner, spec.num_examples, config, initial, axis_name=axis_name, shards=shards)

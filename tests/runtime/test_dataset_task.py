@@ -57,9 +57,9 @@ def test_every_batch_that_is_evaluated_has_noise_of_its_own():
     model = type("Model", (), {"measure": staticmethod(
         lambda params, batch, key: {"noise": Mean.of(jax.random.normal(key, (len(batch.images),))),
                                     "light": Mean.of(batch.images)})})
-    found = dataset_task._measured(model, Evaluation(None), DATA)
+    found = dataset_task._measured(model, Evaluation(None))
     options = type("Options", (), {"seed": 0, "validate": lambda self: None})()
-    told = found(jnp.zeros(()), options)
+    told = found(jnp.zeros(()), options, DATA)
     expected = [jax.random.normal(key, (100,)) for key, _ in blocks(DATA, 0)]
     assert told["noise"] == pytest.approx(float(np.concatenate(expected).mean()), abs=1e-5)
     assert (told["num"], told["light"]) == (200, pytest.approx(IMAGES.mean(), rel=1e-5))

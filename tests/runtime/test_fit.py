@@ -401,17 +401,17 @@ def test_a_population_has_reached_what_its_mean_has(drivers, higher, members, re
     driver = drivers["dqn"]._replace(params=np.float32, members=2)
     config, score = fit.Config(eval_every=1, stop_at=5.2), fit.Score("score", higher, "score")
     kept = []
-    checkpoints = fit._Checkpoints(None, config, {}, driver)
+    checkpoints = fit._Checkpoints(None, config, {}, driver, None)
     checkpoints.keep_best = lambda step, state, mean: kept.append(mean)
     evaluator = fit._Evaluator(lambda params: {"score": float(params)}, score, config, driver, checkpoints)
-    row = evaluator.run(7, members)
+    row = evaluator.run(7, members, None, at_end=False)
     np.testing.assert_array_equal(row["eval/score"], members)
     assert evaluator.reached == reached
     assert kept == [score.sign * np.mean(members)]
 
 
 def test_a_metric_that_only_some_members_counted_is_told_of_those():
-    metrics = chunks.Metrics(0)
+    metrics = chunks.Metrics(0, 2)
     sums = np.array([[6.0, 3.0, 1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]], np.float32)
     metrics.report = Report(np.concatenate([sums, 0 * sums], -1), np.full(2, -1), ("episode_return", "loss", "none"))
     means = metrics.means()
