@@ -42,7 +42,7 @@ from jaxdl.core.types import Array, Key, Learner, Mean, PyTree, Run, UpdateResul
 from jaxdl.ops import distributions, losses
 from jaxdl.ops.running_stats import Moments
 from jaxdl.optim import Config as OptimConfig
-from jaxdl.rl import agent_config, envs, observations, replay
+from jaxdl.rl import actions, agent_config, envs, observations, replay
 from jaxdl.rl.host_run import compose_host
 from jaxdl.rl.policy import Policy, normalize, observation_stats
 from jaxdl.rl.task import agent_algorithm
@@ -256,7 +256,6 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None, sizes: rep
     sizes = source_settings(config) if sizes is None else sizes
     optimizer = optim.make(config.optim, horizon=sizes.planned_updates(config.total_steps))
     space, initial_moments = spec.observation_space, observation_stats(config.normalize_obs, spec)
-    start = int(spec.action_space.start)
 
     def init(key: Key) -> State:
         params = nn.init(network, key, jnp.zeros((1, *space.shape), jax.dtypes.canonicalize_dtype(space.dtype)))
@@ -288,7 +287,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None, sizes: rep
     def update(state: State, batch: Transition, key: Key) -> tuple[State, UpdateResult]:
         moments = None if state.moments is None else state.moments.add(batch.obs, axis_name)
         batch = batch._replace(obs=normalize(moments, batch.obs), next_obs=normalize(moments, batch.next_obs),
-                               action=counted(batch.action))
+                               action=actions.to_index(spec.action_space, batch.action))
         if batch.weight is not None:
             largest = batch.weight.max() if axis_name is None else jax.lax.pmax(batch.weight.max(), axis_name)
             batch = batch._replace(weight=batch.weight / largest)
@@ -300,21 +299,13 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None, sizes: rep
         feedback = error if config.prioritized else None
         return State(params, target, opt, since_target, moments), UpdateResult(metrics, feedback)
 
-    def counted(action: Array) -> Array:
-        """The environment's actions counted from 0, as the network's values are."""
-        return action.astype(jnp.promote_types(action.dtype, jnp.int32)) - start if start else action
-
-    def to_env(index: Array) -> Array:
-        dtype = jax.dtypes.canonicalize_dtype(spec.action_space.dtype)
-        return (index + start).astype(dtype) if start else index.astype(dtype)
-
     def best(policy: Policy, obs: Array, noise: PyTree | None = None) -> Array:
         values = action_values(config, ends, apply(policy.network, normalize(policy.moments, obs), noise))
         return values.argmax(-1)
 
     def greedy(policy: Policy, carry: None, obs: Array, key: Key, t: Array) -> tuple[None, Array, dict[str, Array]]:
         del key, t
-        return carry, to_env(best(policy, obs)), {}
+        return carry, actions.of_index(spec.action_space, best(policy, obs)), {}
 
     def explore(policy: Policy, carry: None, obs: Array, key: Key, t: Array) -> tuple[None, Array, dict[str, Array]]:
         eps, noise = epsilon(config, t), None
@@ -324,7 +315,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None, sizes: rep
         action = best(policy, obs, noise)
         coin, random = jax.random.uniform(key, (2, *action.shape))  # one draw for both: half the hashing
         uniform = (random * network.num_actions).astype(action.dtype)
-        return carry, to_env(jnp.where(coin < eps, uniform, action)), {"epsilon": eps}
+        return carry, actions.of_index(spec.action_space, jnp.where(coin < eps, uniform, action)), {"epsilon": eps}
 
     def no_carry(n: int) -> None:
         del n
@@ -339,8 +330,7 @@ def q_network(config: Config, spec: EnvSpec) -> QNetwork:
     Raises:
         UserError: the environment's actions are not discrete or its observations are no arrays of numbers.
     """
-    envs.check_spaces(spec, "dqn", actions=(gymnasium.spaces.Discrete,),
-                      observations=observations.SPACES)
+    envs.check_spaces(spec, "dqn", actions=(gymnasium.spaces.Discrete,), observations=observations.SPACES)
     return QNetwork(
         num_actions=int(spec.action_space.n), hidden_sizes=config.hidden_sizes, activation=config.activation,
         dueling=config.dueling, atoms=None if config.distribution == "none" else config.atoms,

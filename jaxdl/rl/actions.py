@@ -49,6 +49,17 @@ class Actions(NamedTuple):
     to_env: Callable[[Array], Array]  # (action) -> what the environment takes, of the space's dtype and within its bounds
 
 
+def to_index(space: gymnasium.spaces.Discrete, action: Array) -> Array:
+    """A discrete action as the environment takes it, counted from 0."""
+    return action.astype(jnp.promote_types(action.dtype, jnp.int32)) - int(space.start) if space.start else action
+
+
+def of_index(space: gymnasium.spaces.Discrete, index: Array) -> Array:
+    """What the environment takes of a discrete action that is counted from 0."""
+    index = index + int(space.start) if space.start else index
+    return index.astype(jax.dtypes.canonicalize_dtype(space.dtype))
+
+
 def for_space(space: gymnasium.Space, *, squash: bool = False, env_id: str) -> Actions:
     """The distributions over the actions of a space.
 
