@@ -62,7 +62,8 @@ def jaxdl(backend: str, num_envs: int) -> dict:
     from jaxdl.runtime.device_driver import make_device_driver
 
     config = dqn.Config(env_id="ALE/Pong-v5", num_envs=num_envs, hidden_sizes=(512,), loss="huber", tau=1.0, clip_reward=True,
-                        total_steps=1_000_000, optim=OptimConfig(learning_rate=RATE, max_grad_norm=10.0), **SHARED)
+                        total_steps=1_000_000, **SHARED,
+                        optim=OptimConfig(learning_rate=RATE, schedule="constant", max_grad_norm=10.0))
     if backend == "xla":
         env = envs.make_device(config.env_id, config.env, num_envs)
         driver = make_device_driver(lambda c: dqn.make_run(c, env=env), [config], None, [0])

@@ -48,7 +48,7 @@ def jaxdl(buffer_size: int, members: int = 1, steps: int = STEPS) -> dict:
     config = dqn.Config(
         num_envs=10, buffer_size=buffer_size, learning_starts=1000, batch_size=128, hidden_sizes=(64, 64),
         target_update_interval=500, tau=1.0, exploration_final_eps=0.05, exploration_fraction=0.5, gamma=0.99, loss="squared",
-        total_steps=steps, optim=OptimConfig(learning_rate=2.5e-4))
+        total_steps=steps, optim=OptimConfig(learning_rate=2.5e-4, schedule="constant"))
     jax.random.key(0)  # starts the backend, as the peer's first key does before its clock
     driver = make_device_driver(dqn.make_run, [config], None, range(members))
     compiled = time.perf_counter()

@@ -62,7 +62,7 @@ def jaxdl(hidden: tuple[int, ...], vectorization: str, task: str) -> dict:
     shared = {name: value for name, value in SHARED.items() if name != "learning_rate"}
     config = dqn.Config(env_id=env_id, num_envs=num_envs, backend="host", hidden_sizes=hidden, loss="huber", tau=1.0,
                         total_steps=total, **shared,
-                        optim=OptimConfig(learning_rate=SHARED["learning_rate"], max_grad_norm=10.0))
+                        optim=OptimConfig(learning_rate=SHARED["learning_rate"], schedule="constant", max_grad_norm=10.0))
     spec = envs.spec(config.env_id)
     venv = envs.make_host(env_id, num_envs, vectorization)
     driver = make_host_driver(lambda c: dqn.make_host_run(c, spec), config, venv, 0)

@@ -63,10 +63,11 @@ def jaxdl(algo: str, vectorization: str) -> dict:
     if algo == "a2c":
         module, config = actor_critic, actor_critic.Config(
             rollout_steps=5, gae_lambda=1.0, ent_coef=0.0, normalize_reward=False, **shared,
-            optim=OptimConfig(optimizer="rmsprop", learning_rate=7e-4, eps=1e-5, max_grad_norm=0.5))
+            optim=OptimConfig(optimizer="rmsprop", learning_rate=7e-4, schedule="constant", eps=1e-5, max_grad_norm=0.5))
     else:
         module, config = ppo, ppo.Config(
-            rollout_steps=128, **shared, optim=OptimConfig(learning_rate=2.5e-4, eps=1e-5, max_grad_norm=0.5))
+            rollout_steps=128, **shared,
+            optim=OptimConfig(learning_rate=2.5e-4, schedule="constant", eps=1e-5, max_grad_norm=0.5))
     spec = envs.spec(config.env_id)
     venv = envs.make_host(config.env_id, ENVS, vectorization)
     driver = make_host_driver(lambda c: module.make_host_run(c, spec), config, venv, 0)

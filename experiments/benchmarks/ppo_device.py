@@ -43,7 +43,7 @@ def jaxdl(num_envs: int) -> dict:
     from jaxdl.runtime.device_driver import make_device_driver
 
     config = ppo.Config(num_envs=num_envs, clip_range_vf=0.2, total_steps=STEPS, optim=OptimConfig(
-        learning_rate=2.5e-4, eps=1e-5, max_grad_norm=0.5))
+        learning_rate=2.5e-4, schedule="constant", eps=1e-5, max_grad_norm=0.5))
     jax.random.key(0)  # starts the backend, as the peer's first key does before its clock
     driver = make_device_driver(ppo.make_run, [config], None, [0])
     compiled = time.perf_counter()

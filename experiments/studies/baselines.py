@@ -39,7 +39,8 @@ from jaxdl.rl.types import EnvSpec, Trajectory
 LIMIT, END, ACTIONS = 3, 7, 3
 SPEC = EnvSpec("Steps", gymnasium.spaces.Discrete(END + 1), gymnasium.spaces.Discrete(ACTIONS), LIMIT)
 BASE = reinforce.Config(num_envs=8, total_steps=2**30, rollout_steps=LIMIT, learn_from="complete", gamma=1.0, ent_coef=0.0,
-                        policy=PolicyConfig(hidden_sizes=()), optim=OptimConfig(optimizer="sgd", learning_rate=1.0))
+                        policy=PolicyConfig(hidden_sizes=()),
+                        optim=OptimConfig(optimizer="sgd", learning_rate=1.0, schedule="constant", max_grad_norm=None))
 
 
 def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

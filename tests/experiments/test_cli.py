@@ -439,14 +439,15 @@ def test_several_choices_at_once_on_the_host_are_learned_evaluated_and_filmed(ca
     try:
         summary, _ = call("train", "reinforce", "--env-id", "Many-v0", "--baseline", "batch", "--num-envs", "2", "--time-limit",
                           "10", "--total-steps", "240", "--hidden-sizes", "8", "--eval-episodes", "3", "--out", "many")
-        assert (summary["steps"], summary["updates"]) == (240, 6)  # a rollout is twice the limit of two environments
+        assert summary["updates"] == 6  # a rollout is twice the limit of two environments, of which some steps only reset
+        assert 200 < summary["steps"] <= 240
         assert 100 <= summary["eval"]["return_mean"] <= 130
         assert Path("many", "policy.gif").exists()
         assert call("evaluate", "many")[0] == summary["eval"]
         act = load("many").act(np.zeros((5, 3)))
         assert (act.shape, act.dtype.kind) == ((5, 2), "i")
         more, said = call("resume", "many", "--total-steps", "320")
-        assert more["steps"] == 320
+        assert 280 < more["steps"] <= 320
         assert "environments on the host cannot be saved" in said
     finally:
         del gymnasium.registry["Many-v0"]

@@ -222,7 +222,8 @@ def same_noise_for_a_row(request, monkeypatch):
 
 
 def the_learner(name, optimizer, rate, axis_name):
-    return CASES[name].learner(OptimConfig(optimizer=optimizer, learning_rate=rate, eps=1e-3), axis_name)
+    optim = OptimConfig(optimizer=optimizer, learning_rate=rate, schedule="constant", eps=1e-3, max_grad_norm=None)
+    return CASES[name].learner(optim, axis_name)
 
 
 @functools.cache

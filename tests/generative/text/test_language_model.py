@@ -1,6 +1,7 @@
 """Language models: both forms of a network agree, windows are one text, a character is judged once, draws are draws."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -128,8 +129,8 @@ def test_held_out_text_is_read_by_recurrent_layers_from_its_beginning():
 
 
 def test_an_update_is_the_mean_over_a_batch_and_gives_back_the_state_after_it():
-    config = Config(cell="gru", num_layers=1, hidden_size=8, batch_size=4, window=W, total_steps=3,
-                    optim=OptimConfig(optimizer="sgd", learning_rate=1.0))
+    optim = OptimConfig(optimizer="sgd", learning_rate=1.0, schedule="constant", max_grad_norm=None)
+    config = Config(cell="gru", num_layers=1, hidden_size=8, batch_size=4, window=W, total_steps=3, optim=optim)
     model = language_model.make(config, SPEC)
     state = jit(model.learner.init)(jax.random.key(0))
     tokens = jax.random.randint(jax.random.key(1), (W + 1, 4), 0, V)
@@ -143,8 +144,7 @@ def test_an_update_is_the_mean_over_a_batch_and_gives_back_the_state_after_it():
     assert_close(new.params, jax.tree.map(lambda p, g: p - g, state.params, jit(jax.grad(loss))(state.params)))
     same_bits(jax.tree.map(jnp.shape, result.feedback), jax.tree.map(jnp.shape, model.network.initial(4)))
     accumulated = language_model.make(
-        Config(cell="gru", num_layers=1, hidden_size=8, batch_size=4, window=W, total_steps=3,
-               optim=OptimConfig(optimizer="sgd", learning_rate=1.0, grad_accumulation=2)), SPEC)
+        replace(config, optim=replace(optim, grad_accumulation=2)), SPEC)
     again, parts = jit(accumulated.learner.update)(state, batch, jax.random.key(2))
     assert_close((again.params, parts.feedback), (new.params, result.feedback))
 
