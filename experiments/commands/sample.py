@@ -79,8 +79,8 @@ def run(args: Any) -> dict[str, Any]:
     if args.decoder is not None:
         decode = encode.decoder(args.decoder, sampler.levels, opened.task.spec.shape)
     options = asdict(args.sampler)
-    drawn = draw(lambda params, key, of: sampler.draw(params, key, *((of,) if labels is None else (len(of), of)), **options),
-                 opened.params, args.seed, args.num, sampler.at_once, labels)
+    drawn = draw(lambda params, key, n, *labels: sampler.draw(params, key, n, *labels, **options), opened.params, args.seed,
+                 args.num, sampler.at_once, *(() if labels is None else (labels,)))
     images = drawn.images if decode is None else decode(drawn.images)
     if film:
         save_film(args.out, images)

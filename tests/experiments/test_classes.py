@@ -141,7 +141,7 @@ def test_every_code_that_a_prior_draws_is_decoded_as_itself(monkeypatch):
         codes = SimpleNamespace(num_codes=levels, encode=lambda params, one, key: jnp.zeros((1, levels, 1), int),  # noqa: B023
                                 decode=lambda params, z: z[..., None])
         monkeypatch.setattr(encode, "_open", lambda args, codes=codes: (SimpleNamespace(
-            params=None, task=SimpleNamespace(splits={"test": SPLIT})), codes))
+            params=None, task=SimpleNamespace(spec=SPLIT.spec)), codes))
         monkeypatch.setattr(encode.jax, "jit", lambda f: f)
         decode = encode.decoder("run", levels, (levels, 1))
         drawn = (np.arange(levels, dtype=np.float32) / np.float32(levels - 1)).reshape(1, levels, 1, 1)

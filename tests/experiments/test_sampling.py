@@ -99,8 +99,8 @@ def test_a_prior_over_codes(runs, capsys, tmp_path, monkeypatch):
     prior, out = tmp_path / "prior", tmp_path / "images.png"
     run(capsys, "train", "pixelcnn", "--dataset", "idx", "--data-dir", tmp_path / "codes", "--likelihood", "categorical",
         "--levels", 12, *SMALL.split(), "--out", prior)
-    opened, real = [], tasks.open_task
-    monkeypatch.setattr(tasks, "open_task", lambda settings, *more: opened.append(settings.algo) or real(settings, *more))
+    opened, real = [], tasks.reopen
+    monkeypatch.setattr(tasks, "reopen", lambda settings: opened.append(settings.algo) or real(settings))
     run(capsys, "sample", "--decoder", runs / "vqvae", prior, "--num", 4, "--out", out)  # the run is the one that stands alone
     assert sorted(opened) == ["pixelcnn", "vqvae"]  # each once
     assert len(np.unique(np.asarray(Image.open(out)))) > 12  # shades that no map of codes has
