@@ -87,7 +87,7 @@ def more_folders(tmp_path_factory):
     return both_ways(tmp_path_factory.mktemp, ("ppo", "ppo on the host"))
 
 
-@pytest.mark.parametrize("name", ["dqn", "vae"])
+@pytest.mark.parametrize("name", [pytest.param("dqn", marks=pytest.mark.slow), "vae"])
 def test_two_processes_train_what_one_does(folders, name):
     same(folders, name)
 

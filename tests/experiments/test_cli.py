@@ -371,6 +371,7 @@ def recurrent(place):
     return "recurrent"
 
 
+@pytest.mark.slow
 def test_a_recurrent_population_is_evaluated_filmed_drawn_and_goes_on(call, recurrent):
     summary = summary_of(recurrent)
     assert set(summary) == SUMMARY | {"env_id"}

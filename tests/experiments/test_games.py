@@ -58,7 +58,7 @@ def test_the_presets_of_games_make_sense(name, env_id, hidden, updates):
         assert dqn.support(config, env_id) == (0.0, 20.0)
 
 
-@pytest.mark.parametrize("num_seeds", [1, 2])
+@pytest.mark.parametrize("num_seeds", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_rainbow_goes_on_from_a_checkpoint_bit_for_bit(num_seeds, tmp_path):
     settings = preset("rainbow", {"num_seeds": num_seeds}, num_envs=4, total_steps=400, buffer_size=200, batch_size=4,
                       learning_starts=40, hidden_sizes=(8,), atoms=5)
@@ -100,6 +100,7 @@ def test_minatar_is_trained_evaluated_and_filmed_where_it_runs(tmp_path, monkeyp
     assert {"checkpoints", "curve.png", "policy.gif"} <= set(os.listdir("run"))
 
 
+@pytest.mark.slow
 def test_atari_goes_on_in_another_process(tmp_path):
     pytest.importorskip("ale_py", reason="jaxdl[atari] is not installed")
 

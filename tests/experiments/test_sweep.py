@@ -70,6 +70,7 @@ def test_a_field_is_swept_once():
         parse(["gamma=0.1,0.2", "gamma=0.3,0.4"])
 
 
+@pytest.mark.slow
 def test_a_member_is_the_single_run_of_its_seed_and_values(place):
     many, one = tasks.load_run(place / "many", member=3), tasks.load_run(place / "one")
     assert (many.settings.train.seed, many.settings.config) == (8, one.settings.config)

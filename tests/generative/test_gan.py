@@ -108,7 +108,8 @@ def by_hand(config, state, batch, key):
 @pytest.mark.parametrize("settings", [
     {"objective": "minimax"},
     {"objective": "wgan_gp", "n_critic": 2, "spectral_norm": True, "conditional": True, "class_conditioning": "concatenation"},
-    {"network": "resnet", "objective": "hinge", "spectral_norm": True, "conditional": True}], ids=str)
+    pytest.param({"network": "resnet", "objective": "hinge", "spectral_norm": True, "conditional": True},
+                 marks=pytest.mark.slow)], ids=str)
 def test_an_update_is_the_steps_of_the_discriminator_and_then_one_of_the_generator(settings):
     config, model, state = made(**settings)
     batch = examples(4 * gan.critic_steps(config))
@@ -236,7 +237,7 @@ def test_epochs_are_passes_of_the_discriminator():
     assert gan.total_steps(gan.Config(batch_size=4, epochs=3, objective="wgan_gp"), SPEC) == 6
 
 
-@pytest.mark.parametrize("objective", ["non_saturating", "wgan_gp"])
+@pytest.mark.parametrize("objective", ["non_saturating", pytest.param("wgan_gp", marks=pytest.mark.slow)])
 def test_it_learns_two_images_and_which_class_each_is(objective):
     """Images are bright above or bright below, by class."""
     top = np.zeros((8, 8, 1), np.uint8)

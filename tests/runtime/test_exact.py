@@ -44,7 +44,7 @@ def digests(run):
     return {leaf["path"]: leaf["sha256"] for leaf in manifest["leaves"]} | {"step": last}
 
 
-@pytest.mark.parametrize("name", ["dqn", pytest.param("vae", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [pytest.param("dqn", marks=pytest.mark.slow), "vae"])
 def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_that_was_not(name, tmp_path):
     flags, kills = RUNS[name]
     cache, whole, killed = tmp_path / "cache", tmp_path / "whole", tmp_path / "killed"
@@ -101,12 +101,14 @@ def test_a_recurrent_ppo_that_was_cut_has_the_bits_of_one_that_was_not(driven, t
     assert all(np.abs(x).max() > 1e-3 for x in jax.tree.leaves(whole.source.carry))
 
 
+@pytest.mark.slow
 def test_a_reinforce_with_a_moving_average_that_was_cut_has_the_bits_of_one_that_was_not(tmp_path):
     whole, cut = cut_run(make_device_driver(reinforce.make_run, [REINFORCE], None, [3]), REINFORCE.total_steps, tmp_path)
     same_bits(whole, cut)
     assert whole.learner.average.count > 10
 
 
+@pytest.mark.slow
 def test_a_member_of_a_population_is_the_ppo_of_its_seed(driven):
     together = make_device_driver(ppo.make_run, [PPO], None, [2, 3])
     both, alone = (d.chunk(d.start(), 2)[0].learner._replace(opt=None) for d in (together, driven))

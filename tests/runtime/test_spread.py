@@ -78,6 +78,7 @@ def test_the_learner_lies_on_all_devices_and_the_source_is_split():
     assert {s.data.shape[:2] for s in state.source.memory.rows.addressable_shards} == {(1, 20)}
 
 
+@pytest.mark.slow
 def test_a_population_over_devices_is_that_of_one():
     one, two = (driver_of("ppo", n, seeds=(3, 4, 5, 6)) for n in (1, 2))
     for a, b in zip(*(arrays(d.chunk(d.start(), 2)[0]) for d in (one, two)), strict=True):
@@ -235,6 +236,7 @@ class Silent:
         pass
 
 
+@pytest.mark.slow
 def test_no_copy_of_frames_where_each_device_has_one_environment():
     """A scatter of a single row would become a slice that is fused into the reads, and the frames be copied every step."""
     def temporary(capacity):

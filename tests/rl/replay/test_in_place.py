@@ -57,7 +57,7 @@ def checked(compiled, shape, num_bytes):
 
 
 @pytest.mark.parametrize("capacity", CAPACITIES)
-@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("members", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_no_copy_on_the_device(capacity, members):
     config = config_of(capacity)
     run = dqn.make_run(config)
@@ -132,7 +132,7 @@ def device_program(env, members, **changed):
     return compile_at
 
 
-@pytest.mark.parametrize(("members", "updates"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("members", "updates"), [(1, 2), pytest.param(2, 1, marks=pytest.mark.slow)])
 def test_no_copy_on_the_device_where_draws_are_prioritized(members, updates):
     program = device_program(adapt(CartPole(), CARTPOLE), members, prioritized=True, gradient_steps=updates)
     assert_in_place(program, lambda n: [("u32", n, WIDTH), ("f32", n // 16, 16)], members)
@@ -161,7 +161,8 @@ def test_no_copy_of_frames_on_the_device():
     assert_in_place(device_program(resetting_env(), 2, prioritized=True), frames_of, 2)
 
 
-@pytest.mark.parametrize(("program", "prioritized"), [("act", True), ("learn", True), ("learn", False)])
+@pytest.mark.parametrize(("program", "prioritized"), [
+    ("act", True), ("learn", True), pytest.param("learn", False, marks=pytest.mark.slow)])
 def test_no_copy_of_frames_on_the_host_path(program, prioritized):
     no = np.zeros(4, bool)
     step = TimeStep(np.zeros((4, *FRAME), np.uint8), np.zeros(4, np.float32), no, no, reset=no)
