@@ -184,7 +184,8 @@ def plot_sweep(run: str | Path, out: str | Path) -> None:
         raise UserError(f"{run} is no run of a sweep that was evaluated")
     algorithm = algorithms.load(values["algo"])
     score = algorithm.score_of(from_dict(algorithm.Config, values["config"], f"{run / 'config.json'}: config"))
-    if len(found) != members or not all(isinstance(m, dict) and isinstance(m.get(score.name), int | float) for m in found):
+    if len(found) != members or not all(
+            isinstance(m, dict) and isinstance(m.get(score.name, ""), int | float | None) for m in found):  # None: not finite
         raise UserError(f"{run} has no {score.name} of each of its {members} members, by which they are compared")
     field, *others = swept[0][0]
     lines: dict[str, list[tuple[float, np.ndarray]]] = {}

@@ -96,7 +96,7 @@ def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path 
         driver = make_device_driver(lambda c: classifier.make_run(c, spec), [config], train_data.on_device(), [seed])
         result = fit.fit(driver, fit.Config(seed=seed), classifier.total_steps(config, spec))
         params = jax.device_get(result.params)
-        _keep(folder, result.step, params, meta)
+        _keep(name, folder, result.step, params, meta)
     logits, features = jax.jit(model.logits), jax.jit(model.features)
     learned = np.bincount(train_data.labels, minlength=spec.num_classes) > 0  # others it could only guess
 
@@ -175,13 +175,13 @@ def _cached(folder: Path, meta: dict[str, Any], like: Any) -> Any:
         return None
 
 
-def _keep(folder: Path | None, step: int, params: Any, meta: dict[str, Any]) -> None:
+def _keep(name: str, folder: Path | None, step: int, params: Any, meta: dict[str, Any]) -> None:
     try:
         if folder is None:
             raise CheckpointError("the user's cache folder cannot be written")
         checkpoint.save(folder, step, params, meta=meta, keep=1)
     except (CheckpointError, OSError) as e:
-        stdio.say(f"jaxdl: the classifier is not kept, and will be trained again: {e}")
+        stdio.say(f"jaxdl: the {name} classifier is not kept, and will be trained again: {e}")
 
 
 def _sha256(data: bytes) -> str:

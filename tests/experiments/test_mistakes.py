@@ -41,7 +41,6 @@ ODD = {
     "OddParts-v0": (BOX, gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(2), BOX])),
     "OddWhole-v0": (BOX, gymnasium.spaces.Box(0, 9, (2,), np.int64)),
     "OddOpen-v0": (BOX, gymnasium.spaces.Box(-np.inf, np.inf, (2,))),
-    "OddStart-v0": (BOX, gymnasium.spaces.Discrete(3, start=1)),
     "OddMany-v0": (BOX, gymnasium.spaces.MultiDiscrete([2, 2])),
 }
 
@@ -174,11 +173,9 @@ DQN = [
     ("--env-id Chess-v7", "'Chess-v7'"),
     ("--env-id Pendulum-v1", "Discrete", "Pendulum-v1", "Box(-2.0, 2.0, (1,), float32)"),
     ("--env-id OddMany-v0", "Discrete", "OddMany-v0", "MultiDiscrete"),
-    ("--env-id OddStart-v0", "count from 0", "OddStart-v0"),
     ("--env-id OddDict-v0", "OddDict-v0", "Text("),
     ("--env-id OddTuple-v0", "OddTuple-v0", "Sequence("),
     ("--env-id OddText-v0", "OddText-v0", "Text("),
-    ("--env-id FrozenLake-v1 --frame-stack 2", "FrozenLake-v1", "MultiDiscrete([16 16])"),
     ("--env-id LunarLander-v3 --backend device", "LunarLander-v3", "device", "backend=host"),
     ("--env-id LunarLander-v3 --num-seeds 2", "population of 2", "LunarLander-v3"),
     ("--backend host --num-seeds 3", "population of 3", "host"),

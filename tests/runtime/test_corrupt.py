@@ -104,7 +104,7 @@ def test_what_would_be_waited_for_or_read_for_ever_is_not_read(tmp_path, replace
     file = max((f for f in files_of(path) if "arrays" in f.parts), key=lambda f: f.stat().st_size)
     file.unlink()
     replace(file)
-    with pytest.raises(checkpoint.DamagedError, match=r"is not a file|No such file|bytes on disk"):
+    with pytest.raises(checkpoint.DamagedError, match=r"is no file|No such file|bytes on disk"):
         checkpoint.restore(tmp_path, small(0))
 
 
@@ -191,7 +191,7 @@ def test_pipes_devices_and_huge_files_are_refused_and_not_read(tmp_path, make, n
     path = checkpoint.save(tmp_path, 1, small(1), meta=META, keep=1)
     (path / name).unlink()
     make(path / name)
-    with pytest.raises(CheckpointError, match=r"is no file|no checkpoint|larger than|not a file"):
+    with pytest.raises(CheckpointError, match=r"is no file|no checkpoint|larger than"):
         checkpoint.restore(tmp_path, small(0))
 
 

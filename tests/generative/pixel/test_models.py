@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -246,7 +247,7 @@ def trained(variant):
         return state, aux.metrics["nll"].total / aux.metrics["nll"].count
 
     state, losses = jit(learner.init)(KEY), []
-    no_memory, _ = update(config.__class__(**vars(config) | {"ema_decay": np.float32(0)}), state, KEY)
+    no_memory, _ = update(replace(config, ema_decay=np.float32(0)), state, KEY)
     for t in range(30):
         state, loss = update(config, state, jax.random.key(t))
         losses.append(float(loss))
