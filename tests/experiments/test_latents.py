@@ -19,7 +19,7 @@ def runs(tmp_path_factory):
     """Folders of a small VAE, GAN, VQ-VAE and autoencoder of the digits; judges train in a cache of their own."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample_judge, "JUDGES", {name: (replace(config, total_steps=300), seed)
+        patch.setattr(sample_judge, "JUDGES", {name: (replace(config, total_steps=450), seed)
                                           for name, (config, seed) in sample_judge.JUDGES.items()})
         patch.setattr(sample_judge.files, "cache_folder", lambda: folder / "cache")
         small = {"vae": "--hidden-sizes 32 --latent-size 4 --total-steps 300", "autoencoder": "--network mlp --total-steps 200",
