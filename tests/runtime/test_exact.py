@@ -44,7 +44,8 @@ def digests(run):
     return {leaf["path"]: leaf["sha256"] for leaf in manifest["leaves"]} | {"step": last}
 
 
-@pytest.mark.parametrize("name", [pytest.param("dqn", marks=pytest.mark.slow), "vae"])
+@pytest.mark.parametrize("name", ["dqn", "vae"])
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_that_was_not(name, tmp_path):
     flags, kills = RUNS[name]
     cache, whole, killed = tmp_path / "cache", tmp_path / "whole", tmp_path / "killed"

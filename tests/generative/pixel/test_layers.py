@@ -68,8 +68,12 @@ LAYERS = {  # of G groups
 }
 
 
-@pytest.mark.parametrize("groups", [1, 3])
-@pytest.mark.parametrize("name", LAYERS)
+GREY_ALONE = ("blocks of row LSTMs", "blocks of diagonal LSTMs", "gated stacks", "blocks")  # unless tests may be slow
+
+
+@pytest.mark.parametrize(("name", "groups"), [
+    pytest.param(name, groups, marks=[pytest.mark.slow] if groups == 3 and name in GREY_ALONE else [])
+    for name in LAYERS for groups in (1, 3)])
 def test_a_layer_by_rows_and_pixels_is_the_layer_of_whole_images(name, groups):
     layer, first = LAYERS[name](groups), "kind A" in name or name == "gated stacks"
     channels = 12 if "LSTM" in name or name == "1x1, gated" else 6
