@@ -169,7 +169,7 @@ def check_spaces(spec: EnvSpec, algorithm: str, *, actions: Sequence[type], obse
         if counts is not None:
             held = np.iinfo(jax.dtypes.canonicalize_dtype(space.dtype))
             if np.min(counts[0]) < held.min or np.max(counts[1]) > held.max:
-                raise EnvError(f"{spec.id} has {what}s beyond {held.dtype}, {space}")
+                raise EnvError(f"{spec.id} has {what}s beyond {held.dtype}, {space}; count them from 0 in a wrapper")
         if what == "observation" and isinstance(space, gymnasium.spaces.Box) and 0 in space.shape:
             raise EnvError(f"{algorithm} needs observations that are not empty, and {spec.id} has {space}")
 
