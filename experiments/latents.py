@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl import data
+from jaxdl.core import streams
 from jaxdl.core.errors import UserError
+from jaxdl.core.streams import Purpose
 from jaxdl.core.task import Latents
 from jaxdl.core.types import Array, PyTree
 from jaxdl.experiments import tasks
@@ -49,7 +51,7 @@ def latents_of(space: Latents, params: PyTree, dataset: data.Dataset, num: int, 
     Also the classes that the decoder is told with them: the images', or all in turn; None where it is told none.
     """
     if space.encode is None:
-        return space.prior(jax.random.key(seed), num), _in_turn(space, num)
+        return space.prior(streams.key(seed, Purpose.SAMPLES), num), _in_turn(space, num)
     index = np.random.default_rng(seed).permutation(dataset.spec.num_examples)[:num]
     classes = None if space.num_classes is None else jnp.asarray(dataset.labels[index])
     return _encoded(space, params, dataset, index, seed), classes
@@ -64,7 +66,7 @@ def pairs_of(space: Latents, params: PyTree, dataset: data.Dataset, num: int, se
         UserError: there are not as many pairs of images.
     """
     if space.encode is None:
-        z = space.prior(jax.random.key(seed), 2 * num)
+        z = space.prior(streams.key(seed, Purpose.SAMPLES), 2 * num)
         return z[:num], z[num:], _in_turn(space, num)
     order = np.random.default_rng(seed).permutation(dataset.spec.num_examples)
     pairs = order[: len(order) // 2 * 2].reshape(2, -1) if space.num_classes is None else _pairs_of_one_class(
@@ -85,7 +87,7 @@ def _pairs_of_one_class(order: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _encoded(space: Latents, params: PyTree, dataset: data.Dataset, index: np.ndarray, seed: int) -> Array:
-    key = jax.random.key(seed)
+    key = streams.key(seed, Purpose.SAMPLES)
     encode, parts = jax.jit(space.encode), np.array_split(index, max(1, len(index) // _AT_ONCE))
     return jnp.concatenate([encode(params, dataset.rows(part), jax.random.fold_in(key, i)) for i, part in enumerate(parts)])
 

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.core import files, processes, stdio
+from jaxdl.core import files, processes, stdio, streams
 from jaxdl.core.errors import JaxdlError, UserError, in_a_sentence
+from jaxdl.core.streams import Purpose
 from jaxdl.core.task import Sampler, Task
 from jaxdl.core.types import PyTree, RunState
 from jaxdl.experiments.population import Member, alone, in_words, members
@@ -134,7 +135,7 @@ class TrainedRun:
         for name, value, low in (("n", n, 1), ("seed", seed, 0)):
             if not isinstance(value, int | np.integer) or not low <= value < 2**32:
                 raise UserError(f"{name} must be a whole number from {low} to 2**32 - 1, got {value!r}")
-        return np.asarray(self._draw(self.params, jax.random.key(seed), n))
+        return np.asarray(self._draw(self.params, streams.key(seed, Purpose.SAMPLES), n))
 
     @functools.cached_property
     def _policy(self) -> Actor:

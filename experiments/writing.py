@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.core import files, stdio
+from jaxdl.core import files, stdio, streams
 from jaxdl.core.errors import UserError
+from jaxdl.core.streams import Purpose
 from jaxdl.core.task import Writer
 from jaxdl.data import text
 from jaxdl.experiments import tasks
@@ -61,7 +62,7 @@ def run(args: Args) -> dict[str, Any]:
     chunk = min(_CHUNK, args.length)
     state = jax.jit(writer.begin)(opened.params, jnp.asarray(tokens))
     extend = jax.jit(lambda params, state, key: writer.extend(params, state, key, chunk, args.temperature, args.top_k))
-    keys = jax.random.split(jax.random.key(args.seed), -(-args.length // chunk))
+    keys = jax.random.split(streams.key(args.seed, Purpose.SAMPLES), -(-args.length // chunk))
     extend = extend.lower(opened.params, state, keys[0]).compile()
     compiled = time.perf_counter()
     alone, left, parts = args.num == 1, args.length, []

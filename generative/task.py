@@ -16,8 +16,9 @@ import jax
 import numpy as np
 
 from jaxdl import data
-from jaxdl.core import task
+from jaxdl.core import streams, task
 from jaxdl.core.errors import UserError
+from jaxdl.core.streams import Purpose
 from jaxdl.core.task import Algorithm, Density, Reconstructor, Sampler
 from jaxdl.core.types import DataSpec, PyTree
 from jaxdl.data import pictures
@@ -113,7 +114,7 @@ def _nll(density: Callable, params: PyTree, held: data.Dataset, seed: int, num: 
 def drawn(sampler: Sampler, params: PyTree, num: int, seed: int, labels: np.ndarray | None) -> np.ndarray:
     """`num` samples [N, H, W, C] of a model, of the classes `labels` [N] where it is told any."""
     draw = jax.jit(sampler.draw, static_argnums=2)
-    keys = jax.random.split(jax.random.key(seed), -(-num // _AT_ONCE))
+    keys = jax.random.split(streams.key(seed, Purpose.SAMPLES), -(-num // _AT_ONCE))
     parts = [slice(i, min(i + _AT_ONCE, num)) for i in range(0, num, _AT_ONCE)]
     return np.concatenate([np.asarray(draw(params, key, part.stop - part.start, *(() if labels is None else (labels[part],))))
                            for key, part in zip(keys, parts, strict=True)])
@@ -121,13 +122,13 @@ def drawn(sampler: Sampler, params: PyTree, num: int, seed: int, labels: np.ndar
 
 def _pictures(can: dict[type, Any], splits: dict[str, data.Dataset]) -> dict[str, Callable[[PyTree, int, Path], None]]:
     def samples(params: PyTree, seed: int, path: Path) -> None:
-        key = jax.random.split(jax.random.key(seed), 1)[0]
+        key = jax.random.split(streams.key(seed, Purpose.SAMPLES), 1)[0]
         draw = jax.jit(can[Sampler].draw, static_argnums=2)
         pictures.save_png(path, pictures.grid(np.asarray(draw(params, key, _DRAWN))))
 
     def reconstructions(params: PyTree, seed: int, path: Path) -> None:
         examples = splits["test"].rows(data.drawn(splits["test"], "pictures")[:_REBUILT])
-        again = jax.jit(can[Reconstructor].reconstruct)(params, examples, jax.random.key(seed))
+        again = jax.jit(can[Reconstructor].reconstruct)(params, examples, streams.key(seed, Purpose.SAMPLES))
         pictures.save_png(path, pictures.pairs(examples.images, np.asarray(again)))
 
     found = {"samples.png": samples} if Sampler in can else {}

@@ -16,8 +16,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from jaxdl.core import files, stdio
+from jaxdl.core import files, stdio, streams
 from jaxdl.core.errors import UserError
+from jaxdl.core.streams import Purpose
 from jaxdl.core.task import Codes, NoOptions, Sampler, Writer
 from jaxdl.core.types import PyTree
 from jaxdl.data import pictures
@@ -148,7 +149,7 @@ def draw(f: Callable[..., jax.Array], params: PyTree, seed: int, num: int, at_on
         given: arrays [N, ...], of which `f` is given the rows of a call; those of images too many, of the last, are zeros.
     """
     size = num if at_once is None else min(num, at_once)
-    keys = jax.random.split(jax.random.key(seed), -(-num // size))
+    keys = jax.random.split(streams.key(seed, Purpose.SAMPLES), -(-num // size))
     filled = [np.concatenate([x, np.zeros((len(keys) * size - num, *x.shape[1:]), x.dtype)]) for x in given]
     parts = [tuple(x[i * size : (i + 1) * size] for x in filled) for i in range(len(keys))]
     began = time.perf_counter()

@@ -18,6 +18,7 @@ class Purpose(IntEnum):
     ENVIRONMENTS = 1  # of a training run, where they live on the host
     EVALUATION = 2
     FILM = 3
+    SAMPLES = 4  # of a model
 
 
 def key(seed: int, purpose: Purpose) -> Key:

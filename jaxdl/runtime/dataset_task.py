@@ -11,10 +11,11 @@ import jax
 import numpy as np
 
 from jaxdl import data
-from jaxdl.core import stdio, task
+from jaxdl.core import stdio, streams, task
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require
 from jaxdl.core.errors import UserError
+from jaxdl.core.streams import Purpose
 from jaxdl.core.task import Algorithm, Curve, Score, Task
 from jaxdl.core.types import DataSpec, Key, PyTree, Run
 from jaxdl.runtime import fit
@@ -211,7 +212,7 @@ def _measured(model: Any, evaluation: Evaluation) -> Callable[[PyTree, Any, data
 
 def blocks(dataset: data.Dataset, seed: int, size: int = BLOCK) -> Iterator[tuple[Key, PyTree]]:
     """The examples of a dataset, `size` at a time, each block with a key of its own."""
-    key = jax.random.key(seed)
+    key = streams.key(seed, Purpose.EVALUATION)
     for i in range(0, dataset.spec.num_examples, size):
         yield jax.random.fold_in(key, i), dataset.rows(slice(i, i + size))
 

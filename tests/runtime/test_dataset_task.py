@@ -54,6 +54,8 @@ def test_of_a_stream_the_end_is_held_out():
 def test_every_batch_that_is_evaluated_has_noise_of_its_own():
     keys = [jax.random.key_data(key).tobytes() for seed in (0, 1) for key, _ in blocks(DATA, seed, 30)]
     assert len(set(keys)) == 14
+    trained = [key for seed in (0, 1) for key in (jax.random.key(seed), *jax.random.split(jax.random.key(seed), 8))]
+    assert not set(keys) & {jax.random.key_data(key).tobytes() for key in trained}
     model = type("Model", (), {"measure": staticmethod(
         lambda params, batch, key: {"noise": Mean.of(jax.random.normal(key, (len(batch.images),))),
                                     "light": Mean.of(batch.images)})})
