@@ -30,7 +30,7 @@ _PROCESSES = 12
 _SLACK = 100  # seconds that the rest of a command may take on a busy machine
 _STEPS = 64
 _PPO = ("ppo", "--num-envs", 2, "--rollout-steps", 8, "--num-minibatches", 2, "--total-steps", _STEPS, "--hidden-sizes", 8,
-        "--eval-episodes", 2, "--checkpoint-every", 16, "--quick-compile", "--env-timeout", _TIMEOUT)
+        "--eval-episodes", 2, "--checkpoint-every", 8, "--quick-compile", "--env-timeout", _TIMEOUT)
 _MODES = ("sync", "async", "native")
 
 
