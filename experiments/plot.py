@@ -110,7 +110,7 @@ def _settings(runs: list[Path]) -> list[Setting]:
         for of_each, which in swept:
             one = config | of_each
             key = json.dumps([algo, one], sort_keys=True)
-            fresh = Setting(algo, algorithm.curves, str(config[algorithm.subject]), algorithm.unit, one, {})
+            fresh = Setting(algo, algorithm.curves, _drawable(str(config[algorithm.subject])), algorithm.unit, one, {})
             setting = found.setdefault(key, fresh)
             for name, of_member in curves.items():
                 setting.curves.setdefault(name, []).extend(c for m, c in of_member.items() if which is None or m in which)
@@ -215,7 +215,7 @@ def plot_sweep(run: str | Path, out: str | Path) -> None:
     axes.plot([best[field]], [top], "*", color="black", markersize=12, linewidth=0, label=f"best: {name}, {top:,.4g}")
     if min(x) > 0 and max(x) / min(x) > 8:
         axes.set_xscale("log")
-    axes.set_title(f"{values['algo']} on {values['config'].get(algorithm.subject)}, {summary['steps']:,} steps")
+    axes.set_title(_drawable(f"{values['algo']} on {values['config'].get(algorithm.subject)}, {summary['steps']:,} steps"))
     axes.set_xlabel(field)
     axes.set_ylabel(score.label)
     axes.grid(alpha=0.25, linewidth=0.6)
@@ -326,7 +326,12 @@ def _label(setting: Setting, others: list[Setting]) -> str:
         same = sum(other.get(field) == value for other in others)
         if field not in known and same < len(others) and (len(others) <= 2 or same <= len(others) / 2):
             differing.append(f"{field}={value}")
-    return ", ".join([name, *differing])
+    return _drawable(", ".join([name, *differing]))
+
+
+def _drawable(text: str) -> str:
+    """The text with what is no Unicode (bytes in the name of a file) escaped: fonts have no such letters."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _preset(setting: Setting) -> tuple[str, set[str]]:

@@ -67,7 +67,7 @@ class Settings(NamedTuple):
         validate(self.config)
         fit.validate(self.train)
         of_each = members(self.config, self.train)
-        for member in of_each:
+        for member in {tuple(member.values.items()): member for member in of_each}.values():  # seeds change nothing
             validate(member.config(self.config))
         if self.train.devices > 1 and len(of_each) == 1:
             share = axis.share(self.config, self.train.devices)
@@ -126,7 +126,7 @@ def _read_spec(path: Path, values: Any) -> DataSpec | None:
         return None
     try:
         spec = msgspec.convert(list(DataSpec(**msgspec.convert(values, dict[str, Any]))), DataSpec)
-    except (TypeError, msgspec.ValidationError) as e:
+    except (TypeError, UnicodeError, msgspec.ValidationError) as e:
         raise UserError(f"{path}: data is not the spec of a dataset: {e}") from None
     sizes = (spec.num_examples, *spec.shape, 1 if spec.num_classes is None else spec.num_classes)
     if min(sizes) < 1 or max(sizes) >= 2**31 or math.prod(spec.shape) >= 2**31:

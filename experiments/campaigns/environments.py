@@ -9,6 +9,7 @@ import itertools
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import tempfile
@@ -28,6 +29,7 @@ from jaxdl.runtime import checkpoint
 _TIMEOUT = 20  # seconds that a call may take
 _PROCESSES = 12
 _SLACK = 100  # seconds that the rest of a command may take on a busy machine
+_MEMORY = 2**33  # bytes that a process may take
 _STEPS = 64
 _PPO = ("ppo", "--num-envs", 2, "--rollout-steps", 8, "--num-minibatches", 2, "--total-steps", _STEPS, "--hidden-sizes", 8,
         "--eval-episodes", 2, "--checkpoint-every", 8, "--quick-compile", "--env-timeout", _TIMEOUT)
@@ -74,7 +76,8 @@ def campaign(num: int, seed: int, tally: Tally) -> None:
 
 
 def _fork() -> None:
-    """Processes of environments are forks from now on, which know what goes wrong."""
+    """Processes of environments are forks from now on, which know what goes wrong; none may fill the machine's memory."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     multiprocessing.set_start_method("fork", force=True)
 
 

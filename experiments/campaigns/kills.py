@@ -83,7 +83,8 @@ def _rows(path: Path) -> list[dict]:
 
 
 def _leaves(run: Path) -> list[tuple]:
-    newest = max((run / "checkpoints").glob("*"), key=lambda p: float(p.name))
+    whole = [path for path in (run / "checkpoints").glob("*") if (path / manifest.PATH).is_file() and path.suffix != ".old"]
+    newest = max(whole, key=lambda p: float(p.name))  # a removal that was cut short is the next save's to end
     return [newest.name] + [(x.path, x.sha256) for x in manifest.read(newest, int(newest.name.partition(".")[0])).leaves]
 
 

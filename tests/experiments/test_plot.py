@@ -86,6 +86,11 @@ def test_steps_of_a_short_run_are_whole_numbers_and_each_is_named_once(axes_of, 
     assert len(set(names)) == len(names)
 
 
+def test_names_of_files_that_are_no_unicode_are_drawn_escaped(axes_of, tmp_path):
+    (axes,) = axes_of(make(tmp_path / "a", {1: {"loss": 1.0}}, env_id="odd\udc80"))
+    assert axes.get_title() == r"odd\udc80"
+
+
 def test_a_generative_model_shows_its_elbo_and_the_held_out_one(axes_of, tmp_path):
     rows = {s: {"loss": 2.0, "elbo": -1000 / s, "kl": 1.0} | ({"eval/elbo": -1100 / s} if s % 50 == 0 else {})
             for s in range(1, 101)}

@@ -209,8 +209,14 @@ def test_members_are_counted_before_they_are_made(driven, words):
         run_folder.Settings("dqn", dqn.Config(), driven).validate()
 
 
-def test_as_many_members_as_may_be_are_made():
-    assert len(population.members(dqn.Config(), fit.Config(num_seeds=10_000))) == 10_000
+def test_as_many_members_as_may_be_are_made_and_each_value_of_a_sweep_is_validated_once(monkeypatch):
+    validated = []
+    driven = fit.Config(num_seeds=5_000, sweep=("gamma=0.9,0.8",))
+    assert len(population.members(dqn.Config(), driven)) == 10_000
+    settings = run_folder.Settings("dqn", dqn.Config(), driven)
+    monkeypatch.setattr(run_folder.Settings, "algorithm", dqn.ALGORITHM._replace(validate=validated.append))
+    settings.validate()
+    assert [config.gamma for config in validated] == [0.99, 0.9, 0.8]
 
 
 @pytest.mark.parametrize("devices", ["2", -1, 0, 1.5, 10**12, [2], None])
