@@ -93,7 +93,7 @@ def _cases() -> Iterator[Case]:
         for what in answers:
             yield Case("training", next(modes), Fault(call, what, at))
     for call, what in itertools.product(("make", "reset", "step", "close"), faulty.KILLS):
-        at = {"make": 3, "step": 20, "close": 3}.get(call, 1)  # the first two are made and closed by the main process
+        at = 20 if call == "step" else 1
         yield Case("training", "async", Fault(call, what, at))
     for call, what in itertools.product(("make", "reset", "step", "close"), ways[::3]):
         for doing in ("evaluation", "resume"):
@@ -140,7 +140,7 @@ def _try(case: Case, folder: Path, runs: dict[str, Path]) -> str | None:
     faulty.arm(case.fault)
     ended = _run(folder, *words)
     faulty.arm(Fault())
-    wrong = common.fault(ended, (0,) if case.fault.call == "info" else (1, 2) if case.fault.call == "make" else (1,))
+    wrong = common.fault(ended, (0,) if case.fault.call == "info" else (1, 2) if case.fault.call in ("make", "initial", "transition") else (1,))
     if wrong is None and ended.status:
         wrong = _unnamed(case, ended)
     if wrong is None and case.doing in ("training", "resume") and ended.status:
