@@ -17,7 +17,7 @@ from pathlib import Path
 from jaxdl.experiments.campaigns import common, forks, kills
 
 _MOMENTS = ("before it is ready", "as it trains", "at the end", "evaluate")
-_SENTENCE = re.compile(r"^(jaxdl: .*|interrupted at step .*)$", re.MULTILINE)
+_SENTENCE = re.compile(r"^(jaxdl: (?!the run ended at step).*|interrupted at step .*)$", re.MULTILINE)
 
 
 def campaign(num: int, seed: int, tally: common.Tally) -> None:
