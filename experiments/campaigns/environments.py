@@ -140,7 +140,8 @@ def _try(case: Case, folder: Path, runs: dict[str, Path]) -> str | None:
     faulty.arm(case.fault)
     ended = _run(folder, *words)
     faulty.arm(Fault())
-    wrong = common.fault(ended, (0,) if case.fault.call == "info" else (1, 2) if case.fault.call in ("make", "initial", "transition") else (1,))
+    found_early = case.fault.call in ("make", "initial", "transition")  # before anything is trained
+    wrong = common.fault(ended, (0,) if case.fault.call == "info" else (1, 2) if found_early else (1,))
     if wrong is None and ended.status:
         wrong = _unnamed(case, ended)
     if wrong is None and case.doing in ("training", "resume") and ended.status:
