@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from jaxdl.experiments.campaigns import common, forks, kills
+from jaxdl.runtime import manifest
 
 _READS = 70  # for each race, beside one more run
 
@@ -92,8 +93,9 @@ def _read(run: Path, writer: int) -> int:
 
     tried, bad, task = 0, [], None
     while Path(f"/proc/{writer}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-        for best in (False, False, True):
-            if best and not any((run / "best").glob("*")):
+        for best in (False, False, True):  # once there is one
+            if not any((path / manifest.PATH).is_file() for path in (run / ("best" if best else "checkpoints")).glob("*")):
+                time.sleep(0.01)
                 continue
             try:
                 opened = load_run(run, best=best, task=task)
