@@ -57,8 +57,7 @@ class _Block(linen.Module):
                 c += nn.Conv(self.features, (1, 1), use_bias=False, kernel_init=nn.lecun_uniform,
                              dtype=self.dtype, name=f"{stream}_{name}")(concat_elu(a))
         c = concat_elu(c)
-        if self.dropout is not None and self.has_rng("dropout"):
-            c = nn.dropout(c, self.dropout, self.make_rng("dropout"))
+        c = nn.dropout_in(self, c, self.dropout)
         c = conv("out", 2 * self.features, _SMALL)(c)
         if y is not None:
             c += nn.Dense(2 * self.features, use_bias=False, dtype=self.dtype, name=f"{stream}_class")(y)[:, None, None]

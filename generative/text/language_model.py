@@ -12,7 +12,7 @@ Shapes: `T` time, `B` texts, `N` characters of a text, `P` characters of a promp
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ import numpy as np
 from jaxdl import optim
 from jaxdl.core import task
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import require, require_positive, validate_untraced
+from jaxdl.core.config import refuse_idle, require, require_positive, validate_untraced
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve, Score, Writer
 from jaxdl.core.types import Array, DataSpec, Key, Learner, Mean, PyTree, Run, UpdateResult
@@ -40,6 +40,8 @@ _KNOWN = 128  # characters that each of them but the first sees before it is jud
 @settings
 class Config(sequences.Config):
     """Settings of a language model."""
+
+    applies: ClassVar = {"num_heads": ("cell", "transformer")}
 
     cell: Literal["rnn", "gru", "lstm", "transformer"] = "lstm"
     """What reads the text: recurrent cells, or a transformer that sees one window."""
@@ -67,7 +69,6 @@ class Model(NamedTuple):
 
     learner: Learner
     network: Network
-    window: int
 
 
 def validate(config: Config) -> None:
@@ -77,10 +78,9 @@ def validate(config: Config) -> None:
         UserError: names the field, what was given and what would do.
     """
     sequences.validate(config)
+    refuse_idle(config)
     require_positive(config, "num_layers", "hidden_size", "num_heads")
-    if config.cell != "transformer":
-        require(config, "num_heads", config.num_heads is None, f"left out with cell={config.cell}: heads are a transformer's")
-    else:
+    if config.cell == "transformer":
         heads = config.num_heads or NUM_HEADS
         require(config, "hidden_size", config.hidden_size % (2 * heads) == 0,
                 f"a multiple of {2 * heads}, twice num_heads={heads}")
@@ -89,9 +89,7 @@ def validate(config: Config) -> None:
     optim.validate(config.optim, config.batch_size)
 
 
-def total_steps(config: Config, spec: DataSpec) -> int:
-    """Updates of the planned run."""
-    return sequences.total_steps(config, spec)
+total_steps = sequences.total_steps
 
 
 def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
@@ -128,15 +126,15 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
         grads, (metrics, carry) = optim.gradients(loss_fn, state.params, part, key, config.optim, (1, 1, 0))
         return State(*optimizer.step(grads, state.opt, state.params, axis_name)), UpdateResult(metrics, carry)
 
-    return Model(Learner(init, update, lambda state: state.params), network, config.window)
+    return Model(Learner(init, update, lambda state: state.params), network)
 
 
 def make_run(config: Config, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
     """The run on a text that lies on the device."""
     validate_untraced(validate, config)
     model = make(config, spec, axis_name)
-    initial = None if config.cell == "transformer" else model.network.initial
-    return sequences.run_of(model.learner, spec.num_examples, config, initial, axis_name=axis_name, shards=shards)
+    return sequences.run_of(model.learner, spec.num_examples, config, model.network.initial, axis_name=axis_name,
+                            shards=shards)
 
 
 def held_out(network: Network, window: int, num: int) -> Callable[[PyTree, Array], Array]:

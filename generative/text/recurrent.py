@@ -28,15 +28,11 @@ class _Recurrent(linen.Module):
     def setup(self) -> None:
         self.embed = linen.Embed(self.num_tokens, self.size)
         self.cells = [nn.CELLS[self.cell](self.size, self.dtype) for _ in range(self.num_layers)]
-        self.head = nn.Dense(self.num_tokens, dtype=self.dtype)
-
-    def first_gates(self, tokens: Array) -> Array:
-        """The projected inputs of the first layer: those of the whole vocabulary, of which tokens [...] choose."""
-        return self.cells[0].project(self.embed.embedding)[tokens]
+        self.head = nn.Dense(self.num_tokens)
 
     def gates(self, layer: int, x: Array) -> Array:
-        """The projected inputs of a layer."""
-        return self.cells[layer].project(x)
+        """The projected inputs of a layer; of the first those of the whole vocabulary, of which tokens [...] choose."""
+        return self.cells[layer].project(x) if layer else self.cells[0].project(self.embed.embedding)[x]
 
     def step(self, layer: int, carry: PyTree, gates: Array) -> tuple[PyTree, Array]:
         """One step of a layer."""
@@ -48,9 +44,9 @@ class _Recurrent(linen.Module):
 
     def __call__(self, carry: list[PyTree], token: Array) -> tuple[list[PyTree], Array]:
         """States, token [B] -> states, logits [B, V] of the next one."""
-        carries, x = [], None
+        carries, x = [], token
         for layer, cell in enumerate(self.cells):
-            state, x = cell.step(carry[layer], self.first_gates(token) if x is None else cell.project(x))
+            state, x = cell.step(carry[layer], self.gates(layer, x))
             carries.append(state)
         return carries, self.head(x)
 
@@ -67,15 +63,13 @@ def make(cell: Kind, num_layers: int, size: int, num_tokens: int, rate: float | 
 
     def apply(params: PyTree, tokens: Array, carry: list[PyTree], key: Key | None = None, dtype: str = "float32"
               ) -> tuple[list[PyTree], Array]:
-        call, ends, x = module.clone(dtype=dtype).apply, [], None
+        call, ends, x = module.clone(dtype=dtype).apply, [], tokens
 
         def step(layer: int) -> Callable:
             return lambda state, gates: call(params, layer, state, gates, method="step")
 
         for layer in range(num_layers):
-            gates = (call(params, tokens, method="first_gates") if x is None else
-                     call(params, layer, x, method="gates"))
-            carries, x = nn.unroll_steps(step(layer), carry[layer], gates)
+            carries, x = nn.unroll_steps(step(layer), carry[layer], call(params, layer, x, method="gates"))
             ends.append(jax.tree.map(lambda h: h[-1], carries))
             if rate is not None and key is not None:
                 x = nn.dropout(x, rate, jax.random.fold_in(key, layer))

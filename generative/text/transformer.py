@@ -54,12 +54,8 @@ class _Block(linen.Module):
 
     def rest(self, x: Array, seen: Array) -> Array:
         """The block's output from its input [..., F] and what its heads saw [..., A, D]."""
-        x = x + self._dropped(self.from_heads(seen.reshape(x.shape)))
-        return x + self._dropped(self.down(jax.nn.gelu(self.up(self.norms[1](x)))))
-
-    def _dropped(self, x: Array) -> Array:
-        learns = self.rate is not None and self.has_rng("dropout")
-        return nn.dropout(x, self.rate, self.make_rng("dropout")) if learns else x
+        x = x + nn.dropout_in(self, self.from_heads(seen.reshape(x.shape)), self.rate)
+        return x + nn.dropout_in(self, self.down(jax.nn.gelu(self.up(self.norms[1](x)))), self.rate)
 
 
 class _Transformer(linen.Module):
@@ -76,7 +72,7 @@ class _Transformer(linen.Module):
         residual = nn.Uniform(1 / (2 * self.num_layers), "in")  # as GPT-2: the sum over layers begins with variance one
         self.blocks = [_Block(self.size, self.num_heads, self.rate, residual, self.dtype) for _ in range(self.num_layers)]
         self.norm = linen.LayerNorm(use_bias=False)
-        self.head = nn.Dense(self.num_tokens, dtype=self.dtype)
+        self.head = nn.Dense(self.num_tokens)
 
     def __call__(self, tokens: Array) -> tuple[Array, list[tuple[Array, Array]]]:
         """[B, T] -> logits [B, T, V], and keys and values [B, T, A, D] of each layer."""

@@ -8,7 +8,7 @@ Shapes: `B` batch, `H W C` an image, `F` features.
 
 from jaxdl.nn.convolution import Conv, ConvTranspose, causal_mask, conv, conv_transpose
 from jaxdl.nn.dense import Dense
-from jaxdl.nn.dropout import dropout
+from jaxdl.nn.dropout import dropout, dropout_in
 from jaxdl.nn.heads import CategoricalHead, GaussianHead, QHead
 from jaxdl.nn.hierarchical import HierarchicalHead, huffman
 from jaxdl.nn.images import ConvDecoder, ConvEncoder, decode_image, encode_image, smallest
@@ -21,6 +21,6 @@ from jaxdl.nn.torsos import MLP, Form, NatureConv, activation, encode
 
 __all__ = ["CELLS", "FLOAT32", "GRU", "LSTM", "MLP", "RNN", "BatchNorm", "CategoricalHead", "Compute", "Conv", "ConvDecoder",
            "ConvEncoder", "ConvTranspose", "Dense", "Form", "GaussianHead", "HierarchicalHead", "NatureConv", "NoisyDense",
-           "QHead", "Uniform", "activation", "causal_mask", "conv", "conv_transpose", "decode_image", "dropout", "encode",
-           "encode_image", "glorot_uniform", "he_uniform", "huffman", "init", "lecun_uniform", "lstm_gates", "noise",
+           "QHead", "Uniform", "activation", "causal_mask", "conv", "conv_transpose", "decode_image", "dropout", "dropout_in",
+           "encode", "encode_image", "glorot_uniform", "he_uniform", "huffman", "init", "lecun_uniform", "lstm_gates", "noise",
            "small_uniform", "smallest", "unroll", "unroll_steps", "zero_carry"]

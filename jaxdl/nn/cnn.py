@@ -21,6 +21,7 @@ and a dense one of 3n + 4 (40, 100) are those that were published for 32x32.
 Shapes: `B` batch, `H W C` an image, `F` features.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ from flax import linen
 from jaxdl.core.types import Array
 from jaxdl.nn.convolution import Conv
 from jaxdl.nn.dense import Dense
-from jaxdl.nn.dropout import dropout
+from jaxdl.nn.dropout import dropout_in
 from jaxdl.nn.initializers import he_uniform, lecun_uniform
 from jaxdl.nn.norm import BatchNorm
 from jaxdl.nn.torsos import activation
@@ -245,18 +246,14 @@ class CNN(linen.Module):
         of = ARCHITECTURES[self.architecture]
         small = min(x.shape[1:3]) < SMALL
         narrower = self.narrower or (of.narrower if small else 1)
-
-        def dropped(x: Array) -> Array:
-            learns = self.dropout is not None and self.has_rng("dropout")
-            return dropout(x, self.dropout, self.make_rng("dropout")) if learns else x
-
+        dropped = functools.partial(dropout_in, self, rate=self.dropout)
         layers = Layers(small, narrower, self.depth or of.depths[0], train, self.axis_name, activation(self.activation),
                         dropped, self.dtype)
         features = dropped(of.features(layers, x))
         if features.ndim == 4:  # classes of every place, and their mean
-            logits = Conv(self.num_classes, (1, 1), dtype=self.dtype, kernel_init=lecun_uniform)(features)
+            logits = Conv(self.num_classes, (1, 1), kernel_init=lecun_uniform)(features)
             return features.mean((1, 2)), layers.act(logits).mean((1, 2))
-        return features, Dense(self.num_classes, dtype=self.dtype, kernel_init=lecun_uniform)(features)
+        return features, Dense(self.num_classes, kernel_init=lecun_uniform)(features)
 
 
 class Cost(NamedTuple):

@@ -38,7 +38,7 @@ def test_calibration_by_hand():
     assert found.accuracy[1] == 0.5
     assert found.error == pytest.approx(0.2375)
     certain = classification.calibration(np.eye(3)[[0, 1, 2]], np.array([0, 1, 2]))
-    assert (certain.error, certain.num[-1]) == (0, 3)
+    assert (certain.error, len(certain.num), certain.num[-1]) == (0, 15, 3)
 
 
 def test_mean_average_precision_and_r2_are_those_of_scikit_learn():

@@ -12,7 +12,9 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.types import DataSpec, Examples
 from jaxdl.generative import autoencoder, gan, gan_networks, vae, vqvae
 from jaxdl.generative.pixel import pixelcnn
+from jaxdl.generative.text import language_model
 from jaxdl.generative.vae_network import Network as VAENetwork
+from jaxdl.nn import cnn
 from jaxdl.nn.precision import Compute
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import envs, evaluate, policy
@@ -74,10 +76,21 @@ def last_layers():
                lambda params, *x, made=made: made.apply(params, *x, compute=Compute("bfloat16")), (images, None))
     network = classifier.Network("mlp", (4,), (8,), 10, dtype="bfloat16")
     yield "classifier", 1, network.init, network.apply, (images,)
+    yield "lenet", 1, cnn.CNN("lenet", 10).init, cnn.CNN("lenet", 10, dtype="bfloat16").apply, (jnp.ones((2, 28, 28, 1)),)
+    for cell in ("lstm", "transformer"):
+        config, spec = language_model.Config(cell=cell, hidden_size=8, num_layers=1), DataSpec(
+            "text", 4000, (), vocabulary=tuple("abc"), input="tokens")
+        made = language_model.make(config, spec).network
+        yield (cell, 1, lambda key, *_, made=made: made.init(key),
+               lambda params, x, made=made: made.apply(params, x, made.initial(2), None, "bfloat16")[1],
+               (jnp.zeros((4, 2), jnp.int32),))
 
 
-@pytest.mark.parametrize(("count", "init", "apply", "inputs"), [case[1:] for case in last_layers()],
-                         ids=[case[0] for case in last_layers()])
+LAST_LAYERS = list(last_layers())
+
+
+@pytest.mark.parametrize(("count", "init", "apply", "inputs"), [case[1:] for case in LAST_LAYERS],
+                         ids=[case[0] for case in LAST_LAYERS])
 def test_last_layers_multiply_in_float32_and_those_before_do_not(count, init, apply, inputs):
     """bfloat16 has steps of 0.25 at 40: a greedy action would be one of equals, a logit off by percents."""
     jaxpr = jax.make_jaxpr(apply)(jax.eval_shape(init, jax.random.key(0), *inputs), *inputs)
