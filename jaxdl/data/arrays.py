@@ -69,8 +69,7 @@ def read_npy(file: BinaryIO, size: int, path: Path | str) -> np.ndarray:
         DataError: no such file, one of objects, or one that is shorter or longer than its header says.
     """
     try:
-        head = file.read(_LONGEST)  # of a longer one NumPy would read all, however long it says to be
-        begins = io.BytesIO(head)
+        begins = io.BytesIO(file.read(_LONGEST))  # of a longer one NumPy would read all, however long it says to be
         version = np.lib.format.read_magic(begins)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, fortran, dtype = read_header(begins)
@@ -88,7 +87,8 @@ def read_npy(file: BinaryIO, size: int, path: Path | str) -> np.ndarray:
         raise DataError(f"{path} is truncated or damaged: its header gives {dtype}{list(shape)}, which takes {promised} bytes "
                         f"after it, and there are {there}")
     check_room(path, promised)
-    items = head[begins.tell():] + file.read(max(size - len(head), 0))
+    file.seek(begins.tell())
+    items = file.read(promised)
     if len(items) != promised:
         raise DataError(f"{path} is truncated: it ends after {len(items)} of {promised} bytes")
     flat = np.frombuffer(items, dtype)

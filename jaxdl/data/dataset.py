@@ -41,6 +41,10 @@ class Dataset(NamedTuple):
         """The tree of the examples that `index` (a slice or integers) chooses."""
         return jax.tree.map(lambda x: x[index], self.arrays)
 
+    def part(self, index: np.ndarray) -> "Dataset":
+        """The dataset of the examples `index` [n]; its classes are those of the whole."""
+        return Dataset(self.name, self.rows(index), self.spec._replace(num_examples=len(index)))
+
     def on_device(self) -> PyTree:
         """The tree as arrays of JAX."""
         return jax.tree.map(jnp.asarray, self.arrays)
@@ -134,8 +138,7 @@ def held_out(num: int, split: str) -> np.ndarray:
 
 def hold_out(whole: Dataset, split: str) -> Dataset:
     """The split of a dataset that has none of its own; the number of classes is that of the whole. Raises as `held_out`."""
-    index = held_out(whole.spec.num_examples, split)
-    return Dataset(whole.name, whole.rows(index), whole.spec._replace(num_examples=len(index)))
+    return whole.part(held_out(whole.spec.num_examples, split))
 
 
 def drawn(dataset: Dataset, purpose: str) -> np.ndarray:
@@ -157,9 +160,7 @@ def split_off(dataset: Dataset, num: int, purpose: str) -> tuple[Dataset, Datase
     """
     whole = np.arange(dataset.spec.num_examples)
     index = np.sort(drawn(dataset, purpose)[:num]) if dataset.spec.shape else whole[-num:]
-    rest, taken = (Dataset(dataset.name, dataset.rows(rows), dataset.spec._replace(num_examples=len(rows)))
-                   for rows in (np.delete(whole, index), index))
-    return rest, taken
+    return dataset.part(np.delete(whole, index)), dataset.part(index)
 
 
 def _num_classes(name: str, labels: np.ndarray | None, target: str | None, num_classes: int | None,
