@@ -74,12 +74,12 @@ def _main(argv: list[str], within: bool) -> int:
 
     out = sys.stdout
     try:
-        surroundings.set_up(within)
         if "--distributed" in rest:
             from jaxdl.experiments import watch_child
 
             if watch_child.is_needed(argv):
                 return watch_child.watch(argv)
+        surroundings.set_up(within)
         if as_json:
             sys.stdout = sys.stderr
         result = _run(command, rest)

@@ -67,8 +67,8 @@ class Settings(NamedTuple):
         validate(self.config)
         fit.validate(self.train)
         of_each = members(self.config, self.train)
-        for member in {tuple(member.values.items()): member for member in of_each}.values():  # seeds change nothing
-            validate(member.config(self.config))
+        for config in self._swept():
+            validate(config)
         if self.train.devices > 1 and len(of_each) == 1:
             share = axis.share(self.config, self.train.devices)
             try:
@@ -81,8 +81,13 @@ class Settings(NamedTuple):
     def refuse_idle(self) -> None:
         """Refuse settings of a new run that do nothing."""
         refuse_idle(self.train)
-        for config in (self.config, *(member.config(self.config) for member in members(self.config, self.train))):
+        for config in (self.config, *self._swept()):
             refuse_idle(config)
+
+    def _swept(self) -> list[Any]:
+        """The settings with each combination of swept values, none where nothing is swept; seeds change nothing."""
+        of_each = {tuple(member.values.items()): member for member in members(self.config, self.train)}
+        return [member.config(self.config) for values, member in of_each.items() if values]
 
 
 def write_config(folder: Path, settings: Settings) -> None:

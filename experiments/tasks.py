@@ -274,8 +274,8 @@ def load_first(folder: Path, **how: Any) -> TrainedRun:
     """A run as `load_run` reads it back; of a population its first member, which is said."""
     of_each = population(open_run(folder))
     if len(of_each) > 1:
-        print(f"{folder} is a population: this is of {in_words(of_each, 0)}; 'jaxdl export {folder} --member K' makes a run of "
-              "another")
+        print(f"{folder} is a population: this is of {in_words(of_each, 0)}; "
+              f"{stdio.quoted('export', folder, '--member', 'K')} makes a run of another")
     return load_run(folder, member=0, **how)
 
 

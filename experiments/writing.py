@@ -51,9 +51,9 @@ def run(args: Args) -> dict[str, Any]:
     common.check_seed(args.seed)
     if args.top_k is not None and args.top_k < 1:
         raise UserError(f"top_k must be above 0, got {args.top_k}")
-    if args.out is not None and not args.out.absolute().parent.is_dir():
-        raise files.cannot_write(args.out, FileNotFoundError())
-    opened = tasks.load_run(args.run, member=0, data_dir=args.data_dir, task=args.task)
+    if args.out is not None:
+        common.check_parent(args.out)
+    opened = tasks.load_first(args.run, step=args.step, data_dir=args.data_dir, task=args.task)
     writer = opened.task.abilities[Writer]
     prompt = args.prompt or writer.vocabulary[0]
     tokens = np.repeat(text.encode(prompt, writer.vocabulary)[:, None], args.num, 1)

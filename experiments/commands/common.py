@@ -41,7 +41,8 @@ def run_of(argv: Sequence[str]) -> Named | None:
     if not folders:
         return None
     # a run may also be the value of a flag, as in --decoder RUN
-    folder = next((path for i, path in folders if i == 0 or not argv[i - 1].startswith("--")), folders[0][1])
+    folder = next((path for i, path in folders if i == 0 or not argv[i - 1].startswith("--") or "=" in argv[i - 1]),
+                  folders[0][1])
     settings, data_dir = run_folder.open_run(folder), value_of(argv, "--data-dir")
     settings = settings if data_dir is None else tasks.with_data_dir(settings, data_dir)
     return Named(settings.algo, tasks.reopen(settings))
@@ -99,6 +100,11 @@ def check_picture(out: Path, *suffixes: str) -> None:
     """
     if out.suffix.lower() not in suffixes:
         raise UserError(f"out must end in {' or '.join(suffixes)}, got {out}")
+    check_parent(out)
+
+
+def check_parent(out: Path) -> None:
+    """Refuse a file in a folder that is not there."""
     if not out.absolute().parent.is_dir():
         raise files.cannot_write(out, FileNotFoundError())
 

@@ -13,7 +13,7 @@ from jaxdl.core.stdio import command
 from jaxdl.core.task import Task
 from jaxdl.core.types import PyTree, RunState
 from jaxdl.experiments import run_folder, tasks
-from jaxdl.experiments.population import alone
+from jaxdl.experiments.population import alone, in_words
 from jaxdl.runtime import checkpoint
 from jaxdl.runtime.run_log import read_metrics
 
@@ -51,8 +51,7 @@ def run(args: Args) -> dict[str, Any]:
         run_folder.write_config(folder, own)
         files.write_bytes(folder / "metrics.jsonl", b"".join(files.to_json(row).encode() + b"\n" for row in rows))
         path = checkpoint.save(folder / "checkpoints", step, mine, keep=1, meta=tasks.meta(own) | {"devices": 1})
-    values = "".join(f", {name}={value:g}" for name, value in of_each[args.member].values.items())
-    print(f"member {args.member} (seed {of_each[args.member].seed}{values}) at step {step:,} is the run {folder}\n  {path}")
+    print(f"{in_words(of_each, args.member)} at step {step:,} is the run {folder}\n  {path}")
     print(f"next: {command('evaluate', folder)}\n      {command('resume', folder)} --total-steps N")
     return {"run": str(folder), "member": args.member, "seed": of_each[args.member].seed, "steps": step
             } | of_each[args.member].values

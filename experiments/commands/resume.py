@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ import tyro
 
 from jaxdl import optim
 from jaxdl.core import files, lock, processes
-from jaxdl.core.config import paths
+from jaxdl.core.config import of_kind
 from jaxdl.core.errors import CheckpointError, UserError
-from jaxdl.core.stdio import quoted
+from jaxdl.core.stdio import command, quoted
 from jaxdl.experiments import run_folder, tasks
 from jaxdl.experiments.commands.train import JOINED, Joined, with_devices
 from jaxdl.runtime import checkpoint, mesh
@@ -93,15 +92,15 @@ def _finished(summary: Path) -> dict[str, Any] | None:
 def _past_schedules(run: Path, settings: run_folder.Settings, planned: int) -> str | None:
     """What becomes of learning rates where a run goes on past its planned end; None where none has fallen."""
     to = settings.train.stop_step or planned
-    values = (functools.reduce(getattr, path, settings.config) for path in paths(type(settings.config), optim.Config))
-    left = {f"{x.learning_rate * x.final_fraction:g}" for x in values if x.schedule != "constant"}
+    left = {f"{x.learning_rate * x.final_fraction:g}" for x in of_kind(settings.config, optim.Config)
+            if x.schedule != "constant"}
     if to <= planned or not left:
         return None
     nothing = ", so nothing more is learned" if left == {"0"} else ""
-    epochs = "" if getattr(settings.config, "epochs", None) is None else "--epochs None "
+    epochs = () if getattr(settings.config, "epochs", None) is None else ("--epochs", None)
+    again = command("train", settings.algo, "--config", run / "config.json", *epochs, "--total-steps", to)
     return (f"the learning rate's schedule ended at step {planned:,}, and from there to step {to:,} the rate stays at "
-            f"{' and '.join(sorted(left))}{nothing}; for a schedule over all of it, train a new run: jaxdl train "
-            f"{settings.algo} --config {run / 'config.json'} {epochs}--total-steps {to}")
+            f"{' and '.join(sorted(left))}{nothing}; for a schedule over all of it, train a new run: {again}")
 
 
 def _differences(settings: run_folder.Settings, driver: Any, written_by: int) -> list[str]:

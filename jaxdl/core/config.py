@@ -257,8 +257,14 @@ def refuse_idle(config: Any) -> None:
     Raises:
         UserError: '`field`=`value` is of `other`=`values`, and `other` is `value`'.
     """
-    for _, sentence in _idle(config, type(config)()):
+    _refuse_idle(config, type(config)())
+
+
+def _refuse_idle(config: Any, usual: Any) -> None:
+    for _, sentence in _idle(config, usual):
         raise UserError(sentence)
+    for name in _nested(config):
+        _refuse_idle(getattr(config, name), getattr(usual, name))
 
 
 def without_idle(config: T) -> T:
@@ -267,25 +273,22 @@ def without_idle(config: T) -> T:
 
 
 def _without_idle(config: T, usual: T) -> T:
-    values = {path[0]: getattr(usual, path[0]) for path, _ in _idle(config, usual) if len(path) == 1}
+    values = {field: getattr(usual, field) for field, _ in _idle(config, usual)}
     within = {name: _without_idle(getattr(config, name), getattr(usual, name)) for name in _nested(config)}
     return dataclasses.replace(config, **(within | values))
 
 
-def _idle(config: Any, usual: Any) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The path of each setting that does nothing, and what is to be said of it; those as `usual` or as their class has them
-    are none.
-    """
+def _idle(config: Any, usual: Any) -> Iterator[tuple[str, str]]:
+    """Each setting that does nothing, and what is to be said of it; those as `usual` or as their class has them are none."""
+    own = type(config)()
     bases = reversed(type(config).__mro__)
     for field, (other, *values) in {k: v for base in bases for k, v in vars(base).get("applies", {}).items()}.items():
         value, now = getattr(config, field), getattr(config, other)
         if now in values or (not values and now not in (None, False)):
             continue
-        if value not in (getattr(usual, field), getattr(type(config)(), field)):
+        if value not in (getattr(usual, field), getattr(own, field)):
             needed = f"{other}={' or '.join(map(str, values))}" if values else other
-            yield (field,), f"{field}={value} is of {needed}, and {other} is {now}; leave {field} out, or set {needed}"
-    for name in _nested(config):
-        yield from (((name, *path), sentence) for path, sentence in _idle(getattr(config, name), getattr(usual, name)))
+            yield field, f"{field}={value} is of {needed}, and {other} is {now}; leave {field} out, or set {needed}"
 
 
 def _nested(config: Any) -> list[str]:
@@ -305,15 +308,10 @@ def _within(cls: type) -> Iterator[type]:
             yield from _within(hint)
 
 
-def paths(cls: type, kind: type) -> list[tuple[str, ...]]:
-    """The paths to all settings of a kind within `cls`: [("actor_optim",), ("critic_optim",)]."""
-    return list(_paths(cls, kind, ()))
-
-
-def _paths(cls: type, kind: type, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for field, hint in field_types(cls).items():
-        if dataclasses.is_dataclass(hint):
-            yield from ([(*path, field)] if hint is kind else _paths(hint, kind, (*path, field)))
+def of_kind(config: Any, kind: type[T]) -> Iterator[T]:
+    """The settings of a kind within a config: of an actor-critic with two optimizers, both."""
+    for value in (getattr(config, name) for name in _nested(config)):
+        yield from [value] if isinstance(value, kind) else of_kind(value, kind)
 
 
 def names(cls: type) -> dict[str, tuple[str, ...]]:

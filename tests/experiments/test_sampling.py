@@ -101,7 +101,7 @@ def test_a_prior_over_codes(runs, capsys, tmp_path, monkeypatch):
         "--levels", 12, *SMALL.split(), "--out", prior)
     opened, real = [], tasks.reopen
     monkeypatch.setattr(tasks, "reopen", lambda settings: opened.append(settings.algo) or real(settings))
-    run(capsys, "sample", "--decoder", runs / "vqvae", prior, "--num", 4, "--out", out)  # the run is the one that stands alone
+    run(capsys, "sample", "--decoder", runs / "vqvae", "--num=4", prior, "--out", out)  # the run is the one that stands alone
     assert sorted(opened) == ["pixelcnn", "vqvae"]  # each once
     assert len(np.unique(np.asarray(Image.open(out)))) > 12  # shades that no map of codes has
     assert "must be trained on what" in refused(capsys, "sample", runs / "pixelcnn", "--decoder", runs / "vqvae", "--out", out)

@@ -48,5 +48,5 @@ def test_texts_begin_with_the_prompt_and_depend_on_the_seed(trained, capsys, tmp
 def test_what_cannot_be_written_is_refused(trained, capsys):
     for flags, message in ((("--prompt", "the cät"), "'ä'"), (("--top-k", 0), "top_k must be above 0, got 0"),
                            (("--temperature", -1), "temperature must be between 0"), (("--length", 0), "length"),
-                           (("--out", "nowhere/a.txt"), "nowhere")):
+                           (("--out", "nowhere/a.txt"), "nowhere"), (("--step", 7), "there is no checkpoint of step 7")):
         assert message in refused(capsys, "sample", trained / "whole", *flags)
