@@ -229,11 +229,11 @@ class HostDriver:
         """`n` rounds: of each the last vector step learns. Their metrics are added to `report`."""
         fixed, moving, action = state
         nothing = self.programs.nothing
-        if report is not None and report.totals.shape == nothing.totals.shape:
+        if report is not None and report.names == nothing.names:
             moving, _ = self._drain(moving, dataclasses.replace(nothing, totals=report.totals))
         for _ in range(n):
+            before = self._rounds(self.taken)
             for row in itertools.count(1):
-                before = self._rounds(self.taken)
                 answer = self._answer(action)
                 if row == self.run.rows or (self.run.rows is None and self._rounds(self.taken) > before):
                     break

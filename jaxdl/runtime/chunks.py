@@ -87,7 +87,9 @@ class Metrics:
 
     def row(self, step: int, train_s: float) -> dict[str, float | np.ndarray]:
         """The row of metrics at `step`; the next one begins with nothing."""
-        values = self.means() | {"steps_per_s": self.members * (step - self.step) / max(train_s - self.train_s, 1e-9)}
+        values = self.means()
+        if step > self.step:  # a row that is written again after a resume has no time of its own
+            values["steps_per_s"] = self.members * (step - self.step) / max(train_s - self.train_s, 1e-9)
         self.report, self.step, self.train_s = None, step, train_s
         return values
 

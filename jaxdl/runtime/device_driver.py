@@ -206,13 +206,14 @@ def make_device_driver(make_run: Callable[..., Run], configs: Sequence[Any], dat
                                               (layout.members, layout.state, layout.data, REPLICATED, layout.members)), (1,),
          QUICK_OPTIONS if quick else TRAIN_OPTIONS))
     memory_check.check_program_fits(chunk, devices)
+    names = jax.tree.unflatten(chunk.out_tree, range(chunk.out_tree.num_leaves))[1].names  # of the metrics
     written_by = written_by if written_by and single else devices
     if written_by != devices:
         like = state_shapes(lambda: _shard_of(make_run, written_by)(config).init(jax.random.key(0), None), written_by)
 
     def run_chunk(state: RunState, n: int, report: Report | None = None) -> tuple[RunState, Report]:
         so_far = nothing
-        if report is not None and report.totals.shape[-1] <= TOTALS:
+        if report is not None and report.names == names and report.totals.shape[-1] <= TOTALS:
             so_far = nothing.copy()
             so_far[..., : report.totals.shape[-1]] = report.totals
         state, report = chunk(config, state, data, np.int32(n), so_far)

@@ -162,7 +162,8 @@ def fit(driver: Driver, config: Config, total_steps: int, *, folder: str | Path 
             return "reached" if evaluator.reached else "interrupted" if stop and not due.over(step) else None
 
         began, ended = step, None
-        if resume and output.is_missing(step, metrics, now := due.between(checkpoints.before, step)):
+        now = due.between(checkpoints.before, step) - (set() if evaluate else {"eval"})
+        if resume and output.is_missing(step, metrics, now):
             ended = arrive(now - {"checkpoint"})  # it was killed after the checkpoint
         while not due.over(step) and not ended:
             checkpoints.before, n = step, pace.steps(due.steps(step))
@@ -182,15 +183,13 @@ def fit(driver: Driver, config: Config, total_steps: int, *, folder: str | Path 
                   evaluator.failed)
 
 
-@contextmanager
-def _hold(folder: Path) -> Iterator[Lock]:
+def _hold(folder: Path) -> AbstractContextManager[Lock]:
     """The folder of a run, made if missing, into which this process alone writes."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise files.cannot_write(folder, e) from e
-    with lock.hold(folder) as held:
-        yield held
+    return lock.hold(folder)
 
 
 class _Evaluator:
