@@ -95,6 +95,8 @@ def judge(name: str, train_data: data.Dataset, test: data.Dataset, folder: Path 
         print(f"training the {name} classifier that judges images of {spec.name}, once", flush=True)
         driver = make_device_driver(lambda c: classifier.make_run(c, spec), [config], train_data.on_device(), [seed])
         result = fit.fit(driver, fit.Config(seed=seed), classifier.total_steps(config, spec))
+        if result.ended == "interrupted":  # half a judge is none
+            raise KeyboardInterrupt
         params = jax.device_get(result.params)
         _keep(name, folder, result.step, params, meta)
     logits, features = jax.jit(model.logits), jax.jit(model.features)

@@ -66,8 +66,8 @@ class Layers(NamedTuple):
         """Channels of a layer."""
         return max(published // self.narrower, 1)
 
-    def conv(self, x: Array, channels: int, window: int = 1, stride: int = 1, padding: Any = "SAME", bias: bool = True,
-             name: str | None = None) -> Array:
+    def conv(self, x: Array, channels: int, window: int = 1, stride: int = 1, padding: Any = "SAME",
+             bias: bool = True) -> Array:
         """A convolution to `channels` as published, [B, H, W, C] -> [B, H', W', C']."""
         if padding == "SAME":  # as published: the same zeros before and after, where a stride would shift them
             padding = ((window // 2, (window - 1) // 2 if stride == 1 else window // 2),) * 2
