@@ -54,10 +54,10 @@ def to_index(space: gymnasium.spaces.Discrete, action: Array) -> Array:
     return action.astype(jnp.promote_types(action.dtype, jnp.int32)) - int(space.start) if space.start else action
 
 
-def of_index(space: gymnasium.spaces.Discrete, index: Array) -> Array:
-    """What the environment takes of a discrete action that is counted from 0."""
-    index = index + int(space.start) if space.start else index
-    return index.astype(jax.dtypes.canonicalize_dtype(space.dtype))
+def of_index(space: gymnasium.Space, index: Array) -> Array:
+    """What the environment takes of actions [..., *shape] of classes that are counted from 0."""
+    dtype = jax.dtypes.canonicalize_dtype(space.dtype)
+    return index.astype(dtype) + np.asarray(getattr(space, "start", 0), dtype)
 
 
 def for_space(space: gymnasium.Space, *, squash: bool = False, env_id: str) -> Actions:
@@ -104,7 +104,7 @@ def _categoricals(space: gymnasium.Space, env_id: str) -> Actions:
     counts, total, most = sizes.reshape(-1), int(sizes.sum()), int(sizes.max())  # [M]
     real = np.arange(most) < counts[:, None]  # [M, A]
     index = np.minimum((np.cumsum(counts) - counts)[:, None] + np.arange(most), total - 1)  # [M, A] of the parameters
-    classes, start = np.arange(most, dtype=np.int32), start.astype(dtype)
+    classes = np.arange(most, dtype=np.int32)
 
     def split(params: Array) -> Array:
         """Logits [..., M, A]. The gather's gradient scatters whole columns, a few: that is as fast as slices."""
@@ -137,7 +137,7 @@ def _categoricals(space: gymnasium.Space, env_id: str) -> Actions:
         return shaped(split(params).argmax(-1))
 
     def to_env(action: Array) -> Array:
-        return action.astype(dtype) + start
+        return of_index(space, action)
 
     return Actions(total, 0, noise, sample, log_prob, entropy, mode, to_env)
 

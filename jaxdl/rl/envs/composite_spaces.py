@@ -85,10 +85,9 @@ def check(env_id: str, space: Space, obs: Any, place: str = "") -> None:
         found = obs if isinstance(obs, jax.Array) else array(obs)
         if found.shape != space.shape or not np.can_cast(found.dtype, space.dtype, "same_kind"):
             raise refuse(brief(obs), f"{space.dtype}{list(space.shape)}")
-        if place and isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and not isinstance(obs, jax.Array):
-            index = found - space.start
-            if not ((index >= 0) & (index < _sizes(space).reshape(space.shape))).all():
-                raise refuse(str(found.tolist()), str(space))
+        counts = bounds_of_counts(space) if place and not isinstance(obs, jax.Array) else None
+        if counts is not None and not ((found >= counts[0]) & (found <= counts[1])).all():
+            raise refuse(str(found.tolist()), str(space))
 
 
 def bounds_of_counts(space: Space) -> tuple[np.ndarray, np.ndarray] | None:
