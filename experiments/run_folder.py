@@ -34,7 +34,7 @@ from jaxdl.runtime import fit
 
 _MAX_CONFIG_BYTES = 1 << 20
 _MAX_SPEC_BYTES = 1 << 16  # a vocabulary may be long
-_LOCK, _REPLACED = ".lock", ".replaced-"  # files of the program that make no folder a run, nor one that is not empty
+_REPLACED = ".replaced-"  # as the lock, of the program: it makes no folder a run, nor one that is not empty
 _OURS = ("config.json", "metrics.jsonl", "summary.json", "curve.png", "sweep.png", "policy.gif", "samples.png",
          "reconstructions.png", "tensorboard", "checkpoints", "best")
 
@@ -172,7 +172,7 @@ def check_out(out: Path, overwrite: bool) -> None:
     if os.path.exists(out) and not os.path.isdir(out):
         raise UserError(f"{out} is a file; --out takes a folder")
     try:
-        there = [name for name in os.listdir(out) if name != _LOCK and not name.startswith(_REPLACED)]
+        there = [name for name in os.listdir(out) if name != lock.NAME and not name.startswith(_REPLACED)]
     except OSError as e:
         if os.path.isdir(out):
             raise UserError(f"the run folder {out} cannot be read: {e.strerror}") from None

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxdl.experiments.campaigns import common, forks
-from jaxdl.runtime import checkpoint_format, manifest
+from jaxdl.runtime import checkpoint, checkpoint_format, manifest
 
 _KILLS = 3  # of a run
 _TIMES = ("wall_s", "steps_per_s")
@@ -61,6 +61,18 @@ def damaged(run: Path) -> list[str]:
     return wrong
 
 
+def told_damaged(run: Path, log: Path) -> str | None:
+    """What `damaged` finds, in a process of its own; None where that is nothing."""
+    return forks.Fork(lambda: print("; ".join(damaged(run)), file=sys.stderr) or 0, log).end().err.strip() or None
+
+
+def reference(name: str, out: Path, log: Path) -> common.Ended:
+    """A run that nothing disturbs, and how it ended; what it compiles is compiled before."""
+    forks.command(log, *words_of(name, out.with_name("warm"))).end()
+    shutil.rmtree(out.with_name("warm"), ignore_errors=True)
+    return forks.command(log, *words_of(name, out)).end()
+
+
 def ends_as(run: Path, reference: Path) -> str | None:
     """How the end of a run differs from another's; None where it does not."""
     leaves = [_leaves(folder) for folder in (run, reference)]
@@ -98,24 +110,22 @@ def campaign(num: int, seed: int, tally: common.Tally) -> None:
         if kills >= num:
             break
         name = list(LEARNERS)[number % len(LEARNERS)]
-        reference, run, log = work / f"{name} undisturbed", work / f"run-{number}", work / "log"
+        undisturbed, run, log = work / f"{name} undisturbed", work / f"run-{number}", work / "log"
         if name not in seconds:
-            forks.command(log, *words_of(name, work / "warm")).end()  # compiles
-            shutil.rmtree(work / "warm", ignore_errors=True)
-            ended = forks.command(log, *words_of(name, reference)).end()
+            ended = reference(name, undisturbed, log)
             tally.add("undisturbed", name, common.fault(ended, [0]))
             seconds[name] = ended.seconds
         done = _killed(name, run, log, seconds[name], rng, tally)
         kills += done
         if done and begun(run):
-            _resumed(name, run, reference, log, tally)
+            _resumed(name, run, undisturbed, log, tally)
         shutil.rmtree(run, ignore_errors=True)
     shutil.rmtree(work)
 
 
 def begun(run: Path) -> bool:
     """Whether a run has a checkpoint."""
-    return any((path / manifest.PATH).is_file() for path in (run / "checkpoints").glob("*"))
+    return bool(checkpoint.steps(run / "checkpoints"))
 
 
 def _killed(name: str, run: Path, log: Path, seconds: float, rng: random.Random, tally: common.Tally) -> int:
@@ -129,25 +139,24 @@ def _killed(name: str, run: Path, log: Path, seconds: float, rng: random.Random,
         if ended.status != -9:
             return kill
         unfinished = any((run / "checkpoints").glob("*orbax-checkpoint-tmp*"))
-        wrong = forks.Fork(lambda: print("; ".join(damaged(run)), file=sys.stderr) or 0, log).end().err.strip()
-        tally.add(f"killed{', a checkpoint unfinished' if unfinished else ''}", name, wrong or None)
+        tally.add(f"killed{', a checkpoint unfinished' if unfinished else ''}", name, told_damaged(run, log))
     return _KILLS
 
 
-def _resumed(name: str, run: Path, reference: Path, log: Path, tally: common.Tally) -> None:
+def _resumed(name: str, run: Path, other: Path, log: Path, tally: common.Tally) -> None:
     exact = LEARNERS[name][-1]
     if not exact:
-        reference = run.with_name("copy")
-        shutil.copytree(run, reference)
-        forks.command(log, "resume", reference).end()
+        other = run.with_name("copy")
+        shutil.copytree(run, other)
+        forks.command(log, "resume", other).end()
     ended = forks.command(log, "resume", run).end()
     try:
-        wrong = common.fault(ended, [0]) or ends_as(run, reference)
+        wrong = common.fault(ended, [0]) or ends_as(run, other)
     except (OSError, ValueError, KeyError) as e:
         wrong = f"{type(e).__name__}: {e}; {ended.sentence}"
     tally.add("resumed to the end" + ("" if exact else " on the host"), name, wrong)
     if not exact:
-        shutil.rmtree(reference)
+        shutil.rmtree(other)
 
 
 if __name__ == "__main__":

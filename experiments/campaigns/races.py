@@ -10,13 +10,12 @@ import json
 import os
 import random
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from jaxdl.experiments.campaigns import common, forks, kills
-from jaxdl.runtime import manifest
+from jaxdl.runtime import checkpoint
 
 _READS = 70  # for each race, beside one more run
 
@@ -29,19 +28,17 @@ def campaign(num: int, seed: int, tally: common.Tally) -> None:
     forks.prepare(work / "programs")
     seconds = {}
     for name in names:
-        forks.command(log, *kills.words_of(name, work / "warm")).end()
-        shutil.rmtree(work / "warm")
-        seconds[name] = forks.command(log, *kills.words_of(name, work / f"{reference.name} {name}")).end().seconds
+        seconds[name] = kills.reference(name, work / f"{reference.name} {name}", log).seconds
     for number in range(num):
         name, kind = names[number % len(names)], ("resume beside train", "overwrite beside train", "two resumes")[number % 3]
         run = work / f"run-{number}"
-        wrong = _race(kind, name, run, seconds[name], log, rng) or _damaged(run, log)
+        wrong = _race(kind, name, run, seconds[name], log, rng) or kills.told_damaged(run, log)
         tally.add(kind, name, wrong or kills.ends_as(run, work / f"{reference.name} {name}"))
         shutil.rmtree(run, ignore_errors=True)
     run, left = work / "read", num * _READS
     while left > 0:
         writer = forks.command(log, *kills.words_of("dqn", run), "--overwrite")
-        while not any((run / "checkpoints").glob("*")) and _there(writer):
+        while not any((run / "checkpoints").glob("*")) and _there(writer.pid):
             time.sleep(0.01)
         reader = forks.Fork(functools.partial(_read, run, writer.pid), work / "reader")
         said = reader.end()
@@ -56,7 +53,7 @@ def campaign(num: int, seed: int, tally: common.Tally) -> None:
 def _race(kind: str, name: str, run: Path, seconds: float, log: Path, rng: random.Random) -> str | None:
     """Two processes on a run; what is wrong with how they end."""
     first = forks.command(log.with_name("first"), *kills.words_of(name, run))
-    while not kills.begun(run) and _there(first):
+    while not kills.begun(run) and _there(first.pid):
         time.sleep(0.01)
     time.sleep(rng.uniform(0, 0.2) * seconds)
     if kind == "two resumes":
@@ -76,13 +73,9 @@ def _race(kind: str, name: str, run: Path, seconds: float, log: Path, rng: rando
     return None
 
 
-def _damaged(run: Path, log: Path) -> str | None:
-    return forks.Fork(lambda: print("; ".join(kills.damaged(run)), file=sys.stderr) or 0, log).end().err.strip() or None
-
-
-def _there(fork: forks.Fork) -> bool:
+def _there(pid: int) -> bool:
     """Whether a process still runs."""
-    return Path(f"/proc/{fork.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def _read(run: Path, writer: int) -> int:
@@ -92,9 +85,9 @@ def _read(run: Path, writer: int) -> int:
     from jaxdl.runtime.run_log import read_metrics
 
     tried, bad, task = 0, [], None
-    while Path(f"/proc/{writer}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+    while _there(writer):
         for best in (False, False, True):  # once there is one
-            if not any((path / manifest.PATH).is_file() for path in (run / ("best" if best else "checkpoints")).glob("*")):
+            if not checkpoint.steps(run / ("best" if best else "checkpoints")):
                 time.sleep(0.01)
                 continue
             try:

@@ -9,7 +9,6 @@ import random
 import re
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,10 +27,7 @@ def campaign(num: int, seed: int, tally: common.Tally) -> None:
     names = ("dqn", "vae", "ppo on the host")
     seconds = {}
     for name in names:
-        forks.command(work / "log", *kills.words_of(name, work / "warm")).end()
-        shutil.rmtree(work / "warm")
-        ended = forks.command(work / "log", *kills.words_of(name, work / name)).end()
-        seconds[name] = ended.seconds
+        seconds[name] = kills.reference(name, work / name, work / "log").seconds
     for number in range(num):
         name, moment = names[number % len(names)], _MOMENTS[number % len(_MOMENTS)]
         run = work / f"run-{number}"
@@ -89,7 +85,7 @@ def _wrong(ended: common.Ended, run: Path, log: Path) -> str | None:
     said = _SENTENCE.findall(ended.out + ended.err)
     if ended.status and len(said) != 1:
         return f"status {ended.status} with {len(said)} sentences: {said}; {ended.err[-300:]}"
-    return forks.Fork(lambda: print("; ".join(kills.damaged(run)), file=sys.stderr) or 0, log).end().err.strip() or None
+    return kills.told_damaged(run, log)
 
 
 if __name__ == "__main__":

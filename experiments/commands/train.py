@@ -123,7 +123,7 @@ def run(args: Any) -> dict[str, Any]:
                 run_folder.write_config(folder, settings)
             except UserError:
                 with contextlib.suppress(OSError):
-                    (folder / ".lock").unlink()
+                    (folder / lock.NAME).unlink()
                     folder.rmdir()  # not where a person keeps something there
                 raise
         processes.wait("the run folder")

@@ -15,6 +15,8 @@ from pathlib import Path
 from jaxdl.core import files
 from jaxdl.core.errors import JaxdlError, UserError
 
+NAME = ".lock"  # of the file in the folder
+
 _held: dict[tuple[int, int], int] = {}  # file descriptors of the locks of this process, by device and inode
 
 
@@ -35,7 +37,7 @@ class Lock:
             GoneError: it was removed, renamed or replaced.
         """
         try:
-            there = _inode(os.stat(self._folder / ".lock"))
+            there = _inode(os.stat(self._folder / NAME))
         except OSError:
             there = None
         if there != self._inode:
@@ -60,9 +62,9 @@ def hold(folder: Path) -> Iterator[Lock]:
     """
     folder = Path(folder)
     try:
-        file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as e:
-        raise files.cannot_write(folder / ".lock", e) from e
+        raise files.cannot_write(folder / NAME, e) from e
     inode = _inode(os.fstat(file))
     if inode in _held:
         os.close(file)

@@ -135,7 +135,7 @@ def read(path: Path, step: int) -> Manifest:
         values = files.parse_json(bytes(sealed.manifest))
         if sealed.sha256 != _sha256_of_json(values):
             raise ValueError("it is not what was written")
-        manifest = msgspec.convert(values, Manifest)
+        manifest = Manifest(unread.format, unread.step, msgspec.convert(values["meta"], dict[str, Any]), unread.leaves)
         if manifest.step != step:
             raise ValueError(f"it is of step {manifest.step}")
         if len({leaf.path for leaf in manifest.leaves}) != len(manifest.leaves):

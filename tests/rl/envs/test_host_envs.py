@@ -503,31 +503,35 @@ ENDS = [(SystemExit(0), "SystemExit: 0"), (KeyboardInterrupt(), "KeyboardInterru
         (StopIteration(), "Stop"), (7, r"SystemExit: os._exit\(7\)")]
 
 
+class Told(Toy):
+    """Tells `go` which of its calls it is in."""
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+        self.go("make")
+
+    def reset(self, **options):
+        self.go("reset")
+        return super().reset(**options)
+
+    def step(self, action):
+        self.go("step")
+        return super().step(action)
+
+    def render(self):
+        self.go("render")
+
+    def close(self):
+        self.go("close")
+
+
 @pytest.mark.parametrize("call", ["make", "reset", "step", "render", "close"])
 def test_however_an_environment_leaves_a_call_both_are_named(register, call):
     for how, said in ENDS:
-        class Leaves(Toy):
-            def __init__(self, render_mode=None):
-                self.render_mode = render_mode
-                self.go("make")
-
+        class Leaves(Told):
             def go(self, name, how=how):
                 if name == call:
                     leave(how)
-
-            def reset(self, **options):
-                self.go("reset")
-                return super().reset(**options)
-
-            def step(self, action):
-                self.go("step")
-                return super().step(action)
-
-            def render(self):
-                self.go("render")
-
-            def close(self):
-                self.go("close")
 
         register("Leaves-v0", Leaves)
         with pytest.raises(EnvError, match=f"Leaves-v0 (failed in {call}: {said}|cannot be made: StopIteration)") as caught:
@@ -566,26 +570,12 @@ def test_a_process_that_dies_is_named_with_how_and_nothing_else_is_said(register
     said, die = DEATHS[call]
     parent = os.getpid()
 
-    class Dies(Toy):
-        def __init__(self):
-            self.go("make")
-
+    class Dies(Told):
         def go(self, name):
             if name == call and os.getpid() != parent:
                 if die is None:
                     raise RuntimeError("the lid is stuck")
                 die()
-
-        def reset(self, **options):
-            self.go("reset")
-            return super().reset(**options)
-
-        def step(self, action):
-            self.go("step")
-            return super().step(action)
-
-        def close(self):
-            self.go("close")
 
     with pytest.raises(EnvFailure, match=f"^Dies-v0 failed in {call}: (the process of environment . of 2 )?{said}$"):
         stepped(register("Dies-v0", Dies), "async")
