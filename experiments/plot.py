@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve
 from jaxdl.experiments import algorithms
 from jaxdl.experiments.algorithms import PRESETS
-from jaxdl.experiments.population import count, parse
+from jaxdl.experiments.population import count, num_folds, parse
 from jaxdl.metrics.seeds import bootstrap_interval, iqm
 from jaxdl.runtime.run_log import read_metrics
 
@@ -136,9 +137,11 @@ def _flat(cls: type, config: dict[str, Any]) -> dict[str, Any]:
 
 def _swept(values: dict[str, Any]) -> tuple[list[tuple[dict[str, float], range | None]], int]:
     """The values of the swept fields, and which members of the run have them (None is all); and how many members there are."""
-    driven = values.get("train") if isinstance(values.get("train"), dict) else {}
+    driven, config = (values.get(part) if isinstance(values.get(part), dict) else {} for part in ("train", "config"))
     seeds, sweeps = driven.get("num_seeds", 1), parse(driven.get("sweep", ()))
-    members = count(sweeps, seeds)
+    folds = num_folds(SimpleNamespace(**{name: config.get(name) for name in ("folds", "fold")}))
+    members = count(sweeps, seeds, folds)
+    seeds *= folds  # both are of one setting
     if not sweeps:
         return [({}, None)], members
     return [(dict(zip(sweeps, combination, strict=True)), range(i * seeds, (i + 1) * seeds))
@@ -208,8 +211,8 @@ def plot_sweep(run: str | Path, out: str | Path) -> None:
         if len(points[0][1]) > 1:
             low, high = np.transpose([bootstrap_interval(scores) for _, scores in points])
             axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
-        seeds = len(points[0][1])
-        name = f"interquartile mean and 95 % interval of {seeds} seeds" if seeds > 1 else "one seed"
+        seeds, what = len(points[0][1]), "folds" if values["config"].get("folds") else "seeds"
+        name = f"interquartile mean and 95 % interval of {seeds} {what}" if seeds > 1 else "one seed"
         axes.plot(x, centre, "-", color=color, linewidth=1.8, label=f"{label}: {name}" if label else name)
     name = ", ".join(f"{name}={value:g}" for name, value in best.items())
     axes.plot([best[field]], [top], "*", color="black", markersize=12, linewidth=0, label=f"best: {name}, {top:,.4g}")
@@ -227,13 +230,18 @@ def plot_sweep(run: str | Path, out: str | Path) -> None:
 
 
 def _panels(settings: list[Setting]) -> Iterator[tuple[Curve, list[Setting]]]:
-    """What is drawn on each axes: a subject's settings together if they have a metric in common."""
+    """What is drawn on each axes: a subject's settings together if they have a metric in common, and more metrics of them."""
     subjects: dict[str, list[Setting]] = {}
     for setting in settings:
         subjects.setdefault(setting.subject, []).append(setting)
     for members in subjects.values():
         shared = _best(members)
-        yield from [(shared, members)] if shared else ((_best([setting]), [setting]) for setting in members)
+        if shared is None:
+            yield from ((_best([setting]), [setting]) for setting in members)
+            continue
+        yield shared, members
+        yield from ((curve, members) for curve in members[0].known
+                    if curve.panel and curve is not shared and all(curve.name in s.curves for s in members))
 
 
 def _best(settings: list[Setting]) -> Curve | None:
@@ -271,6 +279,7 @@ def _draw(axes: Any, measure: Curve, settings: list[Setting]) -> None:
         margin = 0.05 * np.ptp(late) or 1.0
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, late.min() - margin), min(high, late.max() + margin))
+    _shade_gap(axes, measure, settings)
     axes.set_title(settings[0].subject)
     axes.set_xlabel(settings[0].unit)
     axes.set_ylabel(measure.label)
@@ -284,6 +293,18 @@ def _draw(axes: Any, measure: Curve, settings: list[Setting]) -> None:
         axes.legend(lines, [label.rpartition(": ")[0] or label for label in labels], title=what.pop(), frameon=False)
     else:
         axes.legend(frameon=False)
+
+
+def _shade_gap(axes: Any, measure: Curve, settings: list[Setting]) -> None:
+    """Between training and held-out examples, where one setting is drawn whose metric is of both."""
+    if len(settings) > 1 or measure.beside != f"eval/{measure.name}" or measure.beside not in settings[0].curves:
+        return
+    learned, held = (settings[0].curves[name] for name in (measure.name, measure.beside))
+    grid = _common_steps([*learned, *held])
+    if len(grid) > 1:
+        means = [np.mean([np.interp(grid, *curve) for curve in curves], 0) for curves in (learned, held)]
+        gap = abs(means[1] - means[0])[-1]
+        axes.fill_between(grid, *means, color="black", alpha=0.07, linewidth=0, label=f"gap, {gap:.3g} at the end")
 
 
 def _draw_seeds(axes: Any, curves: list[Line], color: str, label: str, style: str) -> None:

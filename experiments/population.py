@@ -1,4 +1,5 @@
-"""The members of a population: every seed with every value of the settings that are swept, `learning_rate=1e-4,3e-4`.
+"""The members of a population: every seed, and in a cross-validation every fold, with every value of the settings that are
+swept, `learning_rate=1e-4,3e-4`.
 
 Only numbers can be swept (fields of type float): a size or a choice makes another program. Of several sweeps it is the product.
 A number within is called as on the command line, `learning_rate` or `actor_optim.learning_rate`, or by its whole path.
@@ -22,13 +23,13 @@ class Member(NamedTuple):
     """One run of a population."""
 
     seed: int
-    values: dict[str, float]  # of the swept fields
+    values: dict[str, float]  # of the swept fields, and its fold
 
     def config(self, config: Any) -> Any:
         """The settings of the algorithm, with its values."""
         numbers = _numbers(config)
         for field, value in self.values.items():
-            for part in reversed(numbers[field]):
+            for part in reversed(numbers.get(field, (field,))):
                 value = {part: value}
             config = replaced(config, value)
         return config
@@ -41,7 +42,7 @@ def in_words(of_each: Sequence[Member], index: int) -> str:
 
 
 def members(config: Any, driven: fit.Config) -> list[Member]:
-    """All of them, the seeds of the first value first.
+    """All of them: of the first values first, then of the first fold, seed by seed.
 
     Raises:
         UserError: a sweep is not written as one, its field cannot be swept (says which can), or there are too many members.
@@ -50,20 +51,29 @@ def members(config: Any, driven: fit.Config) -> list[Member]:
     for field in sweeps:
         if field not in numbers:
             raise UserError(f"sweep takes fields that are numbers and no sizes, and '{field}' is none{suggest(field, numbers)}")
-    count(sweeps, driven.num_seeds)
-    return [Member(driven.seed + k, dict(zip(sweeps, values, strict=True)))
-            for values in itertools.product(*sweeps.values()) for k in range(driven.num_seeds)]
+    folds = num_folds(config)
+    count(sweeps, driven.num_seeds, folds)
+    each_fold = [{"fold": float(fold)} for fold in range(folds)] if folds > 1 else [{}]
+    return [Member(driven.seed + k, dict(zip(sweeps, values, strict=True)) | fold)
+            for values in itertools.product(*sweeps.values()) for fold in each_fold for k in range(driven.num_seeds)]
 
 
-def count(sweeps: dict[str, list[float]], num_seeds: Any) -> int:
+def num_folds(config: Any) -> int:
+    """Folds that are trained side by side: those of a cross-validation, 1 where there is none or one fold was asked for."""
+    folds = getattr(config, "folds", None) if getattr(config, "fold", None) is None else None
+    return folds if type(folds) is int and folds > 1 else 1
+
+
+def count(sweeps: dict[str, list[float]], num_seeds: Any, folds: int = 1) -> int:
     """The number of members, before they are made.
 
     Raises:
         UserError: there are none, or too many for one program.
     """
-    found = math.prod(map(len, sweeps.values())) * (num_seeds if type(num_seeds) is int else 0)
+    found = math.prod(map(len, sweeps.values())) * folds * (num_seeds if type(num_seeds) is int else 0)
     if not 1 <= found <= MAX_MEMBERS:
-        of_each = " times ".join([f"num_seeds={num_seeds!r}", *(f"{len(v)} of {name}" for name, v in sweeps.items())])
+        parts = [f"num_seeds={num_seeds!r}"] + ([f"folds={folds}"] if folds > 1 else [])
+        of_each = " times ".join([*parts, *(f"{len(v)} of {name}" for name, v in sweeps.items())])
         raise UserError(f"a population has 1 to {MAX_MEMBERS:,} members, got {of_each}")
     return found
 

@@ -4,6 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxdl.core import stdio
 from jaxdl.core.errors import in_a_sentence
 from jaxdl.core.stdio import command
@@ -53,19 +55,41 @@ def of_members(settings: run_folder.Settings, found: list[dict[str, Any]] | None
     return means | same | {"members": members}
 
 
-def summary_line(task: Task, found: dict[str, Any] | None) -> str:
-    """An evaluation in words."""
+def summary_line(settings: run_folder.Settings, task: Task, found: dict[str, Any] | None) -> str:
+    """An evaluation in words; of a population its mean, and how far seeds and folds are apart by the score."""
     if found is None:
         return "not evaluated"
-    over = f", mean over {len(found['members'])} members" if "members" in found else ""
-    return task.describe(found) + over
+    if "members" not in found:
+        return task.describe(found)
+    score = settings.algorithm.score_of(settings.config)
+    values = [m[score.name] for m in found["members"] if m.get(score.name) is not None and not settings.train.sweep]
+    spread = f", standard deviation of {score.name} {np.std(values):.4g}" if values else ""
+    return f"{task.describe(found)}, mean over {len(found['members'])} members{spread}"
+
+
+def best_line(settings: run_folder.Settings, found: dict[str, Any] | None) -> list[str]:
+    """Which of the swept values are best, by the mean of the score over seeds and folds; nothing where nothing is swept."""
+    if not settings.train.sweep or not found:
+        return []
+    score, means = settings.algorithm.score_of(settings.config), {}
+    for member, numbers in zip(tasks.population(settings), found["members"], strict=True):
+        values = ", ".join(f"{name}={value:g}" for name, value in member.values.items() if name != "fold")
+        means.setdefault(values, []).append(score.sign * numbers.get(score.name, math.nan))
+    means = {values: float(np.mean(of_each)) for values, of_each in means.items()}
+    finite = {values: mean for values, mean in means.items() if math.isfinite(mean)}
+    if not finite:
+        return []
+    best = max(finite, key=finite.get)
+    return [f"best of {len(means)} settings: {best}, {score.name} {score.sign * finite[best]:.4g}"]
 
 
 def last_lines(folder: Path, settings: run_folder.Settings, task: Task, summary: dict[str, Any], pictures: list[Path]
                ) -> list[str]:
     """The last lines of a training: what it took, how good it is, what it left, and what to do next."""
     lines = [f"{summary['steps']:,} steps in {summary['train_s']:.1f} s after {summary['compile_s']:.1f} s of compiling "
-             f"({summary['steps_per_s']:,.0f} steps/s)", summary_line(task, summary["eval"])]
+             f"({summary['steps_per_s']:,.0f} steps/s)",
+             summary_line(settings, task, summary["eval"]),
+             *best_line(settings, summary["eval"])]
     lines += [f"  {path}" for path in [folder / "checkpoints", folder / "metrics.jsonl", *pictures]]
     more = ("sample", folder, "--num", 64, "--out", "samples.png") if Sampler in task.abilities else ("evaluate", folder)
     return [*lines, f"next: {command(*more)}", f"      {command('--logdir', folder, program='tensorboard')}",

@@ -27,15 +27,17 @@ from jaxdl import data
 from jaxdl.core import files, stdio
 from jaxdl.core.config import to_dict
 from jaxdl.core.errors import CheckpointError, UserError
+from jaxdl.data import augment
 from jaxdl.metrics import sample_quality
 from jaxdl.runtime import checkpoint, fit
 from jaxdl.runtime.dataset_task import in_blocks
 from jaxdl.runtime.device_driver import make_device_driver
 from jaxdl.supervised import classifier
 
+MOVED = augment.Config(max_shift=2)
 JUDGES = {  # the first is the one whose figures have plain names
-    "conv": (classifier.Config(total_steps=3600), 0),
-    "mlp": (classifier.Config(total_steps=3600, network="mlp", hidden_sizes=(256, 128)), 1),
+    "conv": (classifier.Config(total_steps=3600, batch_size=100, augment=MOVED), 0),
+    "mlp": (classifier.Config(total_steps=3600, batch_size=100, augment=MOVED, network="mlp", hidden_sizes=(256, 128)), 1),
 }
 FIGURES = ("classifier_accuracy", "fid", *(f"fid_{name}" for name in JUDGES), "kid", "precision", "recall", "density",
            "coverage", "histogram_kl")  # what `figures` reports as fractions and distances

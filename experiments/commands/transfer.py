@@ -18,21 +18,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import linen
 
 from jaxdl import data, nn
 from jaxdl.core.compile import TRAIN_OPTIONS
+from jaxdl.core.config import config as settings
+from jaxdl.core.config import leaves_as_arrays
 from jaxdl.core.errors import UserError
+from jaxdl.core.run import advance
 from jaxdl.core.task import Features
-from jaxdl.core.types import Array, DataSpec, Key, PyTree
-from jaxdl.data.shuffle import shuffled_index
+from jaxdl.core.types import Array, DataSpec, Examples, Key, PyTree
+from jaxdl.data import minibatches
 from jaxdl.experiments.commands import common
 from jaxdl.ops import losses
+from jaxdl.optim import Config as OptimConfig
+from jaxdl.supervised import learner
+from jaxdl.supervised.learner import Loss
+from jaxdl.supervised.networks import Net, Variables
 
 BEGINNINGS = ("scratch", "frozen", "finetuned")
 _BATCH = 50
-_BLOCK = 500  # test images at a time
 
 
 class Classifier(linen.Module):
@@ -83,7 +88,7 @@ def run(args: Args) -> dict[str, Any]:
         program = compiled(encoder, spec, test, encoder.learned(opened.params), num, args.steps, args.learning_rate)
         found[str(num)] = {}
         for beginning in BEGINNINGS:
-            scores = [float(program(beginning, *labelled(train, num, seed), seed)) for seed in range(args.num_seeds)]
+            scores = [program(beginning, *labelled(train, num, seed), seed) for seed in range(args.num_seeds)]
             found[str(num)][beginning] = {"accuracy_mean": float(np.mean(scores)), "accuracy_std": float(np.std(scores)),
                                           "accuracies": scores}
             print(f"{num:,} labels, {beginning}: {100 * np.mean(scores):.2f} % of the test images, standard deviation over "
@@ -108,52 +113,62 @@ def labelled(dataset: data.Dataset, num: int, seed: int) -> tuple[np.ndarray, np
     return dataset.images[index], dataset.labels[index]
 
 
-def compiled(encoder: Features, spec: DataSpec, test: data.Dataset, learned: PyTree, num: int, steps: int,
-             learning_rate: float) -> Any:
-    """`(beginning, images [L, ...], labels [L], seed) -> accuracy on the test images`, one program for all of them."""
+@settings
+class Config(learner.Config):
+    """Settings of the classifier above an encoder."""
+
+    begins: float = 1.0
+    """1: the encoder begins as the autoencoder's, 0: at random."""
+    moves: float = 1.0
+    """1: the encoder learns, 0: it stays."""
+
+
+def classifier_above(encoder: Features, learned: PyTree, config: Config, spec: DataSpec) -> learner.Model:
+    """The learner of an encoder and a linear layer (`supervised.learner`), which begins with `learned` in part."""
     network = Classifier(encoder.network, encoder.apply, spec.num_classes)
-    tx = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-    batch = min(_BATCH, num)
 
-    def loss_fn(params: PyTree, images: Array, labels: Array) -> Array:
-        return losses.cross_entropy(network.apply(params, encoder.prepare(images)), labels).mean()
-
-    def accuracy(params: PyTree, images: Array, labels: Array) -> Array:
-        def right(part: tuple[Array, Array]) -> Array:
-            return (network.apply(params, encoder.prepare(part[0])).argmax(-1) == part[1]).sum()
-
-        whole = len(images) // _BLOCK * _BLOCK
-        parts = (images[:whole].reshape(-1, _BLOCK, *spec.shape), labels[:whole].reshape(-1, _BLOCK))
-        rest = right((images[whole:], labels[whole:])) if whole < len(images) else 0
-        return (jax.lax.map(right, parts).sum() + rest) / len(images)
-
-    def fitted(begins: Array, moves: Array, learned: PyTree, images: Array, labels: Array, tests: tuple[Array, Array], key: Key
-            ) -> Array:
-        """Begins with `learned` where `begins` is 1; it learns where `moves` is 1."""
-        k_init, k_order = jax.random.split(key)
-        params = nn.init(network, k_init, jnp.zeros((1, *spec.shape)))
+    def init(key: Key) -> Variables:
+        params = nn.init(network, key, jnp.zeros((1, *spec.shape)))
         own = params["params"]["encoder"]
-        params["params"]["encoder"] = jax.tree.map(lambda a, b: jnp.where(begins, a, b), {
+        params["params"]["encoder"] = jax.tree.map(lambda a, b: jnp.where(config.begins, a, b), {
             name: learned[name] for name in own}, own)  # all of it but the layer of the codes
+        return Variables(params, {})
 
-        def step(carry: tuple[PyTree, PyTree], i: Array) -> tuple[tuple[PyTree, PyTree], None]:
-            params, opt = carry
-            per_epoch = num // batch
-            index = shuffled_index(k_order, i // per_epoch, i % per_epoch * batch + jnp.arange(batch), num)
-            grads = jax.grad(loss_fn)(params, images[index], labels[index])
-            grads["params"]["encoder"] = jax.tree.map(lambda g: g * moves, grads["params"]["encoder"])
-            updates, opt = tx.update(grads, opt, params)
-            return (optax.apply_updates(params, updates), opt), None
+    def apply(variables: Variables, images: Array, key: Key | None = None) -> Array:
+        del key
+        return network.apply(variables.params, encoder.prepare(images))
 
-        (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), jnp.arange(steps))
-        return accuracy(params, *tests)
+    def learn(variables: Variables, images: Array, key: Key, labels: Array | None = None) -> tuple[Array, PyTree]:
+        del key, labels
+        params = dict(variables.params["params"])
+        params["encoder"] = jax.tree.map(lambda w: config.moves * w + (1 - config.moves) * jax.lax.stop_gradient(w),
+                                         params["encoder"])
+        return network.apply({"params": params}, encoder.prepare(images)), {}
+
+    return learner.make(config, spec, spec.num_classes, Loss(losses.cross_entropy, lambda logits, labels: {}),
+                        net=Net(init, apply, apply, learn))
+
+
+def compiled(encoder: Features, spec: DataSpec, test: data.Dataset, learned: PyTree, num: int, steps: int,
+             learning_rate: float) -> Callable[..., float]:
+    """`(beginning, images [L, ...], labels [L], seed) -> accuracy on the test images`, one program for all of them."""
+    spec = spec._replace(num_examples=num)
+
+    def model(config: Config) -> learner.Model:
+        return classifier_above(encoder, learned, config, spec)
+
+    def fitted(config: Config, examples: Examples, key: Key) -> PyTree:
+        run = minibatches.run_of(model(config).learner, num, config.batch_size)
+        return run.params(advance(run, run.init(key, examples), examples, jnp.asarray(steps))[0])
 
     options = TRAIN_OPTIONS if jax.default_backend() == "cpu" else None
     program = jax.jit(fitted, compiler_options=options)
-    tests = jnp.asarray(test.images), jnp.asarray(test.labels)
+    score = learner.scorer(model(Config()).predict)
 
-    def of(beginning: str, images: np.ndarray, labels: np.ndarray, seed: int) -> Array:
-        return program(jnp.float32(beginning != "scratch"), jnp.float32(beginning != "frozen"), learned, images, labels, tests,
-                       jax.random.key(seed))
+    def of(beginning: str, images: np.ndarray, labels: np.ndarray, seed: int) -> float:
+        config = Config(batch_size=min(_BATCH, num), total_steps=steps, begins=float(beginning != "scratch"),
+                        moves=float(beginning != "frozen"), optim=OptimConfig(learning_rate=learning_rate, schedule="cosine"))
+        params = program(leaves_as_arrays(config), Examples(images, labels), jax.random.key(seed))
+        return float((score(params, test.images).argmax(-1) == test.labels).mean())
 
     return of

@@ -7,7 +7,7 @@ dataset, ready to be driven, evaluated and looked at. What else a trained model 
 Shapes: `N` images or environments, `H W C` an image, `Z` a latent.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,7 @@ class Curve(NamedTuple):
     beside: str | None = None  # a metric that is drawn dashed beside it
     skip: float = 0.0  # share of the steps, from the first on, that does not count for the limits of the axis
     short: str | None = None  # its name in a progress bar, None: it is not shown there
+    panel: bool = False  # it is drawn too, on axes of its own, where it is not the first
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,12 @@ class Classifier(NamedTuple):
     """Tells classes apart."""
 
     logits: Callable[[PyTree, Array], Array]  # (params, inputs [N, ...] as the dataset has them) -> [N, Y]
+
+
+class Ensemble(NamedTuple):
+    """Predicts by several trained networks together."""
+
+    evaluate: Callable[[Sequence[PyTree], Any], dict[str, Any]]  # (params of each, options of the evaluation) -> numbers
 
 
 class Writer(NamedTuple):

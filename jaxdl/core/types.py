@@ -56,6 +56,9 @@ class DataSpec(NamedTuple):
     arrays: tuple[ArraySpec, ...] = ()
     input: str = "images"  # name of the array that goes in
     target: str | None = None  # name of the one that is to be predicted; None where there is none
+    class_counts: tuple[int, ...] | None = None  # examples of each class, of this split
+    target_scale: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # mean and deviation of each number of a target
+    # that is measured (float), of this split
     binary: bool | None = None  # whether inputs are bytes of 0 and 1 or of 0 and 255 alone, in every split; None: not known
 
     @property
@@ -68,7 +71,7 @@ class Examples(NamedTuple):
     """Images and their labels: the tree of a dataset of images, on the host or the device, or a batch of one."""
 
     images: Array  # [N, H, W, C] uint8
-    labels: Array | None = None  # [N] int32; None where there are none
+    labels: Array | None = None  # [N] int32; None where there are none. Of a learner of targets: [N, ...] of any kind
 
 
 class UpdateResult(NamedTuple):

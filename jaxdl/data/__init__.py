@@ -4,8 +4,8 @@
 them once, checked by hash, into the user's cache. `from_arrays` and `from_tree` make datasets of arrays of your own.
 """
 
-from jaxdl.data.dataset import Dataset, drawn, from_arrays, from_tree, split_off
+from jaxdl.data.dataset import Dataset, drawn, from_arrays, from_tree, pick, split_off
 from jaxdl.data.registry import SPLITS, Reader, load, load_splits, names, require_images, summaries
 
 __all__ = ["SPLITS", "Dataset", "Reader", "drawn", "from_arrays", "from_tree", "load", "load_splits", "names",
-           "require_images", "split_off", "summaries"]
+           "pick", "require_images", "split_off", "summaries"]

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jaxdl.core.errors import DataError, described
-from jaxdl.data.dataset import Dataset, from_arrays, from_tree, held_out, hold_out
+from jaxdl.data.dataset import Dataset, from_arrays, from_images, from_tree, held_out, hold_out
 from jaxdl.data.gzip_file import MAX_DEFLATE_RATIO, MAX_UNPACKED, check_room, open_file
 from jaxdl.data.registry import SPLITS, Reader
 
@@ -55,7 +55,7 @@ def read_split(path: Path, split: str) -> Dataset:
     if label and tree[label].ndim == 2 and tree[label].shape[1] == 1:
         tree[label] = tree[label][:, 0]  # Keras' form
     if "images" in tree and tree.keys() <= {"images", "labels"}:
-        dataset = from_arrays(tree["images"], tree.get("labels"), "arrays")
+        dataset = from_images(tree["images"], tree.get("labels"), "arrays")
     else:
         first = next((name for name in ("images", "x") if name in tree), None)
         dataset = from_tree(tree, "arrays", input=first, target=label)

@@ -17,6 +17,8 @@ import numpy as np
 from jaxdl.core.errors import DataError
 from jaxdl.core.types import ArraySpec, DataSpec, Examples, PyTree
 
+_COUNTED = 1000  # classes whose examples are counted, at most
+_SCALED = 64  # numbers of a target that have each a mean of their own, at most
 HELD_OUT = 5  # without a test split of its own, a dataset's every fifth example is for testing
 
 
@@ -41,9 +43,18 @@ class Dataset(NamedTuple):
         """The tree of the examples that `index` (a slice or integers) chooses."""
         return jax.tree.map(lambda x: x[index], self.arrays)
 
+    @property
+    def target(self) -> np.ndarray | None:
+        """The array that is to be predicted [N, ...], or None."""
+        return None if self.spec.target is None else pick(self.arrays, self.spec.target)
+
     def part(self, index: np.ndarray) -> "Dataset":
         """The dataset of the examples `index` [n]; its classes are those of the whole."""
-        return Dataset(self.name, self.rows(index), self.spec._replace(num_examples=len(index)))
+        return Dataset(self.name, self.rows(index), self.spec._replace(num_examples=len(index))).counted()
+
+    def counted(self) -> "Dataset":
+        """The dataset with what its spec has of its targets: how many are of each class, or their mean and deviation."""
+        return self._replace(spec=self.spec._replace(**_of_target(self.target, self.spec.num_classes)))
 
     def on_device(self) -> PyTree:
         """The tree as arrays of JAX."""
@@ -55,6 +66,14 @@ class Dataset(NamedTuple):
         for x in jax.tree.leaves(self.arrays):
             digest.update(np.ascontiguousarray(x))
         return digest.hexdigest()
+
+
+def pick(tree: PyTree, name: str) -> Any:
+    """The array called `name` (its path: "scene.boxes") of a tree of arrays: of a dataset, or of a batch of one."""
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        if (jax.tree_util.keystr(path, simple=True, separator=".") or "values") == name:
+            return x
+    raise KeyError(name)
 
 
 def from_arrays(images: Any, labels: Any = None, name: str = "custom", *, num_classes: int | None = None,
@@ -80,6 +99,18 @@ def from_arrays(images: Any, labels: Any = None, name: str = "custom", *, num_cl
                             f"got {labels.dtype} of shape {list(labels.shape)}")
     return from_tree(Examples(images, labels), name, input="images", target=None if labels is None else "labels",
                      num_classes=num_classes, class_names=class_names)
+
+
+def from_images(images: Any, targets: Any = None, name: str = "custom") -> Dataset:
+    """As `from_arrays`, with targets [N, ...] of any kind: labels, several labels an image (0 and 1 [N, Y]), numbers.
+
+    Raises:
+        DataError: as `from_arrays` and `from_tree`.
+    """
+    targets = None if targets is None else _as_array(targets, "labels")
+    if targets is None or (targets.ndim < 2 and targets.dtype.kind != "f"):
+        return from_arrays(images, targets, name)
+    return from_tree(Examples(_image_bytes(_as_array(images, "images")), targets), name, input="images", target="labels")
 
 
 def from_tree(arrays: PyTree, name: str = "custom", *, input: str | None = None, target: str | None = None,
@@ -117,10 +148,10 @@ def from_tree(arrays: PyTree, name: str = "custom", *, input: str | None = None,
     spec = DataSpec(name, num, found[input].shape[1:], _num_classes(name, found.get(target), target, num_classes, class_names),
                     None if class_names is None else tuple(class_names), None if vocabulary is None else tuple(vocabulary),
                     tuple(ArraySpec(path, x.shape[1:], str(x.dtype)) for path, x in found.items()), input, target,
-                    _is_binary(found[input]))
+                    binary=_is_binary(found[input]))
     if vocabulary is not None:
         _check_below(found[input], len(vocabulary), input, f"the vocabulary of {name} has {len(vocabulary)} tokens")
-    return Dataset(name, jax.tree.unflatten(structure, found.values()), spec)
+    return Dataset(name, jax.tree.unflatten(structure, found.values()), spec).counted()
 
 
 def held_out(num: int, split: str) -> np.ndarray:
@@ -177,6 +208,18 @@ def _num_classes(name: str, labels: np.ndarray | None, target: str | None, num_c
     _check_below(labels, most if num_classes is None else num_classes, target,
                  f"{target} must lie between 0 and {(most if num_classes is None else num_classes) - 1}")
     return int(labels.max()) + 1 if num_classes is None else num_classes
+
+
+def _of_target(target: np.ndarray | None, num_classes: int | None) -> dict[str, Any]:
+    if target is None or not len(target):
+        return {}
+    if target.dtype.kind in "iu" and target.ndim == 1 and num_classes is not None and num_classes <= _COUNTED:
+        return {"class_counts": tuple(np.bincount(target, minlength=num_classes).tolist())}
+    if target.dtype.kind != "f":
+        return {}
+    flat = target.reshape(len(target), -1).astype(np.float64)
+    flat = flat if flat.shape[1] <= _SCALED else flat.reshape(-1, 1)
+    return {"target_scale": (tuple(flat.mean(0).tolist()), tuple(flat.std(0).tolist()))}
 
 
 def _is_binary(x: np.ndarray) -> bool | None:

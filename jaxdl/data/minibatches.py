@@ -74,7 +74,18 @@ def validate(config: Any) -> None:
 
 def total_steps(config: Any, spec: DataSpec) -> int:
     """Updates of the planned run: `config.total_steps`, or those of `config.epochs`, 10 if neither is given."""
-    return planned_updates(config, steps_per_epoch(spec.num_examples, config.batch_size))
+    return planned_updates(config, steps_per_epoch(num_learned(config, spec), config.batch_size))
+
+
+def num_learned(config: Any, spec: DataSpec) -> int:
+    """Examples that are learned from: all, or those of all folds but one (of the largest, where they differ by one)."""
+    folds = getattr(config, "folds", None)
+    return spec.num_examples if folds is None else spec.num_examples - -(-spec.num_examples // folds)
+
+
+def fold_of(num_examples: int, folds: int, fold: Any) -> tuple[Any, Any]:
+    """The first example of a fold and the first after it, of examples that are cut into folds in their order."""
+    return fold * num_examples // folds, (fold + 1) * num_examples // folds
 
 
 def planned_updates(config: Any, an_epoch: int) -> int:
@@ -82,17 +93,21 @@ def planned_updates(config: Any, an_epoch: int) -> int:
     return (config.epochs or DEFAULT_EPOCHS) * an_epoch if config.total_steps is None else config.total_steps
 
 
-def run_of(learner: Learner, num_examples: int, batch_size: int, axis_name: str | None = None, shards: int = 1) -> Run:
+def run_of(learner: Learner, num_examples: int, batch_size: int, axis_name: str | None = None, shards: int = 1,
+           without: tuple[int, Array] | None = None) -> Run:
     """The run of a learner on a dataset: an update a step.
 
     Under an axis each of the `shards` has its part of every batch and of the dataset, whose last N % shards examples are
     left out.
 
+    Args:
+        without: (folds, fold), int32 (): the fold that is not learned from.
+
     Raises:
         UserError: as `dataset`, or the shards cannot share the batch.
     """
     axis.check_share("batch_size", batch_size, shards)
-    source = dataset(num_examples // shards, batch_size // shards)
+    source = dataset(num_examples // shards, batch_size // shards, without)
     return compose(learner, source, stride=1, axis_name=axis_name)
 
 
@@ -106,12 +121,18 @@ def run_maker(make: Callable[..., Any], validate: Callable[[Any], None] = lambda
 
     def make_run(config: Any, spec: DataSpec, axis_name: str | None = None, shards: int = 1) -> Run:
         validate_untraced(validate, config)
-        return run_of(make(config, spec, axis_name).learner, spec.num_examples, config.batch_size, axis_name, shards)
+        without = None
+        if getattr(config, "folds", None):
+            if shards > 1:
+                raise UserError(f"fold={config.fold} is of a run on one device, got devices={shards}; devices share folds "
+                                "where all of them are trained at once")
+            without = config.folds, jnp.asarray(0 if config.fold is None else config.fold).astype(jnp.int32)
+        return run_of(make(config, spec, axis_name).learner, spec.num_examples, config.batch_size, axis_name, shards, without)
 
     return make_run
 
 
-def dataset(num_examples: int, batch_size: int) -> Source:
+def dataset(num_examples: int, batch_size: int, without: tuple[int, Array] | None = None) -> Source:
     """Minibatches of `data`, a pytree of arrays [N, ...]; a batch is the same tree with arrays [B, ...].
 
     An epoch is N // B batches in which no example comes twice. The N % B examples that would make a smaller batch are
@@ -120,10 +141,16 @@ def dataset(num_examples: int, batch_size: int) -> Source:
     Args:
         num_examples: N, at most 2**31 - 1.
         batch_size: B.
+        without: (folds, fold), int32 (): of the N examples, cut into folds in their order, those that are left out.
 
     Raises:
         UserError: a size is below 1 or B is above N; `sample` raises it where `data` has not N examples.
     """
+    total = num_examples
+    if without is not None:
+        folds, fold = without
+        first, after = fold_of(total, folds, fold)
+        num_examples = total - -(-total // folds)
     if not 1 <= num_examples < 2**31:
         raise UserError(f"num_examples must lie between 1 and {2**31 - 1}, got {num_examples}")
     if batch_size < 1:
@@ -138,9 +165,11 @@ def dataset(num_examples: int, batch_size: int) -> Source:
 
     def sample(state: DatasetState, _key: Key, _t: Array, data: PyTree) -> tuple[DatasetState, PyTree]:
         # the order is a function of the state's key alone, or an epoch would not be a permutation
-        check_data(data, num_examples)
+        check_data(data, total)
         positions = state.batch * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
         index = shuffled_index(state.key, state.epoch, positions, num_examples)
+        if without is not None:
+            index = jnp.where(index < first, index, index + after - first)
         batch = jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), data)
         ended = state.batch + 1 == steps
         state = DatasetState(state.key, state.epoch + ended.astype(jnp.int32), jnp.where(ended, 0, state.batch + 1))

@@ -17,6 +17,7 @@ from jaxdl.data.dataset import Dataset, from_arrays, from_tree
 SPLITS = ("train", "test")
 READERS = {
     "digits": "jaxdl.data.digits:READER",
+    "diabetes": "jaxdl.data.diabetes:READER",
     "mnist": "jaxdl.data.mnist:MNIST",
     "fashion_mnist": "jaxdl.data.mnist:FASHION_MNIST",
     "idx": "jaxdl.data.idx:READER",
@@ -161,7 +162,7 @@ def _agreed(splits: list[Dataset]) -> list[Dataset]:
     """The splits with the number of classes of all of them, binary if all are."""
     counts = [d.spec.num_classes for d in splits if d.spec.num_classes is not None]
     binary = None if splits[0].spec.binary is None else all(d.spec.binary for d in splits)
-    return [d._replace(spec=d.spec._replace(num_classes=max(counts, default=None), binary=binary)) for d in splits]
+    return [d._replace(spec=d.spec._replace(num_classes=max(counts, default=None), binary=binary)).counted() for d in splits]
 
 
 def _described(spec: DataSpec) -> str:

@@ -24,7 +24,7 @@ Shapes: `B` batch, `H W C` an image, `F` features.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +34,9 @@ from jaxdl.core.types import Array
 from jaxdl.nn.convolution import Conv
 from jaxdl.nn.dense import Dense
 from jaxdl.nn.dropout import dropout_in
+from jaxdl.nn.fractional_pool import fractional_max_pool
 from jaxdl.nn.initializers import he_uniform, lecun_uniform
-from jaxdl.nn.norm import BatchNorm
+from jaxdl.nn.norm import Kind, normalized
 from jaxdl.nn.torsos import activation
 
 SMALL = 100  # pixels below which an image gets the small form
@@ -56,10 +57,12 @@ class Layers(NamedTuple):
     small: bool
     narrower: int  # published channels are divided by it
     depth: int
-    train: bool
-    axis_name: str | None
+    norm_by: Callable[..., Array]  # (x, scale_init=) -> normalized
+    added_norm: bool  # behind convolutions, of an architecture that was published without
     act: Callable[[Array], Array]
-    dropped: Callable[[Array], Array]
+    dropped: Callable[..., Array]  # (x, rate=, whole=) -> x with dropout
+    stochastic_depth: float | Array | None  # of the last residual block; it rises to it from the first (Huang et al. 2016)
+    halved: Callable[[Array], Array]  # a pool over 2x2
     dtype: Any
 
     def channels(self, published: int) -> int:
@@ -71,13 +74,13 @@ class Layers(NamedTuple):
         """A convolution to `channels` as published, [B, H, W, C] -> [B, H', W', C']."""
         if padding == "SAME":  # as published: the same zeros before and after, where a stride would shift them
             padding = ((window // 2, (window - 1) // 2 if stride == 1 else window // 2),) * 2
-        return Conv(self.channels(channels), (window, window), (stride, stride), padding, bias, dtype=self.dtype,
-                    kernel_init=he_uniform)(x)
+        x = Conv(self.channels(channels), (window, window), (stride, stride), padding, bias, dtype=self.dtype,
+                 kernel_init=he_uniform)(x)
+        return self.norm(x) if self.added_norm else x
 
     def norm(self, x: Array, zero: bool = False) -> Array:
-        """Batch normalization; `zero`: its scale begins at zero, so a residual block as the identity (Goyal et al. 2017)."""
-        init = linen.initializers.zeros if zero else linen.initializers.ones
-        return BatchNorm(self.train, self.axis_name, scale_init=init)(x)
+        """Normalization; `zero`: its scale begins at zero, so a residual block as the identity (Goyal et al. 2017)."""
+        return self.norm_by(x, scale_init=linen.initializers.zeros if zero else linen.initializers.ones)
 
     def dense(self, x: Array, size: int) -> Array:
         """A dense layer to `size` features as published, with the activation; what goes in is dropped at random."""
@@ -104,8 +107,8 @@ def _halved(x: Array, window: int = 3, ceil: bool = False) -> Array:
 def _lenet(b: Layers, x: Array) -> Array:
     """Windows of 5x5 and sums over 2x2; images of less than 32 pixels are filled up by the first."""
     x = b.act(b.conv(x, 6, 5, padding="SAME" if min(x.shape[1:3]) < 32 else "VALID"))
-    x = b.act(b.conv(_max_pool(x), 16, 5, padding="VALID"))
-    return b.dense(b.dense(_max_pool(x), 120), 84)
+    x = b.act(b.conv(b.halved(x), 16, 5, padding="VALID"))
+    return b.dense(b.dense(b.halved(x), 120), 84)
 
 
 def _alexnet(b: Layers, x: Array) -> Array:
@@ -122,7 +125,7 @@ def _vgg(b: Layers, x: Array) -> Array:
         for _ in range(layers):
             x = b.act(b.conv(x, channels, 3))
         if min(x.shape[1:3]) > 1:
-            x = _max_pool(x)
+            x = b.halved(x)
     return b.dense(b.dense(x, 4096), 4096)
 
 
@@ -151,13 +154,16 @@ def _resnet(b: Layers, x: Array) -> Array:
     x = b.act(b.norm(x))
     if not b.small:
         x = _halved(x)
+    place = 0
     for stage, blocks in enumerate(stages):
         for block in range(blocks):
-            x = _residual(b, x, (16 if published else 64) * 2**stage, 2 if stage and block == 0 else 1)
+            place += 1
+            x = _residual(b, x, (16 if published else 64) * 2**stage, 2 if stage and block == 0 else 1, place / sum(stages))
     return x.mean((1, 2))
 
 
-def _residual(b: Layers, x: Array, channels: int, stride: int) -> Array:
+def _residual(b: Layers, x: Array, channels: int, stride: int, place: float) -> Array:
+    """`place` is 1 for the last block."""
     y, out = x, channels
     if b.depth in BOTTLENECKS:
         out = 4 * channels
@@ -169,6 +175,8 @@ def _residual(b: Layers, x: Array, channels: int, stride: int) -> Array:
         y = b.norm(b.conv(y, channels, 3, bias=False), zero=True)
     if x.shape != y.shape:
         x = b.norm(b.conv(x, out, 1, stride, bias=False))
+    if b.stochastic_depth is not None:
+        y = b.dropped(y, rate=b.stochastic_depth * place, whole=True)
     return b.act(x + y)
 
 
@@ -213,6 +221,7 @@ class Architecture(NamedTuple):
     features: Callable[[Layers, Array], Array]  # (layers, [B, H, W, C]) -> [B, F], or [B, h, w, F] before a mean over places
     depths: tuple[int, ...]  # that there are, the default for small images first
     narrower: int = 1  # of the small form, where none is given
+    has_norm: bool = False  # it was published with batch normalization
 
 
 ARCHITECTURES = {
@@ -220,8 +229,8 @@ ARCHITECTURES = {
     "alexnet": Architecture(_alexnet, (8,), 4),
     "vgg": Architecture(_vgg, (11, 13, 16, 19), 4),
     "inception": Architecture(_inception, (22,), 4),
-    "resnet": Architecture(_resnet, (20, 32, 44, 56, 110, *BASIC, *BOTTLENECKS)),
-    "densenet": Architecture(_densenet, (40, 100, *DENSE)),
+    "resnet": Architecture(_resnet, (20, 32, 44, 56, 110, *BASIC, *BOTTLENECKS), has_norm=True),
+    "densenet": Architecture(_densenet, (40, 100, *DENSE), has_norm=True),
     "squeezenet": Architecture(_squeezenet, (18,), 2),
 }
 
@@ -229,31 +238,45 @@ ARCHITECTURES = {
 class CNN(linen.Module):
     """[B, H, W, C] in [0, 1] -> features [B, F] and logits [B, num_classes].
 
-    Running statistics of normalization are the collection "batch_stats"; `train` moves them.
+    Running statistics of normalization are the collection "batch_stats"; `train` moves them. What is random (dropout,
+    stochastic depth, fractional pooling) is so where there is a key called "dropout".
     """
 
     architecture: str
-    num_classes: int
+    num_classes: int | None  # None: features alone, and no logits
     depth: int | None = None
     narrower: int | None = None
     activation: str = "relu"
     dropout: float | Array | None = None  # of what goes into dense layers and of the features
+    stochastic_depth: float | Array | None = None  # of the last block of resnet
+    norm: Kind | None = None  # as published if not given
+    pool: Literal["max", "fractional"] = "max"  # of lenet and vgg
     axis_name: str | None = None
     dtype: Any = "float32"
 
     @linen.compact
-    def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+    def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array | None]:
         of = ARCHITECTURES[self.architecture]
         small = min(x.shape[1:3]) < SMALL
-        narrower = self.narrower or (of.narrower if small else 1)
-        dropped = functools.partial(dropout_in, self, rate=self.dropout)
-        layers = Layers(small, narrower, self.depth or of.depths[0], train, self.axis_name, activation(self.activation),
-                        dropped, self.dtype)
-        features = dropped(of.features(layers, x))
+        dropped = functools.partial(dropout_in, self)
+        layers = Layers(
+            small, self.narrower or (of.narrower if small else 1), self.depth or of.depths[0],
+            functools.partial(normalized, kind=self.norm or "batch", train=train, axis_name=self.axis_name),
+            self.norm is not None and not of.has_norm, activation(self.activation),
+            lambda x, rate=self.dropout, whole=False: dropped(x, rate, whole), self.stochastic_depth, self._halved, self.dtype)
+        features = layers.dropped(of.features(layers, x))
         if features.ndim == 4:  # classes of every place, and their mean
+            means = features.mean((1, 2))
+            if self.num_classes is None:
+                return means, None
             logits = Conv(self.num_classes, (1, 1), kernel_init=lecun_uniform)(features)
-            return features.mean((1, 2)), layers.act(logits).mean((1, 2))
-        return features, Dense(self.num_classes, kernel_init=lecun_uniform)(features)
+            return means, layers.act(logits).mean((1, 2))
+        return features, None if self.num_classes is None else Dense(self.num_classes, kernel_init=lecun_uniform)(features)
+
+    def _halved(self, x: Array) -> Array:
+        if self.pool == "max":
+            return _max_pool(x)
+        return fractional_max_pool(x, self.make_rng("dropout") if self.has_rng("dropout") else None)
 
 
 class Cost(NamedTuple):

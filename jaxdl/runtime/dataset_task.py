@@ -18,6 +18,7 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.streams import Purpose
 from jaxdl.core.task import Algorithm, Curve, Score, Task
 from jaxdl.core.types import DataSpec, Key, PyTree, Run
+from jaxdl.data import minibatches
 from jaxdl.runtime import fit
 from jaxdl.runtime.device_driver import make_device_driver
 
@@ -35,6 +36,8 @@ class TrainConfig(fit.Config):
     validation: int | None = None
     """Training examples that are not learned from where eval_every is given, and decide what is best and when to stop; a tenth
     if not given. 0: the test examples decide, and then judge their own choice."""
+    validation_fraction: float | None = None
+    """The same as a share of the training examples."""
 
 
 class Evaluation(NamedTuple):
@@ -82,10 +85,11 @@ def dataset_algorithm(
         splits = _load_splits(config)
         if sentence := too_dark(splits["train"], config):
             stdio.say(f"jaxdl: {sentence}")
-        learned, held = for_validation(splits["train"], train)
-        if config.batch_size > learned.spec.num_examples:
-            raise UserError(f"batch_size={config.batch_size} is above the {learned.spec.num_examples} training examples of "
-                            f"{config.dataset}; lower it")
+        learned, held = _parts(splits["train"], config, train)
+        if config.batch_size > minibatches.num_learned(config, learned.spec):
+            of = f" without a fold of {config.folds}" if getattr(config, "folds", None) else ""
+            raise UserError(f"batch_size={config.batch_size} is above the {minibatches.num_learned(config, learned.spec)} "
+                            f"training examples of {config.dataset}{of}; lower it")
         return with_splits(config, train, splits, learned.spec, learned, held)
 
     def reopened(config: Any, train: fit.Config, spec: DataSpec) -> Task:
@@ -104,7 +108,7 @@ def dataset_algorithm(
             return make_run(config, spec, **axis)
 
         def drive(configs: Sequence[Any], seeds: Sequence[int], train: fit.Config, written_by: int | None = None) -> Any:
-            mine = learned or for_validation(splits["train"], train)[0]
+            mine = learned or _parts(splits["train"], config, train)[0]
             return make_device_driver(run, list(configs), mine.on_device(), seeds, quick=train.quick_compile,
                                       devices=train.devices, written_by=written_by)
 
@@ -126,7 +130,10 @@ def dataset_algorithm(
 
 
 def _load_splits(config: Any) -> dict[str, data.Dataset]:
-    return dict(zip(data.SPLITS, data.load_splits(config.dataset, config.data_dir), strict=True))
+    train, test = data.load_splits(config.dataset, config.data_dir)
+    if getattr(config, "folds", None):  # folds are parts in this order
+        train = train.part(data.drawn(train, "folds"))
+    return {"train": train, "test": test}
 
 
 class _Later(Mapping):
@@ -162,6 +169,16 @@ def _in_numbers(spec: DataSpec) -> str:
     return f"{spec.input} of shape {list(spec.shape)}{classes}"
 
 
+def _parts(train: data.Dataset, config: Any, driven: fit.Config) -> tuple[data.Dataset, data.Dataset | None]:
+    """The training examples to learn from, and those that choose while it trains; with folds each fold chooses by itself."""
+    if not getattr(config, "folds", None):
+        return for_validation(train, driven)
+    for field in ("validation", "validation_fraction"):
+        if getattr(driven, field, None):
+            raise UserError(f"{field}={getattr(driven, field)} and folds={config.folds} both hold examples out; give one")
+    return train, None
+
+
 def for_validation(train: data.Dataset, config: fit.Config) -> tuple[data.Dataset, data.Dataset | None]:
     """The training examples to learn from, and those that choose while it trains, where anything is chosen.
 
@@ -169,6 +186,14 @@ def for_validation(train: data.Dataset, config: fit.Config) -> tuple[data.Datase
         UserError: too many are asked for, or nothing is evaluated while it trains.
     """
     num, most = getattr(config, "validation", None), train.spec.num_examples - 1
+    share = getattr(config, "validation_fraction", None)
+    if share is not None:
+        require(config, "validation_fraction", 0 <= share < 1, "at least 0 and below 1")
+        if num is not None:
+            raise UserError(f"validation={num} and validation_fraction={share} both say how many are held out; give one")
+        if config.eval_every is None and share:
+            raise UserError(f"validation_fraction={share} is of eval_every: without it nothing is chosen; give eval_every too")
+        num = min(round(share * train.spec.num_examples), most)
     if num is not None:
         require(config, "validation", 0 <= num <= most, f"at least 0 and at most {most}, of the training examples")
     if config.eval_every is None:

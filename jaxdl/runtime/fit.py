@@ -57,6 +57,9 @@ class Config:
     stop_at: float | None = None
     """End as soon as an evaluation's score reaches this (or falls to it, where lower is better), the mean over all members;
     needs eval_every."""
+    patience: int | None = None
+    """End after so many evaluations in a row that were not better than the best, the mean over all members; best/ keeps those
+    parameters; needs eval_every."""
     checkpoint_every: int | None = None
     """Steps between two checkpoints; a tenth of the run if not given."""
     keep_checkpoints: int = 3
@@ -76,7 +79,7 @@ class Result(NamedTuple):
     train_s: float  # in chunks: compile, evaluation and checkpoints left out
     steps_per_s: float  # in chunks, of all members together: what the progress and the rows of metrics say too
     eval: list[dict[str, Any]] | None  # the last evaluation, of each member
-    ended: str  # "finished", "reached" (stop_at) or "interrupted"
+    ended: str  # "finished", "reached" (stop_at, patience) or "interrupted"
     failed: Exception | None = None  # what went wrong in the evaluation at the end
 
 
@@ -90,12 +93,14 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    require_positive(config, "num_seeds", "devices", "stop_step", "log_every", "eval_every",
+    require_positive(config, "num_seeds", "devices", "stop_step", "log_every", "eval_every", "patience",
                      "checkpoint_every", "keep_checkpoints")
     require(config, "seed", 0 <= config.seed <= 2**32 - config.num_seeds, f"between 0 and 2**32 - {config.num_seeds}")
     require(config, "stop_at", config.stop_at is None or math.isfinite(config.stop_at), "a finite number")
     if config.stop_at is not None and config.eval_every is None:
         raise UserError(f"stop_at={config.stop_at} needs eval_every: without it nothing is evaluated before the end")
+    if config.patience is not None and config.eval_every is None:
+        raise UserError(f"patience={config.patience} needs eval_every: without it nothing is evaluated before the end")
 
 
 class Callbacks(NamedTuple):
@@ -228,7 +233,9 @@ class _Evaluator:
             sign, stop = self.score.sign, self.config.stop_at
             mean = sign * float(np.mean(_column(self.latest, self.score.name)))
             self.checkpoints.keep_best(step, state, mean)
-            self.reached = stop is not None and mean >= sign * stop
+            since = (step - self.checkpoints.best_step) // self.config.eval_every  # evaluations
+            self.reached = (stop is not None and mean >= sign * stop) or (
+                self.config.patience is not None and since >= self.config.patience)
         return {f"eval/{name}": _column(self.latest, name) for name, value in self.latest[0].items()
                 if not isinstance(value, str)}
 
@@ -337,9 +344,9 @@ class _Checkpoints:
         self.config, self.driver, self.meta, self.newest = config, driver, meta, None
         self.rounds = 0  # steps of the run since it began
         self.before = driver.first_step  # where the last chunk began
-        self.best_score = -math.inf  # higher is better, whatever the score
+        self.best_score, self.best_step = -math.inf, driver.first_step  # higher is better, whatever the score
         if self.best and checkpoint.steps(self.best):
-            self.best_score = _score_in(self.best)
+            self.best_score, self.best_step = _score_in(self.best), checkpoint.steps(self.best)[-1]
 
     def write(self, step: int, state: PyTree, metrics: Metrics) -> None:
         """Write the checkpoint of a step, if it is not there."""
@@ -369,10 +376,12 @@ class _Checkpoints:
         return f"the last good checkpoint is step {self.newest} in {self.folder}"
 
     def keep_best(self, step: int, state: PyTree, score: float) -> None:
-        if self.best and score > self.best_score and processes.is_first():
+        if not score > self.best_score:
+            return
+        if self.best and processes.is_first():
             with self.checked():
                 checkpoint.save(self.best, step, self.driver.params(state), meta=self.meta | {"score": score}, keep=1)
-            self.best_score = score
+        self.best_score, self.best_step = score, step
 
     def read(self, metrics: Metrics) -> tuple[int, PyTree]:
         """The step and the state of the newest, and the metrics since the last row.

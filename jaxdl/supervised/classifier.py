@@ -1,80 +1,59 @@
-"""A small classifier of images, whose features also serve to compare pictures.
+"""Classifiers: labels from inputs, by any network of the library.
 
-Convolutions of stride 2 (or dense layers), a hidden layer whose outputs are the features, and a linear layer to the logits;
-the cross-entropy is minimized on images that are moved by a few pixels each time they are seen (LeCun et al. 1998).
+    cross_entropy   -log softmax(z)[y], with `label_smoothing` towards all classes alike (Szegedy et al. 2016)
+    hinge           sum over other classes of max(0, 1 + z_c - z_y), a linear support vector machine on the features (Weston &
+                    Watkins 1999)
+    hierarchical    -log of the decisions on the way to y in Huffman's tree of the classes' frequencies (Morin & Bengio 2005):
+                    about log2 Y of them are computed while it learns, all Y - 1 to predict
+    multi_label     a logistic a label, of which an example may have several (0 and 1 [N, Y]), or none
 
-Shapes: `B` batch, `N` images, `H W C` an image, `F` features, `Y` classes.
+Shapes: `N` examples, `B` batch, `Y` classes, `F` features.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import jax.numpy as jnp
-from flax import linen
+import jax
+import numpy as np
 
-from jaxdl import nn, optim
+from jaxdl import nn
+from jaxdl.core import stdio
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import refuse_idle, require, require_positive
+from jaxdl.core.config import require
 from jaxdl.core.errors import UserError
-from jaxdl.core.task import Classifier, Curve, Score
-from jaxdl.core.types import Array, DataSpec, Examples, Key, Learner, Mean, PyTree, UpdateResult
-from jaxdl.data import minibatches
-from jaxdl.data.augment import shifted
+from jaxdl.core.task import Classifier, Curve, Ensemble, Score
+from jaxdl.core.types import Array, DataSpec, PyTree
+from jaxdl.data.dataset import Dataset, pick
+from jaxdl.data.minibatches import fold_of, run_maker
+from jaxdl.metrics import classification
 from jaxdl.ops import losses
-from jaxdl.ops.pixels import to_unit
-from jaxdl.optim import Config as OptimConfig
-from jaxdl.runtime.dataset_task import dataset_algorithm
+from jaxdl.runtime.dataset_task import Evaluation, dataset_algorithm
+from jaxdl.supervised import learner, report
+from jaxdl.supervised.learner import Loss
+from jaxdl.supervised.networks import Variables
+
+TOP = 5  # of top-k accuracy, where there are more classes
 
 
 @settings
-class Config(minibatches.Config):
+class Config(learner.Config):
     """Settings of the classifier."""
 
-    applies: ClassVar = {"conv_channels": ("network", "conv")}
+    renamed: ClassVar = {"max_shift": lambda value: {"augment": {"max_shift": value}}}
+    applies: ClassVar = {"label_smoothing": ("loss", "cross_entropy")}
 
-    batch_size: int = 100
-    """Images in one update."""
-    network: Literal["mlp", "conv"] = "conv"
-    """Dense layers, or convolutions of stride 2 beneath one."""
-    conv_channels: tuple[int, ...] = (32, 64)
-    """Channels of the convolutions (conv)."""
-    hidden_sizes: tuple[int, ...] = (128,)
-    """Widths of the hidden layers; the outputs of the last are the features."""
-    max_shift: int = 2
-    """Pixels by which an image is moved at most, up or down and left or right, in training."""
-    optim: OptimConfig = OptimConfig(schedule="cosine")
-    """The optimizer."""
-
-
-class State(NamedTuple):
-    """State of the learner."""
-
-    params: PyTree
-    opt: PyTree
+    loss: Literal["cross_entropy", "hinge", "hierarchical", "multi_label"] = "cross_entropy"
+    """What is minimized: of one label an example, or of several (multi_label)."""
+    label_smoothing: float | None = None
+    """Share of the target that all classes have alike (cross_entropy)."""
 
 
 class Model(NamedTuple):
-    """A learner, and functions of uint8 images [N, H, W, C]."""
+    """A learner, and functions of inputs [N, ...] as the dataset has them."""
 
-    learner: Learner
-    measure: Callable[[PyTree, Examples, Key], dict[str, Mean]]  # (params, examples, key) -> loss and accuracy
-    logits: Callable[[PyTree, Array], Array]  # (params, images) -> [N, Y]
-    features: Callable[[PyTree, Array], Array]  # (params, images) -> [N, F]
-
-
-class Network(linen.Module):
-    """[B, H, W, C] in [0, 1] -> features [B, F] and logits [B, Y]."""
-
-    network: Literal["mlp", "conv"]
-    conv_channels: tuple[int, ...]
-    hidden_sizes: tuple[int, ...]
-    num_classes: int
-    dtype: Any = "float32"
-
-    @linen.compact
-    def __call__(self, x: Array) -> tuple[Array, Array]:
-        features = nn.encode_image(x, self.network, self.conv_channels, self.hidden_sizes, dtype=self.dtype)
-        return features, nn.CategoricalHead(self.num_classes)(features)
+    learner: Any
+    logits: Callable[..., Array]  # (variables, inputs, key=None) -> [N, Y]: log-probabilities but for a constant, or margins
+    features: Callable[[Variables, Array], Array]  # (variables, inputs) -> [N, F]
 
 
 def validate(config: Config) -> None:
@@ -83,62 +62,149 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    minibatches.validate(config)
-    refuse_idle(config)
-    for field in ("hidden_sizes", "conv_channels"):
-        require(config, field, bool(getattr(config, field)) and all(n > 0 for n in getattr(config, field)),
-                "one or more widths above 0")
-    require(config, "max_shift", config.max_shift >= 0, "0 or above")
-    require_positive(config, "batch_size")
-    optim.validate(config.optim, config.batch_size)
+    learner.validate(config)
+    if config.label_smoothing is not None:
+        require(config, "label_smoothing", 0 <= config.label_smoothing < 1, "at least 0 and below 1")
+    if config.loss in ("hierarchical", "multi_label") and config.augment.mixup is not None:
+        raise UserError(f"mixup={config.augment.mixup} mixes the losses of two labels, and loss={config.loss}; leave mixup out")
+    if config.loss == "hierarchical" and config.network == "squeezenet":
+        raise UserError("loss=hierarchical needs a last layer that is dense, and network=squeezenet has none")
 
 
-def total_steps(config: Config, spec: DataSpec) -> int:
-    """Updates of the planned run."""
-    return minibatches.total_steps(config, spec)
+total_steps = learner.total_steps
+
+
+def num_labels(config: Config, spec: DataSpec) -> int:
+    """Classes that are told apart, or labels that an example may have.
+
+    Raises:
+        UserError: the dataset has none, or of the other kind.
+    """
+    target = next((x for x in spec.arrays if x.name == spec.target), None)
+    several = target is not None and len(target.shape) == 1
+    if config.loss == "multi_label":
+        if not several:
+            raise UserError(f"loss=multi_label needs targets of 0 and 1 [N, Y], and the dataset {spec.name} has "
+                            f"{_in_words(target, spec)}; use loss=cross_entropy")
+        return target.shape[0]
+    if several and target.dtype in ("uint8", "bool", "int32"):
+        raise UserError(f"loss={config.loss} is of one label an example, and the dataset {spec.name} has "
+                        f"{_in_words(target, spec)}; use loss=multi_label")
+    if spec.num_classes is None:
+        raise UserError(f"a classifier needs labels, and the dataset {spec.name} has {_in_words(target, spec)}"
+                        + ("; train a regressor" if target is not None else ""))
+    return spec.num_classes
+
+
+def _in_words(target: Any, spec: DataSpec) -> str:
+    if target is None:
+        return "none" if spec.num_classes is None else f"{spec.num_classes} classes"
+    return f"targets {target.dtype}[{', '.join(map(str, ('N', *target.shape)))}]"
 
 
 def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
-    """The learner and its functions for images of a shape.
+    """The learner and its functions for a dataset.
 
     Raises:
-        UserError: the dataset has no labels.
+        UserError: the dataset has no labels, or its inputs are not the network's.
     """
-    if spec.num_classes is None:
-        raise UserError(f"a classifier needs labels, and the dataset {spec.name} has none")
-    network = Network(config.network, config.conv_channels, config.hidden_sizes, spec.num_classes)
-    optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
-
-    def apply(params: PyTree, images: Array) -> tuple[Array, Array]:
-        return network.apply(params, to_unit(images))
-
-    def metrics_of(loss: Array, logits: Array, examples: Examples) -> dict[str, Mean]:
-        return {"loss": Mean.of(loss), "accuracy": Mean.of(logits.argmax(-1) == examples.labels)}
-
-    def init(key: Key) -> State:
-        params = nn.init(network, key, jnp.zeros((1, *spec.shape)))
-        return State(params, optimizer.init(params))
-
-    def loss_fn(params: PyTree, examples: Examples, key: Key) -> tuple[Array, dict[str, Mean]]:
-        images = to_unit(shifted(examples.images, key, config.max_shift))
-        _, logits = network.clone(dtype=config.optim.compute_dtype).apply(params, images)
-        loss = losses.cross_entropy(logits, examples.labels)
-        return loss.mean(), metrics_of(loss, logits, examples)
-
-    def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
-        grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
-        return State(*optimizer.step(grads, state.opt, state.params, axis_name)), UpdateResult(metrics)
-
-    def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
-        del key
-        _, logits = apply(params, examples.images)
-        return metrics_of(losses.cross_entropy(logits, examples.labels), logits, examples)
-
-    return Model(Learner(init, update, lambda state: state.params), measure, lambda params, images: apply(params, images)[1],
-                 lambda params, images: apply(params, images)[0])
+    num = num_labels(config, spec)
+    tree = None
+    if config.loss == "hierarchical":
+        if num < 2:
+            raise UserError(f"loss=hierarchical needs two classes or more, and the dataset {spec.name} has {num}")
+        tree = nn.huffman(spec.class_counts or (1,) * num)
+    made = learner.make(config, spec, num, _loss(config), tree, axis_name)
+    return Model(made.learner, made.predict, made.features)
 
 
-make_run = minibatches.run_maker(make, validate)
+def _loss(config: Config) -> Loss:
+    def right(outputs: Array, labels: Array) -> dict[str, Array]:
+        return {"accuracy": outputs.argmax(-1) == labels}
+
+    def all_right(outputs: Array, labels: Array) -> dict[str, Array]:
+        return {"accuracy": ((outputs > 0) == (labels > 0)).mean(-1)}
+
+    def cross_entropy(outputs: Array, labels: Array) -> Array:
+        if config.label_smoothing is None:
+            return losses.cross_entropy(outputs, labels)
+        return losses.smoothed_cross_entropy(outputs, labels, config.label_smoothing)
+
+    return {"cross_entropy": Loss(cross_entropy, right), "hinge": Loss(losses.multiclass_hinge, right),
+            "hierarchical": Loss(lambda of_label, labels: -of_label, lambda of_label, labels: {}, only=True),
+            "multi_label": Loss(lambda z, y: losses.binary_cross_entropy(z, y).mean(-1), all_right)}[config.loss]
+
+
+make_run = run_maker(make, validate)
+
+
+def probabilities(config: Config, outputs: Array) -> Array:
+    """What outputs [N, Y] say of each class: probabilities, or margins of the hinge loss."""
+    by = {"hinge": lambda z: z, "multi_label": jax.nn.sigmoid}
+    return by.get(config.loss, jax.nn.softmax)(outputs)
+
+
+def figures(config: Config, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """How good scores [N, Y] (`probabilities`) of targets [N] or [N, Y] are: the loss without smoothing, accuracy and more.
+
+    Of one label: top_5 where there are more classes, ece (expected calibration error, not of hinge). Of several:
+    mean_average_precision, and of the accuracy the mean over labels.
+    """
+    if config.loss == "multi_label":
+        there = targets > 0
+        p = np.clip(np.where(there, scores, 1 - scores), np.finfo(np.float32).tiny, 1)
+        return {"loss": float(-np.log(p).mean()), "accuracy": float(((scores > 0.5) == there).mean()),
+                "mean_average_precision": classification.mean_average_precision(scores, there)}
+    found = {"accuracy": classification.accuracy(scores, targets)}
+    if scores.shape[1] > TOP:
+        found[f"top_{TOP}"] = classification.accuracy(scores, targets, TOP)
+    if config.loss == "hinge":
+        return {"loss": float(losses.multiclass_hinge(scores, targets).mean())} | found
+    own = scores[np.arange(len(targets)), targets]
+    return {"loss": float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean()), **found,
+            "ece": classification.calibration(scores, targets).error}
+
+
+def scorer(config: Config, model: Model) -> learner.Scorer:
+    """`(variables, inputs, seed=0, samples=0) -> scores [N, Y]` (`probabilities`)."""
+    return learner.scorer(lambda variables, inputs, key: probabilities(config, model.logits(variables, inputs, key)))
+
+
+def check_data(config: Config, splits: Mapping[str, Dataset]) -> None:
+    """Refuse a dataset from which no classes can be learned, and say where no figure is of one.
+
+    Raises:
+        UserError: it has one class, a class of which there is no example to learn from, labels that are not 0 and 1
+            (multi_label), or what `learner.check_data` refuses.
+    """
+    learner.check_data(config, splits)
+    train, test = splits["train"], splits["test"]
+    if config.loss == "multi_label":
+        for name, split in splits.items():
+            if not np.isin(split.target, (0, 1)).all():
+                raise UserError(f"loss=multi_label needs targets of 0 and 1, and the {name} split of {train.name} has others")
+        return
+    num = train.spec.num_classes
+    if num < 2:
+        raise UserError(f"a classifier needs two classes or more, and the dataset {train.name} has one")
+    for words, labels in _learned_parts(config, train):
+        if absent := np.flatnonzero(np.bincount(labels, minlength=num) == 0).tolist():
+            raise UserError(f"the {words} of {train.name} have none of {report.class_words(train.spec, absent)}, which cannot "
+                            "be learned from them; give some, or leave the class out")
+    if absent := np.flatnonzero(np.bincount(test.target, minlength=num) == 0).tolist():
+        stdio.say(f"jaxdl: the test split of {train.name} has none of {report.class_words(train.spec, absent)}: no figure is "
+                  "of them")
+
+
+def _learned_parts(config: Config, train: Dataset) -> Iterator[tuple[str, np.ndarray]]:
+    """Labels that members learn from, with a name each."""
+    labels = train.target
+    if config.folds is None:
+        yield "training examples", labels
+        return
+    for k in range(config.folds):
+        first, after = fold_of(len(labels), config.folds, k)
+        yield f"training examples without fold {k}", np.concatenate([labels[:first], labels[after:]])
 
 
 def abilities(config: Config, spec: DataSpec, model: Model) -> dict[type, Any]:
@@ -147,8 +213,42 @@ def abilities(config: Config, spec: DataSpec, model: Model) -> dict[type, Any]:
     return {Classifier: Classifier(model.logits)}
 
 
+def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model: Model, can: dict[type, Any]) -> Evaluation:
+    score = scorer(config, model)
+
+    def measured(params: PyTree, options: learner.Options, held: Dataset) -> dict[str, Any]:
+        held = learner.held_out(config, splits, params, held)
+        return {"num": held.spec.num_examples} | figures(config, scores_of([params], options, held), held.target)
+
+    def scores_of(members: Sequence[PyTree], options: learner.Options, held: Dataset) -> np.ndarray:
+        inputs = pick(held.arrays, held.spec.input)
+        return np.mean([score(params, inputs, options.seed, options.mc_samples) for params in members], 0)
+
+    def together(members: Sequence[PyTree], options: learner.Options) -> dict[str, Any]:
+        options.validate()
+        held = splits["test"]
+        numbers = figures(config, scores_of(members, options, held), held.target)
+        return {"num": held.spec.num_examples, "networks": len(members)} | numbers
+
+    def in_words(found: dict[str, Any]) -> str:
+        first = (f"mean average precision {found['mean_average_precision']:.4f}, " if config.loss == "multi_label" else "")
+        more = "".join(f", {name} {found[name]:.4g}" for name in ("loss", "top_5", "ece") if name in found)
+        return f"{learner.judged_by(config, found)}: {first}accuracy {100 * found['accuracy']:.2f} %{more}"
+
+    can[Ensemble] = Ensemble(together)
+    pictures = report.pictures(config, splits, score) if config.loss != "multi_label" else {}
+    return Evaluation(learner.Options(train.seed), measured, pictures, in_words, lambda: check_data(config, splits))
+
+
+def _score(config: Config) -> Score:
+    if config.loss == "multi_label":
+        return Score("mean_average_precision", True, "mean average precision on held-out data")
+    return Score("accuracy", True, "accuracy on held-out data")
+
+
 ALGORITHM = dataset_algorithm(
-    "classifier", "classes of images: dense or convolutional layers on images that are shifted", Config, validate, make,
-    make_run, total_steps, Score("accuracy", True, "accuracy on held-out data"),
-    (Curve("accuracy", True, "accuracy", "eval/accuracy", 0.0, "accuracy"),
-     Curve("eval/accuracy", True, "accuracy on held-out data", None, 0.0, "accuracy")), abilities, "images")
+    "classifier", "labels from inputs: MLP to DenseNet, softmax, hinge, hierarchical or several labels an example", Config,
+    validate, make, make_run, total_steps, _score,
+    (Curve("accuracy", True, "accuracy", "eval/accuracy", 0.05, "accuracy"),
+     Curve("loss", False, "loss", "eval/loss", 0.05, "loss", panel=True),
+     Curve("eval/accuracy", True, "accuracy on held-out data", None, 0.0, "accuracy")), abilities, "examples", _evaluation)

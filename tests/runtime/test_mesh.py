@@ -16,7 +16,7 @@ from tools import assert_near, jit, vector
 from jaxdl.agents import actor_critic, dqn, ppo, reinforce
 from jaxdl.core.axis import AXIS
 from jaxdl.core.errors import UserError
-from jaxdl.core.types import DataSpec, Examples
+from jaxdl.core.types import ArraySpec, DataSpec, Examples
 from jaxdl.data.sequences import Windows
 from jaxdl.generative import autoencoder, gan, vae, vqvae
 from jaxdl.generative.pixel import pixelcnn, pixelrnn
@@ -26,6 +26,7 @@ from jaxdl.rl import policy
 from jaxdl.rl.policy import Config as PolicyConfig
 from jaxdl.rl.types import EnvSpec, Trajectory, Transition
 from jaxdl.runtime import mesh
+from jaxdl.supervised import classifier, regressor
 
 B, T = 16, 6
 RATE = 0.05
@@ -160,6 +161,21 @@ def language_model_learner(cell):
     return learner
 
 
+def classifier_learner(optim, axis_name):
+    """With statistics of the batch, and averaged weights."""
+    config = classifier.Config(network="mlp", hidden_sizes=(6,), norm="batch", average="ema", batch_size=B, total_steps=10,
+                               optim=optim)
+    spec = DataSpec("small", 100, (3, 3, 1), 3, arrays=(ArraySpec("labels", (), "int32"),), target="labels")
+    return classifier.make(config, spec, axis_name).learner
+
+
+def regressor_learner(optim, axis_name):
+    config = regressor.Config(hidden_sizes=(6,), loss="huber", batch_size=B, total_steps=10, optim=optim)
+    spec = DataSpec("small", 100, (3,), arrays=(ArraySpec("y", (), "float32"),), input="x", target="y",
+                    target_scale=((1.0,), (2.0,)))
+    return regressor.make(config, spec, axis_name).learner
+
+
 def windows(carry=None):
     tokens = jax.random.randint(jax.random.key(0), (T + 1, B), 0, 4)
     return Windows([tokens[:-1]], [tokens[1:]], carry, jnp.zeros((1, B), bool))
@@ -184,6 +200,8 @@ CASES = {
                     second_hidden_sizes=(4,)), images(3, 3, 1), Noise.SHARDS),
     "language_model": Case(language_model_learner("gru"), windows([jnp.ones((B, 8))])),
     "language_model, transformer": Case(language_model_learner("transformer"), windows()),
+    "classifier": Case(classifier_learner, images(3, 3, 1)._replace(labels=jnp.arange(B) % 3), by_field=True),
+    "regressor": Case(regressor_learner, {"x": jax.random.normal(jax.random.key(0), (B, 3)), "y": jnp.linspace(-3, 4, B)}),
     "pixelcnn": Case(pixelcnn_learner, images(3, 3, 1)),
     "pixelrnn": Case(pixelrnn_learner, images(3, 3, 1)),
     "vqvae": Case(vqvae_learner, images(4, 4, 1), Noise.LATER, 0.01),  # dead codes begin anew
