@@ -142,6 +142,8 @@ def _new_words(name: str, new: Any, word: str, words: Iterator[str], value: str 
         fields = new(follows)
     except KeyError:  # no value that it ever had
         return [word, follows]
+    if any(isinstance(v, dict) for v in fields.values()):  # it moved into settings within, and is called the same
+        return [word, follows] if value is None else [word]
     as_flags = [flag(n) if v is True else flag(f"no_{n}") if v is False else f"{flag(n)}={v}" for n, v in fields.items()]
     stdio.say(f"jaxdl: {name} {follows} is written {' '.join(as_flags)} now; the old way goes with the next version")
     return as_flags

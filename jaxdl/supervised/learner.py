@@ -208,7 +208,7 @@ def make(config: Config, spec: DataSpec, num_outputs: int, loss: Loss, tree: Tre
         return State(variables.params, variables.stats, opt, average, updates, fold)
 
     def update(state: State, batch: PyTree, key: Key) -> tuple[State, UpdateResult]:
-        examples = data.pick(batch, spec.input), data.pick(batch, spec.target)
+        examples = data.pick(batch, spec.input), data.pick(batch, spec.target or "labels")
         loss_fn = functools.partial(_loss, config, net, loss, state.stats)
         params, opt, (metrics, stats) = optim.minimize(optimizer, loss_fn, state.params, state.opt, examples, key,
                                                        config.optim, axis_name)

@@ -22,6 +22,7 @@ from jaxdl.rl.policy import Config as PolicyConfig
 from jaxdl.runtime import fit
 from jaxdl.runtime.device_driver import make_device_driver
 from jaxdl.supervised import classifier
+from jaxdl.supervised.networks import Network
 
 SPEC = DataSpec("small", 100, (8, 8, 1), 10)
 IMAGES = Examples(jax.random.randint(jax.random.key(0), (16, 8, 8, 1), 0, 256).astype(jnp.uint8),
@@ -74,7 +75,7 @@ def last_layers():
         made, _ = pixelcnn.network(pixelcnn.Config(variant=variant, width=4, num_blocks=1, num_scales=1), SPEC)
         yield (f"pixelcnn, {variant}", 1, lambda key, *_, made=made: made.init(key),
                lambda params, *x, made=made: made.apply(params, *x, compute=Compute("bfloat16")), (images, None))
-    network = classifier.Network("mlp", (4,), (8,), 10, dtype="bfloat16")
+    network = Network("mlp", 10, (8,), dtype="bfloat16")
     yield "classifier", 1, network.init, network.apply, (images,)
     yield "lenet", 1, cnn.CNN("lenet", 10).init, cnn.CNN("lenet", 10, dtype="bfloat16").apply, (jnp.ones((2, 28, 28, 1)),)
     for cell in ("lstm", "transformer"):
