@@ -6,6 +6,9 @@ from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
 from jaxdl.core.errors import UserError
 
+NEEDS_LOSS: tuple[str, ...] = ()  # rules that a gradient is not enough for: `minimize`
+NEEDS_WHOLE_BATCH: tuple[str, ...] = ()  # rules that take the batch for the whole problem
+
 
 @settings
 class Config:
@@ -59,8 +62,14 @@ class Config:
     of stacked blocks (pixelcnn, pixelrnn)."""
 
 
-def validate(config: Config, batch_size: int | None = None, has_blocks: bool = False) -> None:
-    """Refuse settings that make no sense, do not fit the batch, or ask for blocks that the network does not have.
+def validate(config: Config, batch_size: int | None = None, has_blocks: bool = False, minimizes: bool = False) -> None:
+    """Refuse settings that make no sense, do not fit the batch or the learner.
+
+    Args:
+        config: the settings.
+        batch_size: examples in one update, if it is known.
+        has_blocks: whether the network has blocks to compute again.
+        minimizes: whether the learner updates by `minimize`, so that rules which need its loss can be had.
 
     Raises:
         UserError: names the field, what was given and what would do.
@@ -78,6 +87,9 @@ def validate(config: Config, batch_size: int | None = None, has_blocks: bool = F
     if config.weight_decay is not None and config.optimizer not in ("adamw", "muon"):
         raise UserError(f"weight_decay={config.weight_decay} is for adamw and muon, and optimizer={config.optimizer}; use "
                         "l2, or optimizer=adamw")
+    if config.optimizer in NEEDS_LOSS and not minimizes:
+        raise UserError(f"optimizer={config.optimizer} needs a loss that is one function of the parameters, and "
+                        "what learns here gives gradients alone; use optimizer=adam, or another rule of first order")
     if config.remat and not has_blocks:
         raise UserError("remat=True recomputes the blocks of deep networks (pixelcnn, pixelrnn), and this network has none; "
                         "set remat=False, and grad_accumulation=2 or more to save memory")

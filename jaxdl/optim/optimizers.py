@@ -8,7 +8,7 @@ a tree, compiles in half the time, and leaves a state of few arrays, each of whi
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ class Optimizer(NamedTuple):
 
     init: Callable[[PyTree], PyTree]  # (params) -> state
     step: Step
+    descend: Callable[..., tuple[PyTree, PyTree, Any]] | None = None  # of rules that need the loss: see `minimize`
 
 
 def make(config: Config, horizon: int) -> Optimizer:

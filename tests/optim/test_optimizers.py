@@ -320,3 +320,14 @@ def test_every_setting_is_documented():
     for field in dataclasses.fields(Config):
         after = source[source.index(f"    {field.name}: "):].split("\n", 2)
         assert after[1].strip().startswith('"""'), field.name
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_minimize_is_gradients_and_a_step(accumulate):
+    config = optim.Config(grad_accumulation=accumulate, max_grad_norm=1.0)
+    optimizer, key = optim.make(config, 10), jax.random.key(0)
+    params, opt, aux = optim.minimize(optimizer, loss_fn, PARAMS, optimizer.init(PARAMS), BATCH, key, config)
+    grads, expected_aux = optim.gradients(loss_fn, PARAMS, BATCH, key, config)
+    expected = optimizer.step(grads, optimizer.init(PARAMS), PARAMS)
+    assert_close((params, opt), expected, rtol=0, atol=0)
+    assert_close(aux, expected_aux, rtol=0, atol=0)
