@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.core.types import Array
+from jaxdl.ops import targets as targets_of
 
 
 def squared(error: Array) -> Array:
     """`error ** 2 / 2`, [...] -> [...]."""
-    return 0.5 * jnp.square(error)
+    return 0.5 * jnp.square(targets_of.errors(error))
 
 
 def huber(error: Array, delta: float | Array = 1.0) -> Array:
@@ -63,6 +64,7 @@ def _mean_of_pairs(quantiles: Array, targets: Array, of_error: Callable[[Array],
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """`-log softmax(logits)[label]` in nats: [..., A] and integers [...] -> [...]."""
     chex.assert_shape(labels, logits.shape[:-1])
+    labels = targets_of.classes(logits, labels)
     chosen = jnp.take_along_axis(logits, labels[..., None], -1)[..., 0]
     return jax.nn.logsumexp(logits, -1) - chosen
 
@@ -90,6 +92,7 @@ def binary_cross_entropy(logits: Array, targets: Array) -> Array:
 
     Written as `max(logits, 0) - targets * logits + log(1 + exp(-|logits|))`, which is exact to rounding at any logit.
     """
+    targets = targets_of.bits(logits, targets)
     positive = jnp.maximum(logits, 0)
     minus_abs = logits - 2 * positive  # unlike -abs, it has the right gradient together with `positive` at 0
     return positive - targets * logits + jnp.log1p(jnp.exp(minus_abs))

@@ -35,7 +35,8 @@ def microbatches(grad_fn: Callable[..., tuple[PyTree, Any]], params: PyTree, bat
     Each has a key of its own, so noise differs from that of the whole batch.
 
     Args:
-        grad_fn: `(params, batch, key) -> (gradient, aux)`; `aux` holds `types.Mean`s and arrays [B, ...].
+        grad_fn: `(params, batch, key) -> (gradient, aux)`, whose gradient may be any tree; `aux` holds `types.Mean`s and arrays
+            [B, ...].
         params: the first argument of `grad_fn`.
         batch: a pytree of arrays [B, ...].
         key: is split for the microbatches.
@@ -67,6 +68,9 @@ def microbatches(grad_fn: Callable[..., tuple[PyTree, Any]], params: PyTree, bat
         return Mean(*(v.sum(0) for v in x)) if isinstance(x, Mean) else x.reshape(-1, *x.shape[2:])
 
     parts = jax.tree.map(cut, batch_axis, batch)
-    total, aux = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, params), (parts, jax.random.split(key, n)))
+    keys = jax.random.split(key, n)
+    of_one, _ = jax.eval_shape(grad_fn, params, *jax.tree.map(lambda x: x[0], (parts, keys)))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), of_one)
+    total, aux = jax.lax.scan(body, zeros, (parts, keys))
     grads = jax.tree.map(lambda g: g / n, total)
     return grads, jax.tree.map(merged, aux, is_leaf=lambda x: isinstance(x, Mean))

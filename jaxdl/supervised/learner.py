@@ -172,7 +172,7 @@ def validate(config: Config) -> None:
             raise UserError(f"fold={config.fold:g} is of folds; give folds too")
         require(config, "fold", config.fold in range(config.folds), f"between 0 and folds - 1 = {config.folds - 1}")
     augment.validate(config.augment)
-    optim.validate(config.optim, config.batch_size)
+    optim.validate(config.optim, config.batch_size, minimizes=True)
 
 
 def _is_small_form(config: Config) -> bool:
