@@ -74,11 +74,9 @@ def run(args: Any) -> dict[str, Any]:
     if filmed is not None:
         opened.task.abilities[Film].record(members[0], args.evaluation.seed, filmed)
         print(filmed)
+    if args.out is not None:
+        files.make_folder(args.out)
     for name, draw in opened.task.pictures.items() if args.out is not None else ():
-        try:
-            args.out.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise files.cannot_write(args.out, e) from e
         draw(members[0], args.evaluation.seed, args.out / name)
         print(args.out / name)
     return found

@@ -15,6 +15,18 @@ from typing import Any
 from jaxdl.core.errors import UserError
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where it is not there.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise cannot_write(folder, e) from e
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write a file atomically, replacing the one that is there.
 

@@ -190,10 +190,7 @@ def fit(driver: Driver, config: Config, total_steps: int, *, folder: str | Path 
 
 def _hold(folder: Path) -> AbstractContextManager[Lock]:
     """The folder of a run, made if missing, into which this process alone writes."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise files.cannot_write(folder, e) from e
+    files.make_folder(folder)
     return lock.hold(folder)
 
 
