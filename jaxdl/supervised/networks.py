@@ -78,7 +78,8 @@ class Network(linen.Module):
             x = nn.ConvEncoder(self.conv_channels, self.activation, dtype=self.dtype)(x)
         x = x.reshape(len(x), -1)
         for size in self.hidden_sizes:
-            x = nn.Dense(size, dtype=self.dtype, kernel_init=nn.he_uniform)(x)
+            shifted = self.norm == "batch"  # which takes a bias away again
+            x = nn.Dense(size, not shifted, nn.he_uniform, self.dtype)(x)
             x = x if self.norm is None else nn.normalized(x, self.norm, train, self.axis_name)
             x = nn.dropout_in(self, act(x), self.dropout)
         return x

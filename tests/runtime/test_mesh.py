@@ -200,7 +200,7 @@ CASES = {
                     second_hidden_sizes=(4,)), images(3, 3, 1), Noise.SHARDS),
     "language_model": Case(language_model_learner("gru"), windows([jnp.ones((B, 8))])),
     "language_model, transformer": Case(language_model_learner("transformer"), windows()),
-    "classifier": Case(classifier_learner, images(3, 3, 1)._replace(labels=jnp.arange(B) % 3), by_field=True),
+    "classifier": Case(classifier_learner, images(3, 3, 1)._replace(labels=jnp.arange(B) % 3)),
     "regressor": Case(regressor_learner, {"x": jax.random.normal(jax.random.key(0), (B, 3)), "y": jnp.linspace(-3, 4, B)}),
     "pixelcnn": Case(pixelcnn_learner, images(3, 3, 1)),
     "pixelrnn": Case(pixelrnn_learner, images(3, 3, 1)),
