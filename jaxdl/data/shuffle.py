@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.core.types import Array, Key
+from jaxdl.ops.hashing import mix
 
 # Each changes one half. In 40,000 orders of n = 2 to 16 (the smallest sides mix worst) the places of single examples
 # are uniform by chi-square from 6 rounds on, those of pairs from 10 or 12. Where both sides are odd, even permutations
@@ -46,9 +47,9 @@ def _feistel(round_keys: Array, x: Array, a: int, b: int) -> Array:
     l, r = x // b, x % b
     for i in range(ROUNDS):
         if i % 2 == 0:
-            l = _add_mod(l, _hash(r, round_keys[i]), a)
+            l = _add_mod(l, mix(r, round_keys[i]), a)
         else:
-            r = _add_mod(r, _hash(l, round_keys[i]), b)
+            r = _add_mod(r, mix(l, round_keys[i]), b)
     return l * b + r
 
 
@@ -56,10 +57,3 @@ def _add_mod(x: Array, hashed: Array, m: int) -> Array:
     total = x + hashed % m  # below 2 * m: no overflow
     return jnp.where(total >= m, total - m, total)
 
-
-def _hash(x: Array, key: Array) -> Array:
-    # MurmurHash3's 32-bit finalizer (Appleby, 2011) of the key and the golden-ratio multiple of x.
-    h = x * jnp.uint32(0x9E3779B9) + key
-    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
-    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
-    return h ^ (h >> 16)

@@ -34,9 +34,9 @@ from jaxdl.core.types import Array
 from jaxdl.nn.convolution import Conv
 from jaxdl.nn.dense import Dense
 from jaxdl.nn.dropout import dropout_in
-from jaxdl.nn.fractional_pool import fractional_max_pool
 from jaxdl.nn.initializers import he_uniform, lecun_uniform
 from jaxdl.nn.norm import Kind, normalized
+from jaxdl.nn.pooling import fractional_max_pool, max_pool
 from jaxdl.nn.torsos import activation
 
 SMALL = 100  # pixels below which an image gets the small form
@@ -88,7 +88,7 @@ class Layers(NamedTuple):
         return self.act(Dense(self.channels(size), dtype=self.dtype, kernel_init=he_uniform)(x))
 
 
-def _max_pool(x: Array, window: int = 2, stride: int = 2, padding: Any = "VALID") -> Array:
+def _max_pool(x: Array, window: int, stride: int, padding: Any) -> Array:
     return linen.max_pool(x, (window, window), (stride, stride), padding)
 
 
@@ -275,7 +275,7 @@ class CNN(linen.Module):
 
     def _halved(self, x: Array) -> Array:
         if self.pool == "max":
-            return _max_pool(x)
+            return max_pool(x)
         return fractional_max_pool(x, self.make_rng("dropout") if self.has_rng("dropout") else None)
 
 

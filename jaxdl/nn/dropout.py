@@ -14,6 +14,7 @@ from flax import linen
 
 from jaxdl.core.types import Array, Key, PyTree
 from jaxdl.nn.kernels import is_kernel
+from jaxdl.ops import hashing
 
 
 def dropout(x: Array, rate: float | Array, key: Key, shape: tuple[int, ...] | None = None) -> Array:
@@ -22,7 +23,7 @@ def dropout(x: Array, rate: float | Array, key: Key, shape: tuple[int, ...] | No
     Args:
         shape: of the draws, which are broadcast to `x`; one a number if not given.
     """
-    return jnp.where(jax.random.uniform(key, x.shape if shape is None else shape) >= rate, x / (1 - rate), 0)
+    return jnp.where(hashing.uniform(key, x.shape if shape is None else shape) >= rate, x / (1 - rate), 0)
 
 
 def dropout_in(module: linen.Module, x: Array, rate: float | Array | None, whole: bool = False) -> Array:

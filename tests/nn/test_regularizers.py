@@ -79,7 +79,7 @@ def test_the_last_residual_block_is_left_out_most_often():
         lambda path, w: jnp.ones_like(w) if path[-1].key == "scale" else w, variables["params"])
     variables = {"params": scales, "batch_stats": variables["batch_stats"]}
     apply = jit(lambda key: network.apply(variables, x, rngs={"dropout": key})[0])
-    found = {np.asarray(apply(jax.random.key(k))).tobytes() for k in range(60)}
+    found = {np.asarray(apply(jax.random.key(k))).tobytes() for k in range(300)}
     assert len(found) == 8  # three blocks, each kept or not
 
 
@@ -89,3 +89,13 @@ def test_networks_without_normalization_take_one():
                                    jnp.zeros((1, 28, 28, 1)))
         assert ("batch_stats" in variables) == (kind == "batch")
         assert len(variables["params"]) == 5 + 2
+
+
+def test_a_pool_is_that_of_flax_and_its_gradient_too():
+    x = jax.random.normal(jax.random.key(0), (2, 7, 6, 3))  # no two are equal
+    weights = jax.random.normal(jax.random.key(1), (2, 3, 3, 3))
+    found, expected = (jax.value_and_grad(lambda x, pool=pool: (weights * pool(x) ** 2).sum())(x)
+                       for pool in (nn.max_pool, lambda x: linen.max_pool(x, (2, 2), (2, 2))))
+    assert_close(found, expected)
+    assert_close(jax.jvp(nn.max_pool, (x,), (x,))[1], nn.max_pool(x))
+    assert_close(jax.grad(lambda x: nn.max_pool(jax.nn.relu(x)).sum())(-jnp.abs(x)), 0)
