@@ -10,10 +10,10 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl import data
+from jaxdl import data, optim
 from jaxdl.core import stdio, streams, task
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import require
+from jaxdl.core.config import of_kind, require
 from jaxdl.core.errors import UserError
 from jaxdl.core.streams import Purpose
 from jaxdl.core.task import Algorithm, Curve, Score, Task
@@ -86,6 +86,9 @@ def dataset_algorithm(
         if config.batch_size > learned.spec.num_examples:
             raise UserError(f"batch_size={config.batch_size} is above the {learned.spec.num_examples} training examples of "
                             f"{config.dataset}; lower it")
+        for optimizer in of_kind(config, optim.Config):
+            if sentence := optim.warn_stochastic(optimizer, config.batch_size, learned.spec.num_examples):
+                stdio.say(f"jaxdl: {sentence}")
         return with_splits(config, train, splits, learned.spec, learned, held)
 
     def reopened(config: Any, train: fit.Config, spec: DataSpec) -> Task:
