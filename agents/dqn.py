@@ -109,6 +109,8 @@ class Config(agent_config.Config):
     """Nonlinearity of the hidden layers."""
     optim: OptimConfig = OptimConfig(learning_rate=2e-3, schedule="linear", final_fraction=0.05)
     """The optimizer; a high rate that falls (chosen on CartPole over 20 seeds: a low one is late, a constant one relapses)."""
+    init: nn.Initial = nn.Initial()
+    """Initial weights."""
 
 
 # Discounted returns at gamma = 0.99, with room above what is reached: a support that clips its targets is biased.
@@ -166,6 +168,7 @@ def validate(config: Config) -> None:
             f"below 2**31 / gradient_steps={config.gradient_steps}")
     require(config, "hidden_sizes", all(n > 0 for n in config.hidden_sizes), "widths above 0")
     nn.activation(config.activation)
+    config.init.validate()
     optim.validate(config.optim, config.batch_size)
     sizes = source_settings(config)
     replay.check_sizes(sizes)
@@ -258,7 +261,8 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None, sizes: rep
     space, initial_moments = spec.observation_space, observation_stats(config.normalize_obs, spec)
 
     def init(key: Key) -> State:
-        params = nn.init(network, key, jnp.zeros((1, *space.shape), jax.dtypes.canonicalize_dtype(space.dtype)))
+        params = nn.init(network, key, jnp.zeros((1, *space.shape), jax.dtypes.canonicalize_dtype(space.dtype)),
+                         initial=config.init)
         return State(params, params, optimizer.init(params), jnp.zeros((), jnp.int32), initial_moments)
 
     def apply(params: PyTree, obs: Array, noise: PyTree | None = None, network: QNetwork = network) -> Array:

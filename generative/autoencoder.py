@@ -52,6 +52,8 @@ class Config(minibatches.Config):
     """Standard deviation of the noise in units of the range of pixels (gaussian), probability of a zero (mask)."""
     optim: OptimConfig = OptimConfig()
     """The optimizer."""
+    init: nn.Initial = nn.Initial()
+    """Initial weights."""
 
 
 class State(NamedTuple):
@@ -108,7 +110,8 @@ def validate(config: Config) -> None:
         require(config, "corruption_level", 0 <= config.corruption_level < 1, "at least 0 and below 1 for corruption=mask")
     require(config, "corruption_level", 0 <= config.corruption_level < float("inf"), "0 or above")
     nn.activation(config.activation)
-    optim.validate(config.optim, config.batch_size)
+    config.init.validate()
+    optim.validate(config.optim, config.batch_size, minimizes=True)
 
 
 def total_steps(config: Config, spec: DataSpec) -> int:
@@ -148,8 +151,8 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Autoen
 
     def init(key: Key) -> State:
         k_down, k_up = jax.random.split(key)
-        params = {"encoder": nn.init(down, k_down, jnp.zeros((1, *spec.shape))),
-                  "decoder": nn.init(up, k_up, jnp.zeros((1, config.latent_size)))}
+        params = {"encoder": nn.init(down, k_down, jnp.zeros((1, *spec.shape)), initial=config.init),
+                  "decoder": nn.init(up, k_up, jnp.zeros((1, config.latent_size)), initial=config.init)}
         return State(params, optimizer.init(params))
 
     def errors(params: PyTree, x: Array, seen: Array, dtype: Any = "float32") -> Array:
@@ -163,8 +166,9 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Autoen
         return loss.mean(), {"loss": Mean.of(loss)}
 
     def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:
-        grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
-        return State(*optimizer.step(grads, state.opt, state.params, axis_name)), UpdateResult(metrics)
+        params, opt, metrics = optim.minimize(optimizer, loss_fn, state.params, state.opt, examples, key, config.optim,
+                                              axis_name)
+        return State(params, opt), UpdateResult(metrics)
 
     def measure(params: PyTree, examples: Examples, key: Key) -> dict[str, Mean]:
         """Mean squared error a pixel: of images made again from themselves, and from their corrupted selves."""

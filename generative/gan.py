@@ -88,6 +88,8 @@ class Config(minibatches.Config):
     Heusel et al. 2017: a generator as slow is found out, and minimax then leaves it no gradient)."""
     optim: OptimConfig = OptimConfig(learning_rate=1e-3, beta1=0.5)
     """The optimizer of each of the two, but for the discriminator's rate (DCGAN's Adam)."""
+    init: nn.Initial = nn.Initial()
+    """Initial weights."""
 
 
 class State(NamedTuple):
@@ -119,6 +121,7 @@ def validate(config: Config) -> None:
     if config.optim.remat:
         raise UserError("remat=True recomputes the blocks of deep networks (pixelcnn, pixelrnn), and a gan has none; set "
                         "remat=False, and lower batch_size to save memory")
+    config.init.validate()
     optim.validate(config.optim, config.batch_size)
     if config.optim.grad_accumulation != 1:
         raise UserError(f"grad_accumulation={config.optim.grad_accumulation} would cut a batch whose statistics are taken as a "
@@ -238,8 +241,8 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> GAN:
     def init(key: Key) -> State:
         k_generator, k_discriminator, k_vectors = jax.random.split(key, 3)
         y = model.classes.example()
-        made = nn.init(model.generator, k_generator, jnp.zeros((1, config.latent_size)), y, True)
-        against = nn.init(model.discriminator, k_discriminator, jnp.zeros((1, *spec.shape)), y)["params"]
+        made = nn.init(model.generator, k_generator, jnp.zeros((1, config.latent_size)), y, True, initial=config.init)
+        against = nn.init(model.discriminator, k_discriminator, jnp.zeros((1, *spec.shape)), y, initial=config.init)["params"]
         vectors = spectral.start(against, k_vectors) if config.spectral_norm else []
         return State(made, against, vectors, of_generator.init(made["params"]), of_discriminator.init(against), made,
                      jnp.zeros((), jnp.int32))

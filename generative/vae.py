@@ -84,6 +84,8 @@ class Config(minibatches.Config):
     """Nats of KL of each latent number, as the batch's mean, that cost nothing (elbo)."""
     optim: OptimConfig = OptimConfig()
     """The optimizer."""
+    init: nn.Initial = nn.Initial()
+    """Initial weights."""
 
 
 class State(NamedTuple):
@@ -115,6 +117,7 @@ def validate(config: Config) -> None:
     require(config, "conv_channels", config.network == "mlp" or bool(config.conv_channels), "at least one for network=conv")
     require(config, "free_bits", 0 <= config.free_bits < float("inf"), "0 or above")
     nn.activation(config.activation)
+    config.init.validate()
     optim.validate(config.optim, config.batch_size)
 
 
@@ -314,7 +317,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> VAE:
     optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
 
     def init(key: Key) -> State:
-        params = nn.init(network, key, jnp.zeros((1, spec.size)), model.classes.example())
+        params = nn.init(network, key, jnp.zeros((1, spec.size)), model.classes.example(), initial=config.init)
         return State(params, optimizer.init(params))
 
     def update(state: State, examples: Examples, key: Key) -> tuple[State, UpdateResult]:

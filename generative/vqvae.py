@@ -48,6 +48,8 @@ class Config(minibatches.Config):
 
     conv_channels: tuple[int, ...] = (32, 64)
     """Channels of the encoder's convolutions, each of which halves the sides; the decoder has them in reverse."""
+    activation: str = "relu"
+    """Nonlinearity of the hidden layers."""
     num_codes: int = 128
     """Codes in the codebook, K."""
     embedding_size: int = 16
@@ -60,6 +62,8 @@ class Config(minibatches.Config):
     """Variance of pixels that scales the squared error, in units of their range squared."""
     optim: OptimConfig = OptimConfig()
     """The optimizer of encoder and decoder."""
+    init: nn.Initial = nn.Initial()
+    """Initial weights."""
 
 
 class Codebook(NamedTuple):
@@ -87,13 +91,15 @@ class Encoder(linen.Module):
 
     channels: tuple[int, ...]
     embedding_size: int
+    activation: str = "relu"
     dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
         how = {"kernel_init": nn.lecun_uniform, "dtype": self.dtype}
-        x = nn.ConvEncoder(self.channels, dtype=self.dtype)(x)
-        x = jax.nn.relu(nn.Conv(self.channels[-1], (3, 3), **how)(x))
+        act, k = nn.activation(self.activation), nn.pieces(self.activation)
+        x = nn.ConvEncoder(self.channels, self.activation, dtype=self.dtype)(x)
+        x = act(nn.Conv(k * self.channels[-1], (3, 3), **how)(x))
         return nn.Conv(self.embedding_size, (1, 1), kernel_init=nn.lecun_uniform)(x)
 
 
@@ -102,14 +108,16 @@ class Decoder(linen.Module):
 
     channels: tuple[int, ...]
     shape: tuple[int, int, int]
+    activation: str = "relu"
     dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, z: Array) -> Array:
         how = {"kernel_init": nn.lecun_uniform, "dtype": self.dtype}
-        x = jax.nn.relu(nn.Conv(self.channels[0], (3, 3), **how)(z))
+        act, k = nn.activation(self.activation), nn.pieces(self.activation)
+        x = act(nn.Conv(k * self.channels[0], (3, 3), **how)(z))
         for channels in self.channels[1:]:
-            x = jax.nn.relu(nn.ConvTranspose(channels, (4, 4), (2, 2), **how)(x))
+            x = act(nn.ConvTranspose(k * channels, (4, 4), (2, 2), **how)(x))
         x = nn.ConvTranspose(self.shape[2], (4, 4), (2, 2), kernel_init=nn.lecun_uniform)(x)
         return x[:, : self.shape[0], : self.shape[1]]
 
@@ -126,6 +134,8 @@ def validate(config: Config) -> None:
             "one or more widths above 0")
     require(config, "decay", 0 < config.decay < 1, "above 0 and below 1")
     require(config, "commitment", 0 <= config.commitment < float("inf"), "0 or above")
+    nn.activation(config.activation)
+    config.init.validate()
     optim.validate(config.optim, config.batch_size)
 
 
@@ -219,15 +229,16 @@ class VQVAE(NamedTuple):
 
 def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> VQVAE:
     """The learner and its model for images of a shape; codes int32 [N, h, w] are its latents."""
-    model = Model(Encoder(config.conv_channels, config.embedding_size), Decoder(config.conv_channels[::-1], spec.shape))
+    model = Model(Encoder(config.conv_channels, config.embedding_size, config.activation),
+                  Decoder(config.conv_channels[::-1], spec.shape, config.activation))
     learning = Model(*(network.clone(dtype=config.optim.compute_dtype) for network in model))
     optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
     sides = nn.smallest(spec.shape, len(config.conv_channels))
 
     def init(key: Key) -> State:
         k_down, k_up, k_codes = jax.random.split(key, 3)
-        params = {"encoder": nn.init(model.encoder, k_down, jnp.zeros((1, *spec.shape))),
-                  "decoder": nn.init(model.decoder, k_up, jnp.zeros((1, *sides, config.embedding_size)))}
+        params = {"encoder": nn.init(model.encoder, k_down, jnp.zeros((1, *spec.shape)), initial=config.init),
+                  "decoder": nn.init(model.decoder, k_up, jnp.zeros((1, *sides, config.embedding_size)), initial=config.init)}
         even = jnp.full(config.num_codes, config.batch_size * sides[0] * sides[1] / config.num_codes, jnp.float32)
         codes = jax.random.normal(k_codes, (config.num_codes, config.embedding_size))
         return State(params, optimizer.init(params), Codebook(even, even[:, None] * codes))

@@ -88,6 +88,8 @@ class Config(minibatches.Config):
     (1 + t) / (10 + t), and 0 is no mean."""
     optim: OptimConfig = OptimConfig()
     """The optimizer."""
+    init: nn.Initial = nn.Initial()
+    """Initial weights."""
 
     renamed: ClassVar[dict[str, str]] = {"output": "likelihood", "features": "width"}
 
@@ -113,7 +115,8 @@ def validate(config: Config) -> None:
     require(config, "window", config.window >= 3 and config.window % 2 == 1, "an odd number, 3 or above")
     require(config, "levels", 2 <= config.levels <= 256, "2 to 256")
     require(config, "ema_decay", 0 <= config.ema_decay < 1, "at least 0 and below 1")
-    optim.validate(config.optim, config.batch_size, has_blocks=True)
+    config.init.validate()
+    optim.validate(config.optim, config.batch_size, has_blocks=True, minimizes=True)
 
 
 def output_of(config: Config, spec: DataSpec) -> outputs.Output:
@@ -167,8 +170,8 @@ def make(config: Config, spec: DataSpec, network: Network, output: outputs.Outpu
             nll = nats(params, examples, key, True)
             return nll.mean(), metrics_of(nll)
 
-        grads, metrics = optim.gradients(loss_fn, state.params, examples, key, config.optim)
-        params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
+        params, opt, metrics = optim.minimize(optimizer, loss_fn, state.params, state.opt, examples, key, config.optim,
+                                              axis_name)
         ema = optim.ema(state.ema, params, config.ema_decay, state.count)
         return State(params, opt, ema, state.count + 1), UpdateResult(metrics)
 

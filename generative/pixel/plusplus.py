@@ -122,7 +122,7 @@ def make(config: Config, spec: DataSpec, output: outputs.Output) -> Network:
     y = Classes.of(config.conditional, spec).example()
 
     def init(key: Key) -> PyTree:
-        return nn.init(module, key, jnp.zeros((1, *spec.shape)), y)["params"]
+        return nn.init(module, key, jnp.zeros((1, *spec.shape)), y, initial=config.init)["params"]
 
     def apply(params: PyTree, x: Array, y: Array | None, key: Key | None = None, compute: nn.Compute = nn.FLOAT32
               ) -> Array:

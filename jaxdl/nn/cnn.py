@@ -31,13 +31,13 @@ import jax.numpy as jnp
 from flax import linen
 
 from jaxdl.core.types import Array
+from jaxdl.nn.activations import activation
 from jaxdl.nn.convolution import Conv
 from jaxdl.nn.dense import Dense
 from jaxdl.nn.dropout import dropout_in
 from jaxdl.nn.initializers import he_uniform, lecun_uniform
 from jaxdl.nn.norm import Kind, normalized
 from jaxdl.nn.pooling import fractional_max_pool, max_pool
-from jaxdl.nn.torsos import activation
 
 SMALL = 100  # pixels below which an image gets the small form
 BOTTLENECKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # residual blocks of three layers, per stage

@@ -11,10 +11,11 @@ from typing import Any, Literal
 from flax import linen
 
 from jaxdl.core.types import Array
+from jaxdl.nn.activations import activation, pieces
 from jaxdl.nn.convolution import Conv, ConvTranspose
 from jaxdl.nn.dense import Dense
 from jaxdl.nn.initializers import lecun_uniform
-from jaxdl.nn.torsos import MLP, activation
+from jaxdl.nn.torsos import MLP
 
 Kind = Literal["mlp", "conv"]
 
@@ -32,9 +33,9 @@ class ConvEncoder(linen.Module):
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
-        act = activation(self.activation)
+        act, k = activation(self.activation), pieces(self.activation)
         for channels in self.channels:
-            x = act(Conv(channels, (4, 4), (2, 2), dtype=self.dtype, kernel_init=self.kernel_init)(x))
+            x = act(Conv(k * channels, (4, 4), (2, 2), dtype=self.dtype, kernel_init=self.kernel_init)(x))
         return x
 
 
@@ -52,12 +53,12 @@ class ConvDecoder(linen.Module):
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
-        act = activation(self.activation)
+        act, k = activation(self.activation), pieces(self.activation)
         height, width = smallest(self.shape, len(self.channels))
-        x = act(Dense(height * width * self.channels[0], dtype=self.dtype, kernel_init=self.kernel_init)(x))
+        x = act(Dense(k * height * width * self.channels[0], dtype=self.dtype, kernel_init=self.kernel_init)(x))
         x = x.reshape(-1, height, width, self.channels[0])
         for channels in self.channels[1:]:
-            x = act(ConvTranspose(channels, (4, 4), (2, 2), dtype=self.dtype, kernel_init=self.kernel_init)(x))
+            x = act(ConvTranspose(k * channels, (4, 4), (2, 2), dtype=self.dtype, kernel_init=self.kernel_init)(x))
         x = ConvTranspose(self.shape[2], (4, 4), (2, 2), kernel_init=self.kernel_init)(x)
         return x[:, : self.shape[0], : self.shape[1]]
 

@@ -1,43 +1,19 @@
 """Torsos: from observations or images to features."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen
 
-from jaxdl.core.config import suggest
-from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array
+from jaxdl.nn.activations import activation, pieces
 from jaxdl.nn.convolution import Conv
 from jaxdl.nn.dense import Dense
 from jaxdl.nn.initializers import lecun_uniform
 from jaxdl.nn.noisy import NoisyDense
 from jaxdl.ops.pixels import to_unit
-
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": jax.nn.relu,
-    "tanh": jnp.tanh,
-    "sigmoid": jax.nn.sigmoid,
-    "silu": jax.nn.silu,
-    "swish": jax.nn.silu,
-    "gelu": jax.nn.gelu,
-    "elu": jax.nn.elu,
-    "leaky_relu": jax.nn.leaky_relu,
-}
-
-
-def activation(name: str) -> Callable[[Array], Array]:
-    """The nonlinearity called `name`.
-
-    Raises:
-        UserError: unknown; lists the known ones.
-    """
-    if name not in _ACTIVATIONS:
-        raise UserError(f"there is no activation '{name}'{suggest(name, _ACTIVATIONS)}")
-    return _ACTIVATIONS[name]
 
 
 class MLP(linen.Module):
@@ -51,10 +27,10 @@ class MLP(linen.Module):
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
-        act = activation(self.activation)
+        act, k = activation(self.activation), pieces(self.activation)
         for width in self.features:
-            layer = (Dense(width, dtype=self.dtype, kernel_init=self.kernel_init) if self.noisy is None else
-                     NoisyDense(width, self.noisy, self.dtype))
+            layer = (Dense(k * width, dtype=self.dtype, kernel_init=self.kernel_init) if self.noisy is None else
+                     NoisyDense(k * width, self.noisy, self.dtype))
             x = act(layer(x))
         return x
 

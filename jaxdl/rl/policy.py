@@ -49,6 +49,8 @@ class Config:
     """Box actions: logarithm of the Gaussian's standard deviation at the beginning; it is learned (SB3)."""
     normalize_obs: bool = False
     """Subtract the mean of the observations and divide by their standard deviation; both are learned along the way."""
+    init: nn.Initial = nn.Initial()
+    """Initial weights."""
 
 
 def validate(config: Config) -> None:
@@ -61,6 +63,7 @@ def validate(config: Config) -> None:
     require_positive(config, "recurrent_size")
     require(config, "log_std", abs(config.log_std) <= 20, "between -20 and 20")
     nn.activation(config.activation)
+    config.init.validate()
 
 
 class Policy(NamedTuple):
@@ -202,7 +205,8 @@ def make(config: Config, spec: EnvSpec, algorithm: str) -> Model:
         return [nn.zero_carry(config.recurrent, config.recurrent_size, n) for _ in range(1 if config.shared else 2)]
 
     def init(key: Key) -> PyTree:
-        return nn.init(network, key, initial_carry(1), jnp.zeros((1, *space.shape), jax.dtypes.canonicalize_dtype(space.dtype)))
+        obs = jnp.zeros((1, *space.shape), jax.dtypes.canonicalize_dtype(space.dtype))
+        return nn.init(network, key, initial_carry(1), obs, initial=config.init)
 
     def rows(x: Array) -> Array:
         """[T, B, ...] -> [T * B, ...]."""

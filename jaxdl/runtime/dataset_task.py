@@ -10,10 +10,10 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl import data
+from jaxdl import data, optim
 from jaxdl.core import stdio, streams, task
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import require
+from jaxdl.core.config import of_kind, require
 from jaxdl.core.errors import UserError
 from jaxdl.core.streams import Purpose
 from jaxdl.core.task import Algorithm, Curve, Score, Task
@@ -86,10 +86,14 @@ def dataset_algorithm(
         if sentence := too_dark(splits["train"], config):
             stdio.say(f"jaxdl: {sentence}")
         learned, held = _parts(splits["train"], config, train)
-        if config.batch_size > minibatches.num_learned(config, learned.spec):
+        num = minibatches.num_learned(config, learned.spec)
+        if config.batch_size > num:
             of = f" without a fold of {config.folds}" if getattr(config, "folds", None) else ""
-            raise UserError(f"batch_size={config.batch_size} is above the {minibatches.num_learned(config, learned.spec)} "
-                            f"training examples of {config.dataset}{of}; lower it")
+            raise UserError(f"batch_size={config.batch_size} is above the {num} training examples of {config.dataset}{of}; "
+                            "lower it")
+        for optimizer in of_kind(config, optim.Config):
+            if sentence := optim.warn_stochastic(optimizer, config.batch_size, num):
+                stdio.say(f"jaxdl: {sentence}")
         return with_splits(config, train, splits, learned.spec, learned, held)
 
     def reopened(config: Any, train: fit.Config, spec: DataSpec) -> Task:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl import data, nn, optim
-from jaxdl.core import stdio, streams, task
+from jaxdl.core import streams, task
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import refuse_idle, require, require_positive
 from jaxdl.core.errors import UserError
@@ -92,6 +92,8 @@ class Config(minibatches.Config):
     """Share of the planned updates after which epochs are averaged (swa)."""
     augment: AugmentConfig = AugmentConfig()
     """How images are changed."""
+    init: nn.Initial = nn.Initial()
+    """Initial weights."""
     optim: OptimConfig = OptimConfig(schedule="cosine")
     """The optimizer."""
 
@@ -162,6 +164,9 @@ def validate(config: Config) -> None:
         depths = cnn.ARCHITECTURES[config.network].depths
         require(config, "depth", config.depth in depths or _is_small_form(config), f"one of {', '.join(map(str, depths))}")
     nn.activation(config.activation)
+    if config.activation == "maxout" and config.network in cnn.ARCHITECTURES:
+        raise UserError(f"activation=maxout needs layers of twice the width, and network={config.network} is as published; use "
+                        "network=mlp or conv")
     for field in _RATES:
         require(config, field, getattr(config, field) is None or 0 <= getattr(config, field) < 1, "at least 0 and below 1")
     for field in ("ema_decay", "average_from"):
@@ -171,6 +176,7 @@ def validate(config: Config) -> None:
         if config.folds is None:
             raise UserError(f"fold={config.fold:g} is of folds; give folds too")
         require(config, "fold", config.fold in range(config.folds), f"between 0 and folds - 1 = {config.folds - 1}")
+    config.init.validate()
     augment.validate(config.augment)
     optim.validate(config.optim, config.batch_size, minimizes=True)
 
@@ -250,7 +256,7 @@ def _net(config: Config, spec: DataSpec, num_outputs: int, tree: Tree | None, ax
     return networks.make(Network(
         config.network, num_outputs, config.hidden_sizes, config.conv_channels, config.depth, config.narrower,
         config.activation, config.norm, config.pool, config.dropout, config.input_dropout, config.stochastic_depth, tree,
-        axis_name, config.optim.compute_dtype), spec.shape)
+        axis_name, config.optim.compute_dtype), spec.shape, config.init)
 
 
 Scorer = Callable[..., np.ndarray]  # (variables, inputs [N, ...], seed=0, samples=0) -> [N, ...], on the host
@@ -276,7 +282,7 @@ def scorer(one: Callable[[Variables, Array, Key | None], Array]) -> Scorer:
 
 
 def check_data(config: Config, splits: Mapping[str, Dataset]) -> None:
-    """Refuse a dataset that cannot be learned from, and say where an optimizer is not made for its batches.
+    """Refuse a dataset that cannot be learned from.
 
     Raises:
         UserError: numbers in it are not finite, or there are fewer examples than folds.
@@ -291,8 +297,6 @@ def check_data(config: Config, splits: Mapping[str, Dataset]) -> None:
     if config.folds is not None and config.folds > train.spec.num_examples:
         raise UserError(f"folds={config.folds} is above the {train.spec.num_examples} training examples of {train.name}; lower "
                         "it")
-    if sentence := optim.warn_stochastic(config.optim, config.batch_size, minibatches.num_learned(config, train.spec)):
-        stdio.say(f"jaxdl: {sentence}")
 
 
 def held_out(config: Config, splits: Mapping[str, Dataset], variables: Variables, held: Dataset) -> Dataset:

@@ -79,7 +79,7 @@ class Network(linen.Module):
         x = x.reshape(len(x), -1)
         for size in self.hidden_sizes:
             shifted = self.norm == "batch"  # which takes a bias away again
-            x = nn.Dense(size, not shifted, nn.he_uniform, self.dtype)(x)
+            x = nn.Dense(nn.pieces(self.activation) * size, not shifted, nn.he_uniform, self.dtype)(x)
             x = x if self.norm is None else nn.normalized(x, self.norm, train, self.axis_name)
             x = nn.dropout_in(self, act(x), self.dropout)
         return x
@@ -101,13 +101,13 @@ def as_numbers(inputs: Array) -> Array:
     return to_unit(inputs) if inputs.dtype == jnp.uint8 else inputs.astype(jnp.float32)
 
 
-def make(network: Network, shape: tuple[int, ...]) -> Net:
+def make(network: Network, shape: tuple[int, ...], initial: nn.Initial | None = None) -> Net:
     """The functions of a network whose inputs have this shape."""
     learning = network  # computes in the network's dtype while it learns, and in float32 afterwards
     trained = network.clone(dtype="float32")
 
     def init(key: Key) -> Variables:
-        made = nn.init(trained.clone(axis_name=None), key, jnp.zeros((1, *shape)))
+        made = nn.init(trained.clone(axis_name=None), key, jnp.zeros((1, *shape)), initial=initial)
         return Variables({"params": made["params"]}, made.get("batch_stats", {}))
 
     def both(variables: Variables, inputs: Array, key: Key | None = None) -> tuple[Array, Array]:

@@ -55,7 +55,7 @@ def test_activations_by_hand():
 def test_an_unknown_activation_is_refused_by_name():
     with pytest.raises(UserError, match=r"no activation 'rellu'; did you mean 'relu'"):
         nn.activation("rellu")
-    with pytest.raises(UserError, match=r"'xyz'; known are: elu, gelu, leaky_relu, relu"):
+    with pytest.raises(UserError, match=r"'xyz'; known are: elu, gelu, leaky_relu, maxout, prelu, relu"):
         nn.activation("xyz")
 
 
