@@ -37,7 +37,8 @@ def campaign(num: int, seed: int, tally: common.Tally) -> None:
         shutil.rmtree(run, ignore_errors=True)
     run, left = work / "read", num * _READS
     while left > 0:
-        writer = forks.command(log, *kills.words_of("dqn", run), "--overwrite")
+        shutil.rmtree(run, ignore_errors=True)  # a reader would find the old run's checkpoints
+        writer = forks.command(log, *kills.words_of("dqn", run))
         while not any((run / "checkpoints").glob("*")) and _there(writer.pid):
             time.sleep(0.01)
         reader = forks.Fork(functools.partial(_read, run, writer.pid), work / "reader")

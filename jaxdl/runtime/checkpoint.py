@@ -181,9 +181,9 @@ def restore(
         try:
             return step, _read(path, step, like, meta, partial)
         except Corrupt as e:
-            if _whole(folder).get(step) == path or not _whole(folder):
+            if _whole(folder).get(step) == path:
                 raise _damaged(path, step, found, like, partial, e) from e.__cause__
-            # a run that goes on has removed it while it was read, and has written a newer one
+            # it was removed while it was read: a run that goes on has written a newer one, one that was overwritten has none
 
 
 def _damaged(path: Path, step: int, found: dict[int, Path], like: PyTree, partial: bool, why: Corrupt) -> DamagedError:

@@ -96,6 +96,21 @@ def test_a_reader_beside_a_run_that_goes_on_finds_the_newest_whole_checkpoint(tm
     same_bits(state, jax.tree.map(jnp.asarray, small(30)))
 
 
+def test_a_reader_of_a_run_that_is_overwritten_is_told_that_there_is_no_checkpoint(tmp_path, monkeypatch):
+    folder = tmp_path / "best"
+    checkpoint.save(folder, 1, small(1), meta=META, keep=1)
+    read = checkpoint._read
+
+    def slow(*args):
+        folder.rename(tmp_path / "aside")  # as `--overwrite` does, in another process
+        return read(*args)
+
+    monkeypatch.setattr(checkpoint, "_read", slow)
+    with pytest.raises(CheckpointError, match="no checkpoint") as told:
+        checkpoint.restore(folder, small(0), meta=META)
+    assert not isinstance(told.value, checkpoint.DamagedError)
+
+
 @pytest.mark.parametrize("replace", [
     os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("nowhere"),
     lambda path: (path.touch(), os.truncate(path, 2**40))], ids=["pipe", "device", "nowhere", "sparse"])
