@@ -84,7 +84,7 @@ def test_what_cannot_be_judged_is_refused(splits, message):
 def bright(monkeypatch):
     """Images bright above (class 0) or below (class 1), and a judge of few updates."""
     monkeypatch.setattr(sample_judge, "JUDGES", {
-        "mlp": (classifier.Config(total_steps=100, network="mlp", hidden_sizes=(8,), max_shift=0,
+        "mlp": (classifier.Config(total_steps=100, network="mlp", hidden_sizes=(8,),
                                   optim=optim.Config(learning_rate=0.02)), 0)})
     labels = np.arange(24) % 2
     images = np.where((np.arange(6)[:, None] < 3) == (labels == 0)[:, None, None], 200, 20) + np.zeros((24, 6, 6), int)

@@ -292,6 +292,20 @@ def test_an_evaluation_that_reaches_the_goal_ends_the_run(drivers, tmp_path):
     assert checkpoint.read_meta(tmp_path / "best", 800)["score"] == 9.0
 
 
+def test_a_run_that_gets_no_better_ends_and_its_best_parameters_are_kept(drivers, tmp_path):
+    """Two evaluations in a row that are no better; a resumed run counts those before it."""
+    scores, score = [9.0, 4.0, 7.0, 2.0, 3.0, 2.0, 1.0], Score("nll", higher=False, label="")
+    for name, ends in (("whole", (60,)), ("in parts", (50, 60))):
+        told = iter(scores)
+        for end in ends:
+            result = fit.fit(drivers["vae"], fit.Config(eval_every=10, patience=2, stop_step=end), 80, folder=tmp_path / name,
+                             score=score, evaluate=lambda params: {"nll": next(told)}, resume=end != ends[0])  # noqa: B023
+        assert (result.ended, result.step) == ("reached", 60), name
+        assert checkpoint.steps(tmp_path / name / "best") == [40]
+    with pytest.raises(UserError, match="patience=2 needs eval_every"):
+        fit.validate(fit.Config(patience=2))
+
+
 def test_a_score_of_which_less_is_better_ends_the_run_when_it_falls_so_far(drivers, tmp_path):
     scores = iter([9.0, 4.0, 7.0, 2.0])
     result = fit.fit(drivers["vae"], fit.Config(eval_every=10, stop_at=3.0), 60, folder=tmp_path,
