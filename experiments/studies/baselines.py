@@ -1,7 +1,4 @@
-"""What the baselines of REINFORCE save: the variance of its gradient on a problem whose gradient is known.
-
-    python -m jaxdl.experiments.studies.baselines --out docs/reinforce-variance.png \
-        --results experiments/results/reinforce-variance.json
+"""baselines: what the baselines of REINFORCE save, the variance of its gradient on a problem whose gradient is known
 
 `Steps` is small enough for exact values and an exact gradient (`values`, `gradient`). `estimates` has the real learner
 estimate that gradient from the real rollouts, many times at one policy: an estimate is what one update of plain gradient
@@ -10,14 +7,10 @@ ascent at rate 1 adds to the parameters. Their variance is the trace of their co
 Shapes: `S` states, `A` actions, `K` estimators, `M` batches, `P` = (1 + S) * A parameters of the policy.
 """
 
-import argparse
 import functools
-import io
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import jax
@@ -27,14 +20,18 @@ from gymnasium.experimental.functional import FuncEnv
 from jax.flatten_util import ravel_pytree
 
 from jaxdl.agents import reinforce
-from jaxdl.core import files
 from jaxdl.core.compile import TRAIN_OPTIONS
 from jaxdl.core.types import Array, Key, PyTree
+from jaxdl.experiments.commands.common import check_between
+from jaxdl.experiments.studies import common
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import policy, rollout
 from jaxdl.rl.envs.functional import adapt
 from jaxdl.rl.policy import Config as PolicyConfig
 from jaxdl.rl.types import EnvSpec, Trajectory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LIMIT, END, ACTIONS = 3, 7, 3
 SPEC = EnvSpec("Steps", gymnasium.spaces.Discrete(END + 1), gymnasium.spaces.Discrete(ACTIONS), LIMIT)
@@ -181,6 +178,27 @@ def variance(found: np.ndarray) -> tuple[float, float]:
     return float(squares.sum() / (len(squares) - 1)), float(squares.std() / len(squares) ** 0.5)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Args(common.Args):
+    """Flags of the study."""
+
+    num_envs: int = 8
+    """Episodes an update."""
+    batches: int = 40_000
+    """Updates that are estimated."""
+
+
+def run(args: Args) -> dict[str, Any]:
+    """Measure all, write and draw it."""
+    check_between("num_envs", args.num_envs, 1, 10_000)
+    check_between("batches", args.batches, 2, 10_000_000)
+    common.check_folder(args)
+    found = {"num_envs": args.num_envs, "batches": args.batches} | measure(args.num_envs, args.batches, args.seed)
+    common.print_table("variance", list(RETURNS), {
+        case: [row[kind]["variance"] for kind in RETURNS] for case, row in found["cases"].items()})
+    return common.finish("baselines", args, found, draw)
+
+
 RETURNS = {"to_go": ("returns=to_go: rewards from the action on", "#0072B2"),  # -> what is said of it, its colour
            "episode": ("returns=episode: all rewards of the episode", "#E69F00")}
 CASES = {  # -> baseline, what is said of it
@@ -209,14 +227,10 @@ def measure(num_envs: int, batches: int, seed: int) -> dict[str, Any]:
     return {"squared_norm_of_gradient": float(exact @ exact), "cases": results}
 
 
-def draw(found: dict[str, Any], num_envs: int) -> bytes:
-    """The picture of what `measure` found, a PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), dpi=100)
-    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
-    axes = figure.add_subplot()
-    cases, height = found["cases"], 0.38
+def draw(found: dict[str, Any]) -> "Figure":
+    """The picture of what `run` found."""
+    figure, ((axes,),) = common.new_figure(1, 1, 8, 5)
+    cases, height, num_envs = found["cases"], 0.38, found["num_envs"]
     for k, (kind, (label, color)) in enumerate(RETURNS.items()):
         numbers = [cases[case][kind]["variance"] for case in CASES]
         errors = [1.96 * cases[case][kind]["standard_error"] for case in CASES]
@@ -235,30 +249,4 @@ def draw(found: dict[str, Any], num_envs: int) -> bytes:
     axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend([*handles, line], [*labels, "squared length of the gradient"], frameon=False, loc="center right")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m jaxdl.experiments.studies.baselines", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="a .png file")
-    parser.add_argument("--results", type=Path, help="a .json file for the numbers")
-    parser.add_argument("--num-envs", type=int, default=8, help="episodes an update")
-    parser.add_argument("--batches", type=int, default=40_000, help="updates that are estimated")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    if args.out.suffix.lower() != ".png":
-        parser.error(f"--out must end in .png, got {args.out}")
-    if args.num_envs < 1 or args.batches < 2:
-        parser.error(f"--num-envs must be above 0 and --batches above 1, got {args.num_envs} and {args.batches}")
-    found = measure(args.num_envs, args.batches, args.seed)
-    files.write_bytes(args.out, draw(found, args.num_envs))
-    if args.results is not None:
-        files.write_json(args.results, {"command": " ".join(["python -m jaxdl.experiments.studies.baselines", *sys.argv[1:]]),
-                                        "seed": args.seed, "num_envs": args.num_envs, "batches": args.batches} | found)
-
-
-if __name__ == "__main__":
-    main()
+    return figure
