@@ -21,6 +21,7 @@ ALGORITHMS = {
     "gan": "jaxdl.generative.gan:ALGORITHM",
     "language_model": "jaxdl.generative.text.language_model:ALGORITHM",
     "classifier": "jaxdl.supervised.classifier:ALGORITHM",
+    "seq2seq": "jaxdl.supervised.seq2seq:ALGORITHM",
 }
 
 

@@ -43,7 +43,7 @@ class Config(sequences.Config):
 
     applies: ClassVar = {"num_heads": ("cell", "transformer")}
 
-    cell: Literal["rnn", "gru", "lstm", "transformer"] = "lstm"
+    cell: Literal["rnn", "rnn_relu", "gru", "lstm", "transformer"] = "lstm"
     """What reads the text: recurrent cells, or a transformer that sees one window."""
     num_layers: int = 2
     """Layers of cells, or blocks of the transformer."""

@@ -52,8 +52,9 @@ def parts(layer, names):
 def of_flax(kind, params):
     """The cell of flax, and its parameters for ours."""
     inputs, hidden = params["params"]["inputs"], params["params"]["hidden"]
-    if kind == "rnn":
-        return linen.SimpleCell(H), {"params": {"i": inputs | {"bias": hidden["bias"]}, "h": {"kernel": hidden["kernel"]}}}
+    if kind.startswith("rnn"):
+        other = linen.SimpleCell(H, activation_fn=jax.nn.relu if kind == "rnn_relu" else jnp.tanh)
+        return other, {"params": {"i": inputs | {"bias": hidden["bias"]}, "h": {"kernel": hidden["kernel"]}}}
     if kind == "gru":
         mapped = parts(inputs, ["ir", "iz", "in"]) | parts(hidden, ["hr", "hz", "hn"])
         for gate in "rz":  # flax has one bias for both products
@@ -77,7 +78,7 @@ def test_a_cell_is_that_of_flax(kind):
 def test_projecting_all_steps_at_once_is_projecting_them_one_by_one(kind):
     cell, params, carry, xs = made(kind)
     gates = cell.apply(params, xs, method="project")
-    assert gates.shape == (T, B, {"rnn": 1, "gru": 3, "lstm": 4}[kind] * H)
+    assert gates.shape == (T, B, {"gru": 3, "lstm": 4}.get(kind, 1) * H)
     assert_close(run(cell.apply, params, carry, gates, method="step"), run(cell.apply, params, carry, xs, method=one_step))
 
 
