@@ -83,14 +83,14 @@ def addition(digits: int = 3, most: int = 50_000) -> Reader:
 
 
 def reversal(length: int = 10, most: int = 10_000) -> Reader:
-    """Words of up to so many of ten letters, and the same backwards; `most` of each length."""
-    return _of_symbols("reversal", f"words of up to {length} letters, to be written backwards; a tenth is to test", length,
+    """Words of 2 and up to so many of ten letters, and the same backwards; `most` of each length."""
+    return _of_symbols("reversal", f"words of 2 to {length} letters, to be written backwards; a tenth is to test", length,
                        most, _LETTERS, lambda x: x[:, ::-1])
 
 
 def sorting(length: int = 10, most: int = 10_000) -> Reader:
-    """Rows of up to so many digits, and the same in order; `most` of each length."""
-    return _of_symbols("sorting", f"up to {length} digits, to be written in order; a tenth is to test", length, most, _DIGITS,
+    """Rows of 2 and up to so many digits, and the same in order; `most` of each length."""
+    return _of_symbols("sorting", f"2 to {length} digits, to be written in order; a tenth is to test", length, most, _DIGITS,
                        lambda x: np.sort(x, 1))
 
 
@@ -101,7 +101,7 @@ def _of_symbols(name: str, summary: str, length: int, most: int, symbols: np.nda
         places = code[:, None] // len(symbols) ** np.arange(kind) % len(symbols)
         return tuple(_joined(symbols[x]) for x in (places, answer(places)))
 
-    return _reader(name, summary, list(range(1, length + 1)), drawn, "".join(symbols))
+    return _reader(name, summary, list(range(2, length + 1)), drawn, "".join(symbols))
 
 
 def _joined(characters: np.ndarray) -> np.ndarray:

@@ -167,7 +167,13 @@ def test_commands_train_resume_and_evaluate(capsys, tmp_path):
     assert whole == half
     assert {"exact", "exact_6", "nll", "num"} < set(whole)
     assert whole["num"] == 40
-    assert "beam_width must be between 1 and 1000, got 0" in refused(capsys, "evaluate", tmp_path / "whole", "--beam-width", 0)
+    answers = run(capsys, "sample", tmp_path / "whole", "--prompt", "ab1", "b" * 12, "--beam-width", 2)
+    assert (answers["num"], answers["prompts"]) == (2, ["ab1", "b" * 12])
+    assert all(set(text) <= set("ab0123456789") for text in answers["texts"])
+    for command in (("evaluate", tmp_path / "whole"), ("sample", tmp_path / "whole", "--prompt", "a")):
+        assert "beam_width must be between 1 and 1000, got 0" in refused(capsys, *command, "--beam-width", 0)
+    assert "'x'" in refused(capsys, "sample", tmp_path / "whole", "--prompt", "x")
+    assert "none of them empty" in refused(capsys, "sample", tmp_path / "whole", "--prompt", "")
 
 
 @pytest.mark.parametrize(("change", "message"), [
