@@ -22,6 +22,7 @@ ALGORITHMS = {
     "language_model": "jaxdl.generative.text.language_model:ALGORITHM",
     "classifier": "jaxdl.supervised.classifier:ALGORITHM",
     "regressor": "jaxdl.supervised.regressor:ALGORITHM",
+    "seq2seq": "jaxdl.supervised.seq2seq:ALGORITHM",
 }
 
 

@@ -1,4 +1,4 @@
-"""`jaxdl sample` of a language model: texts that continue a prompt, printed while they are written.
+"""`jaxdl sample` of what writes: texts that continue a prompt, printed while they are written, and sequences for sequences.
 
 Shapes: `N` texts, `P` characters of the prompt.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from jaxdl.core import files, stdio, streams
 from jaxdl.core.errors import UserError
 from jaxdl.core.streams import Purpose
-from jaxdl.core.task import Writer
+from jaxdl.core.task import Translator, Writer
 from jaxdl.data import text
 from jaxdl.experiments import tasks
 from jaxdl.experiments.commands import common
@@ -43,7 +43,42 @@ class Args(common.RunArgs):
     """Also write the texts into this file."""
 
 
-def run(args: Args) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class TranslateArgs(common.RunArgs):
+    """Flags of what writes a sequence for each sequence."""
+
+    prompt: tuple[str, ...]
+    """The sequences that are given, as many as you like."""
+    beam_width: int = 1
+    """Hypotheses that beam search keeps; 1 writes the likeliest token each time."""
+
+
+def translate(args: TranslateArgs) -> dict[str, Any]:
+    """Write a sequence for each of the sequences that are given."""
+    common.check_between("beam_width", args.beam_width, 1, 1000)
+    if not args.prompt or not all(args.prompt):
+        raise UserError("prompt must be one sequence or more, none of them empty")
+    opened = tasks.load_first(args.run, step=args.step, data_dir=args.data_dir, task=args.task)
+    translator = opened.task.abilities[Translator]
+    given = [text.encode(prompt, translator.vocabulary) for prompt in args.prompt]
+    longest = max(map(len, given))
+    if longest >= translator.length:
+        stdio.say(f"jaxdl: the longest prompt has {longest} tokens, and those that were learned from have at most "
+                  f"{translator.length - 1}")
+    inputs = np.stack([np.pad(x, (0, longest + 1 - len(x))) for x in given])
+    written = jax.jit(translator.write, static_argnums=2)(opened.params, inputs, args.beam_width)
+    texts = [text.decode(row, translator.vocabulary) for row in np.asarray(written)]
+    for prompt, answer in zip(args.prompt, texts, strict=True):
+        print(f"{prompt} -> {answer}")
+    return {"num": len(texts), "beam_width": args.beam_width, "prompts": list(args.prompt), "texts": texts}
+
+
+def run(args: Args | TranslateArgs) -> dict[str, Any]:
+    """Write texts with a language model, or a sequence for each sequence."""
+    return translate(args) if isinstance(args, TranslateArgs) else write(args)
+
+
+def write(args: Args) -> dict[str, Any]:
     """Write texts with a language model."""
     common.check_between("num", args.num, 1, 10_000)
     common.check_between("length", args.length, 1, 1_000_000)

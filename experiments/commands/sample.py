@@ -1,4 +1,4 @@
-"""sample RUN: images drawn from a generative model, in a picture or as numbers; texts written by a language model
+"""sample RUN: images drawn from a generative model, in a picture or as numbers; texts written by a model of text
 
 Shapes: `N` images, `H W C` an image.
 """
@@ -19,7 +19,7 @@ from rich.progress import track
 from jaxdl.core import files, stdio, streams
 from jaxdl.core.errors import UserError
 from jaxdl.core.streams import Purpose
-from jaxdl.core.task import Codes, NoOptions, Sampler, Writer
+from jaxdl.core.task import Codes, NoOptions, Sampler, Translator, Writer
 from jaxdl.core.types import PyTree
 from jaxdl.data import pictures
 from jaxdl.experiments import tasks, writing
@@ -57,6 +57,8 @@ def Args(argv: Sequence[str]) -> type:
     named = common.run_of(argv)
     if named and Writer in named.task.abilities:
         return common.with_run(writing.Args, named)
+    if named and Translator in named.task.abilities:
+        return common.with_run(writing.TranslateArgs, named)
     return with_options(_Args, named)
 
 
@@ -68,7 +70,7 @@ def with_options(base: type, named: common.Named | None) -> type:
 
 def run(args: Any) -> dict[str, Any]:
     """Draw images from a generative model, or write texts."""
-    if isinstance(args, writing.Args):
+    if isinstance(args, writing.Args | writing.TranslateArgs):
         return writing.run(args)
     opened, sampler = open_sampler(args, ".png", ".gif", ".npz", ".npy")
     labels = _labels(args, opened, sampler)

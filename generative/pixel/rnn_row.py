@@ -11,7 +11,6 @@ Shapes: `B` batch, `N` images, `H W` an image, `F` features, `G` groups of chann
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import linen
 
@@ -115,7 +114,7 @@ class _Core(linen.Module):
             return cells, cells.state
 
         zeros = jnp.zeros((len(h), h.shape[2], features), h.dtype)
-        _, states = jax.lax.scan(row, Cells(zeros, zeros), gates.swapaxes(0, 1))
+        _, states = nn.unroll_steps(row, Cells(zeros, zeros), gates.swapaxes(0, 1))
         return states.swapaxes(0, 1)
 
 

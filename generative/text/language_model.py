@@ -43,7 +43,7 @@ class Config(sequences.Config):
 
     applies: ClassVar = {"num_heads": ("cell", "transformer")}
 
-    cell: Literal["rnn", "gru", "lstm", "transformer"] = "lstm"
+    cell: Literal["rnn", "rnn_relu", "gru", "lstm", "transformer"] = "lstm"
     """What reads the text: recurrent cells, or a transformer that sees one window."""
     num_layers: int = 2
     """Layers of cells, or blocks of the transformer."""
@@ -146,8 +146,7 @@ def held_out(network: Network, window: int, num: int) -> Callable[[PyTree, Array
     Raises:
         UserError: the text has one token.
     """
-    if num < 2:
-        raise UserError(f"a language model is judged by two characters or more, got {num}")
+    _check_judged(num)
     window = min(window, num - 1)
     streams = max(min(_STREAMS, (num - 1) // (4 * (_KNOWN + window))), 1)
     windows = (num - 1) // window if streams == 1 else -(-(num - 1 + (streams - 1) * _KNOWN) // (streams * window))
@@ -171,6 +170,12 @@ def held_out(network: Network, window: int, num: int) -> Callable[[PyTree, Array
         return total / (num - 1)
 
     return measure
+
+
+def _check_judged(num: int) -> None:
+    if num < 2:
+        raise UserError(f"a language model is judged by two characters or more, and the held-out text has {num}; give a longer "
+                        "text")
 
 
 def writer(network: Network, vocabulary: tuple[str, ...]) -> Writer:
@@ -204,7 +209,11 @@ def abilities(config: Config, spec: DataSpec, model: Model) -> dict[type, Any]:
 
 
 def _evaluation(config: Config, train: Any, splits: dict[str, Dataset], model: Model, can: dict[type, Any]) -> Evaluation:
-    del can, splits
+    del can
+
+    def check() -> None:
+        for split in splits.values():
+            _check_judged(split.spec.num_examples)
 
     def more(params: PyTree, options: task.Options, held: Dataset) -> dict[str, Any]:
         del options
@@ -219,7 +228,7 @@ def _evaluation(config: Config, train: Any, splits: dict[str, Dataset], model: M
         return (f"held-out characters of {config.dataset}: {found['nll']:.4f} nats, {found['bits_per_character']:.4f} bits a "
                 "character")
 
-    return Evaluation(task.Options(train.seed), more, describe=in_words)
+    return Evaluation(task.Options(train.seed), more, describe=in_words, check=check)
 
 
 ALGORITHM = dataset_algorithm(

@@ -6,8 +6,6 @@ layers alone, not from step to step (Zaremba et al., "Recurrent neural network r
 Shapes: `T` time, `B` texts, `V` tokens of the vocabulary, `H` size of a state.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from flax import linen
@@ -63,16 +61,14 @@ def make(cell: Kind, num_layers: int, size: int, num_tokens: int, rate: float | 
 
     def apply(params: PyTree, tokens: Array, carry: list[PyTree], key: Key | None = None, dtype: str = "float32"
               ) -> tuple[list[PyTree], Array]:
-        call, ends, x = module.clone(dtype=dtype).apply, [], tokens
+        call = module.clone(dtype=dtype).apply
 
-        def step(layer: int) -> Callable:
-            return lambda state, gates: call(params, layer, state, gates, method="step")
+        def between(layer: int, x: Array) -> Array:
+            return x if rate is None or key is None else nn.dropout(x, rate, jax.random.fold_in(key, layer))
 
-        for layer in range(num_layers):
-            carries, x = nn.unroll_steps(step(layer), carry[layer], call(params, layer, x, method="gates"))
-            ends.append(jax.tree.map(lambda h: h[-1], carries))
-            if rate is not None and key is not None:
-                x = nn.dropout(x, rate, jax.random.fold_in(key, layer))
+        ends, x = nn.unroll_layers(
+            lambda layer, x: call(params, layer, x, method="gates"),
+            lambda layer, state, gates: call(params, layer, state, gates, method="step"), carry, tokens, between=between)
         return ends, call(params, x, method="logits")
 
     def begin(params: PyTree, prompt: Array) -> tuple[list[PyTree], Array]:

@@ -179,6 +179,14 @@ class Writer(NamedTuple):
     vocabulary: tuple[str, ...]  # what each token stands for
 
 
+class Translator(NamedTuple):
+    """Writes a sequence for a sequence. Token 0 ends both, and fills what is left."""
+
+    write: Callable[..., Array]  # (params, inputs int [N, S], beam width) -> int32 [N, L]
+    vocabulary: tuple[str, ...]  # what each token stands for
+    length: int  # S of the examples that it learned from
+
+
 class Film(NamedTuple):
     """Films what was learned."""
 

@@ -25,6 +25,10 @@ READERS = {
     "arrays": "jaxdl.data.arrays:READER",
     "tiny_shakespeare": "jaxdl.data.text:TINY_SHAKESPEARE",
     "text": "jaxdl.data.text:READER",
+    "addition": "jaxdl.data.pairs:ADDITION",
+    "reversal": "jaxdl.data.pairs:REVERSAL",
+    "sorting": "jaxdl.data.pairs:SORTING",
+    "pairs": "jaxdl.data.pairs:READER",
 }
 
 

@@ -8,11 +8,16 @@
     cell = nn.LSTM(64)
     carries, outputs = nn.unroll(cell, params, nn.zero_carry("lstm", 64, B), inputs)  # inputs [T, B, F], outputs [T, B, H]
 
+What is read and what is kept of the outputs makes every form: one to one is a single step, many to one the last output, many
+to many all of them, one to many an output that is the next input, and sequence to sequence a second cell that begins with the
+last state of the first. `unroll_layers` has cells above each other.
+
 States begin at zero. Kernels begin as those of the other layers here, where flax's cells have orthogonal recurrent ones.
 
-Shapes: `T` time, `B` batch, `F` features of the input, `H` size of the state.
+Shapes: `T` time, `B` batch, `F` features of the input, `H` size of the state, `G` gates: H, 3 H or 4 H.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -23,19 +28,25 @@ from flax import linen
 from jaxdl.core.types import Array, PyTree
 from jaxdl.nn.dense import Dense
 
-Kind = Literal["rnn", "gru", "lstm"]
+Kind = Literal["rnn", "rnn_relu", "gru", "lstm"]
 
 
 class RNN(linen.Module):
-    """Elman, "Finding structure in time" (1990): h' = tanh(W x + U h + b)."""
+    """Elman, "Finding structure in time" (1990): h' = tanh(W x + U h + b).
+
+    With ReLU in place of tanh, U begins as the identity (Le et al., "A simple way to initialize recurrent networks of rectified
+    linear units", 2015).
+    """
 
     size: int
     dtype: Any = "float32"
+    relu: bool = False
 
     def setup(self) -> None:
         """Make the layers."""
         self.inputs = Dense(self.size, use_bias=False, dtype=self.dtype)
-        self.hidden = Dense(self.size, dtype=self.dtype)
+        first = {"kernel_init": _identity} if self.relu else {}
+        self.hidden = Dense(self.size, dtype=self.dtype, **first)
 
     def project(self, x: Array) -> Array:
         """[..., F] -> [..., H]."""
@@ -43,8 +54,13 @@ class RNN(linen.Module):
 
     def step(self, h: Array, gates: Array) -> tuple[Array, Array]:
         """State [B, H] and gates [B, H] -> state, output [B, H]."""
-        h = jnp.tanh(gates + self.hidden(h))
+        h = (jax.nn.relu if self.relu else jnp.tanh)(gates + self.hidden(h))
         return h, h
+
+
+def _identity(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+    del key
+    return jnp.eye(*shape, dtype=dtype)
 
 
 class GRU(linen.Module):
@@ -103,7 +119,8 @@ class LSTM(linen.Module):
         return (c, h), h
 
 
-CELLS: dict[str, type[linen.Module]] = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
+CELLS: dict[str, Callable[..., linen.Module]] = {
+    "rnn": RNN, "rnn_relu": functools.partial(RNN, relu=True), "gru": GRU, "lstm": LSTM}
 
 
 def lstm_gates(gates: Array, c: Array, order: str, forget_bias: float = 0.0) -> tuple[Array, Array]:
@@ -148,14 +165,52 @@ def unroll(cell: linen.Module, params: PyTree, carry: PyTree, inputs: Array, fir
 
 
 def unroll_steps(step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], carry: PyTree, inputs: PyTree,
-                 first: Array | None = None) -> tuple[PyTree, PyTree]:
-    """As `unroll`, of any function `step(carry, x) -> (carry, output)` and of any trees of arrays [T, B, ...]."""
+                 first: Array | None = None, there: Array | None = None) -> tuple[PyTree, PyTree]:
+    """As `unroll`, of any function `step(carry, x) -> (carry, output)` and of any trees of arrays [T, B, ...].
 
-    def body(carry: PyTree, x: tuple[PyTree, Array | None]) -> tuple[PyTree, tuple[PyTree, PyTree]]:
-        x, reset = x
+    Args:
+        step: one step.
+        carry: the state before the first one.
+        inputs: what each step takes.
+        first: bool [T, B], where the state is set to zero before a step; by default nowhere.
+        there: bool [T, B], where there is an input; elsewhere, after the end of a shorter sequence, the state stays as it is.
+    """
+
+    def chosen(where: Array, a: PyTree, b: PyTree) -> PyTree:
+        return jax.tree.map(lambda x, y: jnp.where(where.reshape(-1, *[1] * (y.ndim - 1)), x, y), a, b)
+
+    def body(carry: PyTree, x: tuple[PyTree, Array | None, Array | None]) -> tuple[PyTree, tuple[PyTree, PyTree]]:
+        x, reset, moves = x
         if reset is not None:
-            carry = jax.tree.map(lambda h: jnp.where(reset.reshape(-1, *[1] * (h.ndim - 1)), 0, h), carry)
-        carry, output = step(carry, x)
+            carry = chosen(reset, jax.tree.map(lambda h: 0, carry), carry)
+        new, output = step(carry, x)
+        carry = new if moves is None else chosen(moves, new, carry)
         return carry, (carry, output)
 
-    return jax.lax.scan(body, carry, (inputs, first))[1]
+    return jax.lax.scan(body, carry, (inputs, first, there))[1]
+
+
+def unroll_layers(gates: Callable[[int, PyTree], PyTree], step: Callable[[int, PyTree, PyTree], tuple[PyTree, Array]],
+                  carry: list[PyTree], inputs: PyTree, there: Array | None = None,
+                  between: Callable[[int, Array], Array] = lambda layer, x: x) -> tuple[list[PyTree], Array]:
+    """Cells above each other over sequences: the outputs of one are the inputs of the next (Graves 2013).
+
+    One layer after the other, so that each projects its inputs of all steps at once.
+
+    Args:
+        gates: (layer, inputs [T, B, ...]) -> the projected inputs of a layer, [T, B, G].
+        step: (layer, state, gates [B, G]) -> state, output [B, H].
+        carry: the state of each layer before the first step, arrays [B, ...].
+        inputs: of the first layer.
+        there: as in `unroll_steps`.
+        between: (layer, outputs [T, B, H]) -> what the next layer takes: dropout.
+
+    Returns:
+        The state of each layer after the last step, arrays [B, ...], and the outputs of the last layer [T, B, H].
+    """
+    ends, x = [], inputs
+    for layer, state in enumerate(carry):
+        carries, x = unroll_steps(functools.partial(step, layer), state, gates(layer, x), there=there)
+        ends.append(jax.tree.map(lambda h: h[-1], carries))
+        x = between(layer, x)
+    return ends, x

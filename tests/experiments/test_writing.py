@@ -45,6 +45,17 @@ def test_texts_begin_with_the_prompt_and_depend_on_the_seed(trained, capsys, tmp
     assert len(set(written("--num", 2, "--temperature", 0))) == 1
 
 
+def test_texts_that_cannot_be_learned_are_refused(trained, capsys, tmp_path):
+    for text, flags, message in (
+            ("a" * 500, (), "needs two different characters or more, and text has 1"),
+            ("ab" * 5, ("--window", 2), "judged by two characters or more, and the held-out text has 1"),
+            ("ab" * 50, ("--batch-size", 1, "--window", 90), "window=90 items take 91 items, and the data has 90")):
+        (tmp_path / "a.txt").write_text(text)
+        assert message in refused(capsys, "train", "language_model", "--dataset", "text", "--data-dir", tmp_path / "a.txt",
+                                  *SMALL.split(), *flags, "--out", tmp_path / "run")
+        assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_what_cannot_be_written_is_refused(trained, capsys):
     for flags, message in ((("--prompt", "the cät"), "'ä'"), (("--top-k", 0), "top_k must be above 0, got 0"),
                            (("--temperature", -1), "temperature must be between 0"), (("--length", 0), "length"),

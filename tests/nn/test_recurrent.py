@@ -5,11 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen
 from tools import assert_close, jit
 
 from jaxdl import nn
+from jaxdl.ops import losses
 
 B, T, F, H = 3, 5, 4, 6
 CELLS = {kind: cell(H) for kind, cell in nn.CELLS.items()}
@@ -52,8 +54,9 @@ def parts(layer, names):
 def of_flax(kind, params):
     """The cell of flax, and its parameters for ours."""
     inputs, hidden = params["params"]["inputs"], params["params"]["hidden"]
-    if kind == "rnn":
-        return linen.SimpleCell(H), {"params": {"i": inputs | {"bias": hidden["bias"]}, "h": {"kernel": hidden["kernel"]}}}
+    if kind.startswith("rnn"):
+        other = linen.SimpleCell(H, activation_fn=jax.nn.relu if kind == "rnn_relu" else jnp.tanh)
+        return other, {"params": {"i": inputs | {"bias": hidden["bias"]}, "h": {"kernel": hidden["kernel"]}}}
     if kind == "gru":
         mapped = parts(inputs, ["ir", "iz", "in"]) | parts(hidden, ["hr", "hz", "hn"])
         for gate in "rz":  # flax has one bias for both products
@@ -77,7 +80,7 @@ def test_a_cell_is_that_of_flax(kind):
 def test_projecting_all_steps_at_once_is_projecting_them_one_by_one(kind):
     cell, params, carry, xs = made(kind)
     gates = cell.apply(params, xs, method="project")
-    assert gates.shape == (T, B, {"rnn": 1, "gru": 3, "lstm": 4}[kind] * H)
+    assert gates.shape == (T, B, {"gru": 3, "lstm": 4}.get(kind, 1) * H)
     assert_close(run(cell.apply, params, carry, gates, method="step"), run(cell.apply, params, carry, xs, method=one_step))
 
 
@@ -138,3 +141,93 @@ def test_a_forget_gate_begins_open():
     np.testing.assert_allclose(c, carry[0] / (1 + np.exp(-1.0)), rtol=1e-5)
     np.testing.assert_allclose(h, 0.5 * np.tanh(c), rtol=1e-5)
     np.testing.assert_array_equal(h, y)
+
+
+
+def lengths_and_inputs(n, steps=8, seed=0):
+    """Sequences of 2 to `steps` numbers, [T, n, 1], bool [T, n] where they are, and whether the first is above 0, [n]."""
+    rng = np.random.default_rng(seed)
+    xs, length = rng.normal(size=(steps, n, 1)), rng.integers(2, steps + 1, n)
+    return jnp.float32(xs), jnp.asarray(np.arange(steps)[:, None] < length), jnp.asarray(xs[0, :, 0] > 0)
+
+
+def test_a_state_stays_after_the_end_of_a_shorter_sequence():
+    cell, params, carry, xs = made("lstm")
+    there = np.arange(T)[:, None] < np.array([T, 2, 3])
+    gates = cell.apply(params, xs, method="project")
+    step = lambda carry, x: cell.apply(params, carry, x, method="step")  # noqa: E731
+    unroll = jit(functools.partial(nn.unroll_steps, step))
+    carries, _ = unroll(carry, gates, there=there)
+    whole, _ = unroll(carry, gates)
+    for i, length in enumerate((T, 2, 3)):
+        for a, b in zip(carries, whole, strict=True):
+            assert_close(a[-1, i], b[length - 1, i])
+
+
+def test_many_to_one_is_a_classifier_of_sequences():
+    """Whether the first number was above 0, told after as many others as there are."""
+    cell, head = nn.GRU(12), nn.Dense(2)
+    zero = nn.zero_carry("gru", 12, 64)
+    params = {"cell": cell.init(jax.random.key(0), zero, jnp.zeros((64, 1)), method=one_step),
+              "head": head.init(jax.random.key(1), zero)}
+
+    def logits(params, xs, there):
+        gates = cell.apply(params["cell"], xs, method="project")
+        carries, _ = nn.unroll_steps(lambda h, x: cell.apply(params["cell"], h, x, method="step"), zero, gates, there=there)
+        return head.apply(params["head"], carries[-1])
+
+    def loss(params, xs, there, labels):
+        return losses.cross_entropy(logits(params, xs, there), labels.astype(int)).mean()
+
+    adam = optax.adam(0.02)
+
+    @jit
+    def learned(params, data):
+        def body(carry, data):
+            params, opt = carry
+            updates, opt = adam.update(jax.grad(loss)(params, *data), opt)
+            return (optax.apply_updates(params, updates), opt), None
+
+        return jax.lax.scan(body, (params, adam.init(params)), data)[0][0]
+
+    data = [x.reshape(*x.shape[:1], 150, 64, *x.shape[2:]).swapaxes(0, 1) if x.ndim > 1 else x.reshape(150, 64)
+            for x in lengths_and_inputs(150 * 64)]
+    xs, there, labels = lengths_and_inputs(64, seed=1)
+    assert (logits(learned(params, data), xs, there).argmax(-1) == labels).mean() > 0.9
+
+
+def test_one_to_many_is_an_output_that_is_the_next_input():
+    cell, params, carry, _ = made("rnn")
+    readout = jax.random.normal(jax.random.key(5), (H, F))
+
+    def step(state, _):
+        h, x = state
+        h, y = one_step(cell.bind(params), h, x)
+        return (h, y @ readout), y
+
+    _, outputs = nn.unroll_steps(step, (carry, jnp.ones((B, F))), jnp.zeros((T, B)))
+    h, x = carry, jnp.ones((B, F))
+    for y in outputs:
+        h, expected = cell.apply(params, h, x, method=one_step)
+        assert_close(y, expected)
+        x = expected @ readout
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_layers_are_cells_above_each_other(kind):
+    """Layer by layer, all steps at once, is all layers of a step, step by step."""
+    cell, _, carry, xs = made(kind)
+    cells = [cell.init(jax.random.key(i), carry, jnp.zeros((B, n)), method=one_step) for i, n in enumerate((F, H))]
+
+    def body(carries, x):
+        after = []
+        for params, state in zip(cells, carries, strict=True):
+            state, x = cell.apply(params, state, x, method=one_step)
+            after.append(state)
+        return after, x
+
+    expected = jit(lambda xs: jax.lax.scan(body, [carry, carry], xs))(xs)
+    found = jit(lambda xs: nn.unroll_layers(lambda i, x: cell.apply(cells[i], x, method="project"),
+                                            lambda i, state, x: cell.apply(cells[i], state, x, method="step"),
+                                            [carry, carry], xs))(xs)
+    assert_close(found, expected)

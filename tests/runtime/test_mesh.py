@@ -17,6 +17,7 @@ from jaxdl.agents import actor_critic, dqn, ppo, reinforce
 from jaxdl.core.axis import AXIS
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import ArraySpec, DataSpec, Examples
+from jaxdl.data import pairs
 from jaxdl.data.sequences import Windows
 from jaxdl.generative import autoencoder, gan, vae, vqvae
 from jaxdl.generative.pixel import pixelcnn, pixelrnn
@@ -26,7 +27,7 @@ from jaxdl.rl import policy
 from jaxdl.rl.policy import Config as PolicyConfig
 from jaxdl.rl.types import EnvSpec, Trajectory, Transition
 from jaxdl.runtime import mesh
-from jaxdl.supervised import classifier, regressor
+from jaxdl.supervised import classifier, regressor, seq2seq
 
 B, T = 16, 6
 RATE = 0.05
@@ -181,6 +182,14 @@ def windows(carry=None):
     return Windows([tokens[:-1]], [tokens[1:]], carry, jnp.zeros((1, B), bool))
 
 
+SUMS = pairs.addition(1).read(None, "train")  # targets of one token and of two: shards have other numbers that count
+
+
+def seq2seq_learner(optim, axis_name):
+    config = seq2seq.Config(cell="gru", hidden_size=4, attention="additive", batch_size=B, total_steps=10, optim=optim)
+    return seq2seq.make(config, SUMS.spec, axis_name).learner
+
+
 def images(*shape):
     return Examples(jax.random.randint(jax.random.key(0), (B, *shape), 0, 256).astype(jnp.uint8))
 
@@ -202,6 +211,7 @@ CASES = {
     "language_model, transformer": Case(language_model_learner("transformer"), windows()),
     "classifier": Case(classifier_learner, images(3, 3, 1)._replace(labels=jnp.arange(B) % 3)),
     "regressor": Case(regressor_learner, {"x": jax.random.normal(jax.random.key(0), (B, 3)), "y": jnp.linspace(-3, 4, B)}),
+    "seq2seq": Case(seq2seq_learner, SUMS.rows(slice(B))),
     "pixelcnn": Case(pixelcnn_learner, images(3, 3, 1)),
     "pixelrnn": Case(pixelrnn_learner, images(3, 3, 1)),
     "vqvae": Case(vqvae_learner, images(4, 4, 1), Noise.LATER, 0.01),  # dead codes begin anew
@@ -350,12 +360,13 @@ def test_shards_have_metrics_of_their_own_parts(name):
     """They are sums and counts, reduced once for a whole step (`core.run`)."""
     metrics = mapped(name, "sgd", "shard_map", 4)[1][1]
     assert all(m.count.shape == (4,) for m in metrics.values())
+    told = seq2seq.counted(CASES["seq2seq"].batch.targets).sum()
     loss = metrics[next(k for k in ("loss", "policy_loss", "nll", "loss_discriminator") if k in metrics)]
     assert len(np.unique(loss.total)) == 4
     if isinstance(CASES[name].batch, Trajectory):
         assert loss.count.sum() == counted(name)
     else:
-        assert loss.count.sum() == {"vae": 4, "language_model": T * B}.get(name, B)
+        assert loss.count.sum() == {"vae": 4, "language_model": T * B, "seq2seq": told}.get(name, B)
 
 
 @pytest.mark.parametrize("devices", [1025, 2**31 - 1, 10**12])

@@ -18,7 +18,7 @@ from jaxdl.generative.text.network import Network
 from jaxdl.optim import Config as OptimConfig
 
 V, B, W = 5, 2, 6
-CELLS = ("rnn", "gru", "lstm", "transformer")
+CELLS = ("rnn", "rnn_relu", "gru", "lstm", "transformer")
 SPEC = DataSpec("text", 200, (), vocabulary=tuple("abcde"), input="tokens")
 
 
@@ -72,7 +72,7 @@ def test_a_transformer_of_one_layer_forgets_what_is_a_window_ago():
     assert np.abs(after[W - 1] - logits[W - 1]).max() > 1e-4
 
 
-@pytest.mark.parametrize("cell", CELLS[:3])
+@pytest.mark.parametrize("cell", CELLS[:4])
 def test_windows_with_the_state_carried_are_one_text(cell):
     network, params, tokens = made(cell)
     apply = jit(network.apply)
@@ -144,6 +144,22 @@ def test_an_update_is_the_mean_over_a_batch_and_gives_back_the_state_after_it():
         replace(config, optim=replace(optim, grad_accumulation=2)), SPEC)
     again, parts = jit(accumulated.learner.update)(state, batch, jax.random.key(2))
     assert_close((again.params, parts.feedback), (new.params, result.feedback))
+
+
+def test_a_window_as_long_as_the_text_is_backpropagation_through_all_of_it():
+    optim = OptimConfig(optimizer="sgd", learning_rate=1.0, schedule="constant", max_grad_norm=None)
+    config = Config(cell="rnn", num_layers=1, hidden_size=4, batch_size=1, window=40, total_steps=2, optim=optim)
+    spec, tokens = SPEC._replace(num_examples=41), jax.random.randint(jax.random.key(1), (41,), 0, V)
+    run, network = language_model.make_run(config, spec), language_model.make(config, spec).network
+    state = jit(run.init)(jax.random.key(0), [tokens])
+
+    def loss(params):
+        _, logits = network.apply(params, tokens[:-1, None], network.initial(1))
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits[:, 0]), tokens[1:, None], -1).mean()
+
+    params = run.params(state)
+    expected = jax.tree.map(lambda p, g: p - g, params, jit(jax.grad(loss))(params))
+    assert_close(run.params(jit(run.step)(state, [tokens])[0]), expected)
 
 
 def test_a_recurrent_network_learns_what_its_window_does_not_show():
