@@ -59,10 +59,7 @@ def _words(value: Any) -> tuple:
 def check_folder(args: Args) -> None:
     """Make the folder that is written into, before anything is computed."""
     if args.out is not None:
-        try:
-            args.out.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise files.cannot_write(args.out, e) from None
+        files.make_folder(args.out)
 
 
 def print_table(title: str, columns: list[str], rows: dict[str, list[Any]]) -> None:

@@ -14,12 +14,9 @@ Shapes: `T` time, `H` size of a state, `F` features of an input, `S` seeds.
 """
 
 import functools
-import io
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +24,12 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxdl import nn
-from jaxdl.core import files
-from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, Key, PyTree
+from jaxdl.experiments.commands.common import check_between
+from jaxdl.experiments.studies import common
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 F = 4
 SINGULAR = (0.9, 1.0, 1.1)  # of the kernels U = s Q, Q orthogonal: every singular value of U is s
@@ -47,21 +47,15 @@ CASES = {  # -> cell, largest singular value, what is added to the biases of for
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(common.Args):
     """Flags of the study."""
 
-    out: Path
-    """The picture to write, .png."""
-    results: Path | None = None
-    """A .json file for the numbers."""
     steps: int = 100
     """T: steps through time."""
     size: int = 24
     """H: size of a state."""
     seeds: int = 8
     """Kernels and inputs, of which medians are taken."""
-    seed: int = 0
-    """Seed of the study."""
 
 
 def orthogonal(key: Key, n: int) -> Array:
@@ -174,10 +168,11 @@ def measure(steps: int, size: int, seeds: int, seed: int) -> dict[str, Any]:
     return found
 
 
-def draw(found: dict[str, Any], steps: int) -> bytes:
-    """The picture of what `measure` found, a PNG."""
+def draw(found: dict[str, Any]) -> "Figure":
+    """The picture of what was found."""
     from matplotlib.figure import Figure
 
+    steps, found = found["steps"], found["cases"]
     figure = Figure(figsize=(12, 5), dpi=100)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
     axes, bars = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -204,27 +199,18 @@ def draw(found: dict[str, Any], steps: int) -> bytes:
         each.grid(alpha=0.25, linewidth=0.6)
         each.set_axisbelow(True)
         each.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return figure
 
 
 def run(args: Args) -> dict[str, Any]:
     """Measure, draw, and write the numbers."""
-    if args.out.suffix.lower() != ".png":
-        raise UserError(f"out must end in .png, got {args.out}")
     for field in ("steps", "size", "seeds"):
-        if not 1 <= getattr(args, field) <= 10_000:
-            raise UserError(f"{field} must be between 1 and 10,000, got {getattr(args, field)}")
-    found = measure(args.steps, args.size, args.seeds, args.seed)
-    files.write_bytes(args.out, draw(found, args.steps))
+        check_between(field, getattr(args, field), 1, 10_000)
+    common.check_folder(args)
+    cases = measure(args.steps, args.size, args.seeds, args.seed)
     print(f"{'':31}{f'norm, T={args.steps}':>13}{'times a step':>14}{'|gradient|':>12}{'loss after':>12}{'clipped':>9}")
-    for name, of in found.items():
+    for name, of in cases.items():
         print(f"{CASES[name][3]:31}{of['norm'][-1]:13.3g}{of['rate']:14.4f}{of['gradient']:12.3g}{of['loss_after_a_step']:12.3g}"
               f"{of['clipped']:9.3g}")
-    print(args.out)
-    result = {"command": " ".join(["jaxdl study gradient_flow", *sys.argv[3:]]), "seed": args.seed, "seeds": args.seeds,
-              "steps": args.steps, "size": args.size, "times": times(args.steps).tolist(), "cases": found}
-    if args.results is not None:
-        files.write_json(args.results, result)
-    return result
+    found = {"seeds": args.seeds, "steps": args.steps, "size": args.size, "times": times(args.steps).tolist(), "cases": cases}
+    return common.finish("gradient_flow", args, found, draw)

@@ -1,29 +1,32 @@
-"""regularizers: what each regularizer saves where labels are few, alone and together: MNIST with 1,000 labels, and the digits
+"""regularizers: what each regularizer saves where labels are few, alone and all together
 
-An MLP of two layers learns as many labels of each class, five seeds of initial values and orders as one program. A row is its
-error on all test images: mean and standard deviation over seeds, beside the same without any. Early stopping is by a fifth of
-the labels, which are then not learned from.
+An MLP of two layers learns 1,000 labels of MNIST, as many of each class, and the digits; seeds of initial values and orders are
+one program. A row is its error on all test images: mean and standard deviation over seeds, beside the same without any. Early
+stopping is by a fifth of the labels, which are then not learned from.
 
 Shapes: `K` seeds, `N` examples, `Y` classes.
 """
 
 import dataclasses
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxdl import data
-from jaxdl.core import files
 from jaxdl.core.errors import UserError
 from jaxdl.data.augment import Config as AugmentConfig
+from jaxdl.experiments.commands.common import check_between
+from jaxdl.experiments.studies import common
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.runtime import fit
 from jaxdl.runtime.device_driver import make_device_driver
 from jaxdl.supervised import classifier
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BASE = classifier.Config(network="mlp", hidden_sizes=(256, 256), batch_size=50, optim=OptimConfig(
     learning_rate=1e-3, schedule="cosine"))
@@ -45,50 +48,43 @@ ALONE: dict[str, dict[str, Any]] = {  # a row -> settings; those of the optimize
 }
 TOGETHER = {"dropout": 0.3, "input_dropout": 0.1, "norm": "batch", "max_norm": 2.0, "label_smoothing": 0.1, "max_shift": 2}
 FEW_PIXELS = {"max_shift": 1}  # of images of 8x8
-COLORS = ("#0072B2", "#D55E00")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(common.Args):
     """Flags of the study."""
 
-    out: Path
-    """Folder for the table and the picture."""
     data_dir: Path | None = None
     """Folder with the files of MNIST; without it the digits alone."""
     num_labels: int = 1000
     """Labels of MNIST that are learned from."""
     num_seeds: int = 5
-    """Seeds 0, 1, ... of each row."""
+    """Seeds from `seed` on, of each row."""
     epochs: int = 60
     """Passes over the labels."""
 
 
 def run(args: Args) -> dict[str, Any]:
-    """The table of test errors; also written as JSON and as a picture."""
-    if args.num_seeds < 1 or args.epochs < 1:
-        raise UserError(f"num_seeds and epochs must be above 0, got {args.num_seeds} and {args.epochs}")
+    """Train all, write and draw the test errors."""
+    check_between("num_seeds", args.num_seeds, 1, 1000)
+    check_between("epochs", args.epochs, 1, 100_000)
     subjects = {"digits": data.load_splits("digits")}
     if args.data_dir is not None:
         train, test = data.load_splits("mnist", args.data_dir)
         subjects = {f"MNIST, {args.num_labels:,} labels": (balanced(train, args.num_labels), test)} | subjects
-    files.make_folder(args.out)
+    common.check_folder(args)
     found: dict[str, dict[str, Any]] = {}
     for subject, (train, test) in subjects.items():
         found[subject] = {}
         for name, settings in (ALONE | {"together": TOGETHER}).items():
             small = FEW_PIXELS if "max_shift" in settings and subject == "digits" else {}
             config = configured(settings | small, args.epochs)
-            errors = errors_of(config, train, test, args.num_seeds, stop_early=name == "early stopping")
+            errors = errors_of(config, train, test, range(args.seed, args.seed + args.num_seeds), name == "early stopping")
             found[subject][name] = {"error_mean": float(np.mean(errors)), "error_std": float(np.std(errors)),
                                     "errors": errors.tolist()}
-            print(f"{subject}, {name}: test error {100 * np.mean(errors):.2f} %, standard deviation over {args.num_seeds} "
-                  f"seeds {100 * np.std(errors):.2f}", flush=True)
-    result = {"epochs": args.epochs, "num_seeds": args.num_seeds, "errors": found}
-    files.write_json(args.out / "regularizers.json", result)
-    files.write_bytes(args.out / "regularizers.png", draw(found))
-    print(args.out / "regularizers.png")
-    return result
+        common.print_table(f"{subject}: test error, %", ["mean", "deviation"], {
+            name: [100 * row["error_mean"], 100 * row["error_std"]] for name, row in found[subject].items()})
+    return common.finish("regularizers", args, {"errors": found}, draw)
 
 
 def balanced(train: data.Dataset, num: int) -> data.Dataset:
@@ -117,13 +113,13 @@ def configured(settings: dict[str, Any], epochs: int) -> classifier.Config:
     return config
 
 
-def errors_of(config: classifier.Config, train: data.Dataset, test: data.Dataset, num_seeds: int, stop_early: bool = False
-              ) -> np.ndarray:
+def errors_of(config: classifier.Config, train: data.Dataset, test: data.Dataset, seeds: Sequence[int],
+              stop_early: bool = False) -> np.ndarray:
     """Shares of the test examples that are wrong [K]."""
     held = None
     if stop_early:
         train, held = data.split_off(train, train.spec.num_examples // 5, "validation")
-    spec, seeds = train.spec, range(num_seeds)
+    spec, num_seeds = train.spec, len(seeds)
     driver = make_device_driver(lambda c: classifier.make_run(c, spec), [config] * num_seeds, train.on_device(), list(seeds))
     score = classifier.scorer(config, classifier.make(config, spec))
 
@@ -149,27 +145,19 @@ def stopped_early(driver: Any, config: classifier.Config, spec: Any, num_seeds: 
     return judged
 
 
-def draw(found: dict[str, dict[str, Any]]) -> bytes:
-    """The picture of the table, a PNG."""
-    from matplotlib.figure import Figure
-
+def draw(found: dict[str, Any]) -> "Figure":
+    """The picture of the table."""
+    found = found["errors"]
     names = list(next(iter(found.values())))
-    figure = Figure(figsize=(5.2 * len(found), 5.4), dpi=100)
-    figure.set_layout_engine("constrained")
-    for axes, (subject, rows), color in zip(np.atleast_1d(figure.subplots(1, len(found), sharey=True)), found.items(), COLORS,
-                                            strict=False):
+    figure, panels = common.new_figure(1, len(found), 5.2 * len(found), 5.4)
+    for axes, (subject, rows), color in zip(panels[0], found.items(), common.COLORS, strict=False):
         mean, spread = (100 * np.array([rows[name][what] for name in names]) for what in ("error_mean", "error_std"))
         axes.barh(range(len(names)), mean, 0.7, xerr=spread, color=color, alpha=0.85, error_kw={"elinewidth": 1, "capsize": 2})
         axes.axvline(mean[0], color="black", linestyle=":", linewidth=1)
         for i, (x, s) in enumerate(zip(mean, spread, strict=True)):
             axes.text(x + s + 0.01 * mean.max(), i, f"{x:.2f}", va="center", fontsize=8)
-        axes.set_title(subject)
-        axes.set_xlabel("test error, %: mean and standard deviation over seeds")
-        axes.grid(axis="x", alpha=0.25, linewidth=0.6)
+        common.plain(axes, subject, "test error, %: mean and standard deviation over seeds")
         axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+    return figure
