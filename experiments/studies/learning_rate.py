@@ -96,6 +96,7 @@ def draw(found: dict[str, Any]) -> "Figure":
     for axes in (left, right):
         axes.set_yscale("log")
         axes.legend(fontsize=8, ncols=2, frameon=False)
-    for axes in (left, middle):
-        axes.set_ylim(top=2e2)
+    left.set_ylim(5e-4, 2e2)
+    middle.set_ylim(top=2e2)
+    right.set_ylim(top=2e2)
     return figure

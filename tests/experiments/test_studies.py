@@ -8,7 +8,7 @@ import pytest
 
 from jaxdl.experiments import cli
 from jaxdl.experiments.commands import study
-from jaxdl.experiments.studies import initialization, learning_rate, optimizers, scaling_of_inputs
+from jaxdl.experiments.studies import common, initialization, learning_rate, optimizers, scaling_of_inputs, second_order
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,15 @@ def test_inputs_a_thousand_times_as_large_are_not_learned_at_the_same_rate(monke
     assert accuracy["all x 1000"] < 0.3
     assert accuracy["half x 1000"] < 0.3
     assert accuracy["half x 1000, standardized"] > 0.8
+
+
+def test_lbfgs_never_rises_and_its_searches_are_counted():
+    loss, count = jax.jit(lambda: second_order.descend(second_order.WHOLE["lbfgs"], common.digits(), 25, jax.random.key(0)))()
+    loss, count = np.asarray(loss), np.asarray(count)
+    assert np.all(np.diff(loss) <= 1e-6)
+    assert loss[-1] < loss[0] / 2
+    assert np.all(np.diff(count)[count[:-1] < 25] >= 2)
+    assert (loss[count >= 25] == loss[-1]).all()  # it stands still
 
 
 def test_the_command_lists_studies_and_writes_a_table_and_a_picture(tmp_path, capsys):
