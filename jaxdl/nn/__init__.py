@@ -16,11 +16,12 @@ from jaxdl.nn.initializers import Uniform, glorot_uniform, he_uniform, init, lec
 from jaxdl.nn.noisy import NoisyDense, noise
 from jaxdl.nn.norm import BatchNorm
 from jaxdl.nn.precision import FLOAT32, Compute
-from jaxdl.nn.recurrent import CELLS, GRU, LSTM, RNN, lstm_gates, unroll, unroll_layers, unroll_steps, zero_carry
+from jaxdl.nn.recurrent import CELLS, GRU, LSTM, RNN, lstm_gates, unroll, unroll_gates, unroll_layers, unroll_steps, zero_carry
 from jaxdl.nn.torsos import MLP, Form, NatureConv, activation, encode
 
 __all__ = ["CELLS", "FLOAT32", "GRU", "LSTM", "MLP", "RNN", "BatchNorm", "CategoricalHead", "Compute", "Conv", "ConvDecoder",
            "ConvEncoder", "ConvTranspose", "Dense", "Form", "GaussianHead", "HierarchicalHead", "NatureConv", "NoisyDense",
            "QHead", "Uniform", "activation", "causal_mask", "conv", "conv_transpose", "decode_image", "dropout", "dropout_in",
            "encode", "encode_image", "glorot_uniform", "he_uniform", "huffman", "init", "lecun_uniform", "lstm_gates", "noise",
-           "small_uniform", "smallest", "unroll", "unroll_layers", "unroll_steps", "zero_carry"]
+           "small_uniform", "smallest", "unroll", "unroll_gates", "unroll_layers", "unroll_steps",
+           "zero_carry"]
