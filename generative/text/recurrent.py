@@ -32,10 +32,6 @@ class _Recurrent(linen.Module):
         """The projected inputs of a layer; of the first those of the whole vocabulary, of which tokens [...] choose."""
         return self.cells[layer].project(x) if layer else self.cells[0].project(self.embed.embedding)[x]
 
-    def step(self, layer: int, carry: PyTree, gates: Array) -> tuple[PyTree, Array]:
-        """One step of a layer."""
-        return self.cells[layer].step(carry, gates)
-
     def logits(self, x: Array) -> Array:
         """[..., H] -> [..., V]."""
         return self.head(x)
@@ -66,9 +62,8 @@ def make(cell: Kind, num_layers: int, size: int, num_tokens: int, rate: float | 
         def between(layer: int, x: Array) -> Array:
             return x if rate is None or key is None else nn.dropout(x, rate, jax.random.fold_in(key, layer))
 
-        ends, x = nn.unroll_layers(
-            lambda layer, x: call(params, layer, x, method="gates"),
-            lambda layer, state, gates: call(params, layer, state, gates, method="step"), carry, tokens, between=between)
+        cells = [(nn.CELLS[cell](size, dtype), {"params": params["params"][f"cells_{i}"]}) for i in range(num_layers)]
+        ends, x = nn.unroll_layers(cells, carry, call(params, 0, tokens, method="gates"), between=between)
         return ends, call(params, x, method="logits")
 
     def begin(params: PyTree, prompt: Array) -> tuple[list[PyTree], Array]:

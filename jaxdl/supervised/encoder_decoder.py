@@ -122,10 +122,9 @@ def make(cell: Kind, num_layers: int, size: int, num_tokens: int, attention: Att
                  ) -> tuple[list[PyTree], Array]:
         """Tokens [B, T] -> the states after them, and the outputs [B, T, H]."""
         call = module.clone(dtype=dtype).apply
-        ends, x = nn.unroll_layers(
-            lambda layer, x: call(params, side, layer, x, method="gates"),
-            lambda layer, state, gates: call(params, side, layer, state, gates, method="step"), carry, tokens.T, there,
-            dropped(key))
+        names = [f"{('encoder', 'decoder')[side]}_{i}" for i in range(num_layers)]
+        cells = [(nn.CELLS[cell](size, dtype), {"params": params["params"][name]}) for name in names]
+        ends, x = nn.unroll_layers(cells, carry, call(params, side, 0, tokens.T, method="gates"), there, dropped(key))
         return ends, x.swapaxes(0, 1)
 
     def encode(params: PyTree, inputs: Array, key: Key | None = None, dtype: str = "float32") -> tuple[list[PyTree], Memory]:

@@ -164,6 +164,29 @@ def test_a_state_stays_after_the_end_of_a_shorter_sequence():
             assert_close(a[-1, i], b[length - 1, i])
 
 
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_gradient_is_that_of_autodiff(kind, cut):
+    """By parameters, first state and inputs, of states and outputs; with sequences that begin and end on the way, or not."""
+    cell, params, carry, xs = made(kind)
+    first = np.zeros((T, B), bool)
+    first[2, 1] = True
+    marks = (first, np.arange(T)[:, None] < np.array([T, 2, 3])) if cut else (None, None)
+    weights = [jax.random.normal(jax.random.key(i), (T, B, H)) for i in range(3)]
+
+    def loss(unrolled, params, carry, xs):
+        carries, outputs = unrolled(params, carry, xs)
+        return sum((w * x).sum() for w, x in zip(weights, [outputs, *jax.tree.leaves(carries)], strict=False))
+
+    def plain(params, carry, xs):
+        gates = cell.apply(params, xs, method="project")
+        return nn.unroll_steps(lambda h, x: cell.apply(params, h, x, method="step"), carry, gates, *marks)
+
+    grads = [jit(jax.value_and_grad(functools.partial(loss, unrolled), (0, 1, 2)))(params, carry, xs)
+             for unrolled in (lambda *args: nn.unroll(cell, *args, *marks), plain)]
+    assert_close(*grads, rtol=1e-4, atol=1e-5)
+
+
 def test_many_to_one_is_a_classifier_of_sequences():
     """Whether the first number was above 0, told after as many others as there are."""
     cell, head = nn.GRU(12), nn.Dense(2)
@@ -227,7 +250,6 @@ def test_layers_are_cells_above_each_other(kind):
         return after, x
 
     expected = jit(lambda xs: jax.lax.scan(body, [carry, carry], xs))(xs)
-    found = jit(lambda xs: nn.unroll_layers(lambda i, x: cell.apply(cells[i], x, method="project"),
-                                            lambda i, state, x: cell.apply(cells[i], state, x, method="step"),
-                                            [carry, carry], xs))(xs)
+    found = jit(lambda xs: nn.unroll_layers([(cell, params) for params in cells], [carry, carry],
+                                            cell.apply(cells[0], xs, method="project")))(xs)
     assert_close(found, expected)
