@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl import optim
+from jaxdl import nn, optim
 from jaxdl.core import task
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import refuse_idle, require, require_positive, validate_untraced
@@ -53,6 +53,8 @@ class Config(sequences.Config):
     """Heads of the transformer's attention, 4 if not given."""
     dropout: float | None = None
     """Share of each layer's outputs that is dropped while it learns."""
+    init: nn.Initial = nn.Initial()
+    """Initial weights."""
     optim: OptimConfig = OptimConfig(learning_rate=2e-3, schedule="cosine", final_fraction=0.05, max_grad_norm=1.0)
     """The optimizer."""
 
@@ -86,6 +88,7 @@ def validate(config: Config) -> None:
                 f"a multiple of {2 * heads}, twice num_heads={heads}")
     if config.dropout is not None:
         require(config, "dropout", 0 <= config.dropout < 1, "at least 0 and below 1")
+    config.init.validate()
     optim.validate(config.optim, config.batch_size)
 
 
@@ -112,7 +115,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
     optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
 
     def init(key: Key) -> State:
-        params = network.init(key)
+        params = network.init(key, config.init)
         return State(params, optimizer.init(params))
 
     def loss_fn(params: PyTree, part: tuple[Array, Array, PyTree], key: Key) -> tuple[Array, tuple[dict[str, Mean], PyTree]]:

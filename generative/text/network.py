@@ -6,13 +6,13 @@ Shapes: `T` time, `B` texts, `P` tokens of a prompt, `V` tokens of the vocabular
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxdl.core.types import Array, Key, PyTree
+from jaxdl.core.types import Array, PyTree
 
 
 class Network(NamedTuple):
     """A distribution of the next token, as functions."""
 
-    init: Callable[[Key], PyTree]  # (key) -> params
+    init: Callable[..., PyTree]  # (key, initial weights=None) -> params
     initial: Callable[[int], PyTree]  # (B) -> the state of texts that begin, [B, ...]; None where windows have no memory
     apply: Callable[..., tuple[PyTree, Array]]  # (params, tokens [T, B], state, key of dropout or None, dtype) -> state,
     # logits [T, B, V] of the tokens that follow

@@ -52,8 +52,8 @@ def make(cell: Kind, num_layers: int, size: int, num_tokens: int, rate: float | 
     def initial(n: int) -> list[PyTree]:
         return [nn.zero_carry(cell, size, n) for _ in range(num_layers)]
 
-    def init(key: Key) -> PyTree:
-        return nn.init(module, key, initial(1), jnp.zeros(1, jnp.int32))
+    def init(key: Key, begins: nn.Initial | None = None) -> PyTree:
+        return nn.init(module, key, initial(1), jnp.zeros(1, jnp.int32), initial=begins)
 
     def apply(params: PyTree, tokens: Array, carry: list[PyTree], key: Key | None = None, dtype: str = "float32"
               ) -> tuple[list[PyTree], Array]:

@@ -111,8 +111,8 @@ def make(num_layers: int, size: int, num_heads: int, num_tokens: int, window: in
     """The network; `window` is W, `rate` that of dropout."""
     module = _Transformer(num_layers, size, num_heads, num_tokens, window, rate)
 
-    def init(key: Key) -> PyTree:
-        return nn.init(module, key, jnp.zeros((1, 2), jnp.int32))
+    def init(key: Key, begins: nn.Initial | None = None) -> PyTree:
+        return nn.init(module, key, jnp.zeros((1, 2), jnp.int32), initial=begins)
 
     def apply(params: PyTree, tokens: Array, carry: None, key: Key | None = None, dtype: str = "float32"
               ) -> tuple[None, Array]:

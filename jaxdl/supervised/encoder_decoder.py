@@ -38,7 +38,7 @@ class Memory(NamedTuple):
 class Network(NamedTuple):
     """The distribution of a target, as functions; `key` is that of dropout, None where nothing is dropped."""
 
-    init: Callable[[Key], PyTree]  # (key) -> params
+    init: Callable[..., PyTree]  # (key, initial weights=None) -> params
     encode: Callable[..., tuple[list[PyTree], Memory]]  # (params, inputs [B, S], key, dtype) -> first state, memory
     decode: Callable[..., Array]  # (params, state, memory, tokens [B, L], key, dtype) -> logits [B, L, V] of what follows each
     step: Callable[..., tuple[list[PyTree], Array]]  # (params, state, memory, token [B], key, dtype) -> state, logits [B, V]
@@ -112,8 +112,8 @@ def make(cell: Kind, num_layers: int, size: int, num_tokens: int, attention: Att
     def zero(n: int) -> list[PyTree]:
         return [nn.zero_carry(cell, size, n) for _ in range(num_layers)]
 
-    def init(key: Key) -> PyTree:
-        return nn.init(module, key, zero(1), jnp.zeros(1, jnp.int32))
+    def init(key: Key, begins: nn.Initial | None = None) -> PyTree:
+        return nn.init(module, key, zero(1), jnp.zeros(1, jnp.int32), initial=begins)
 
     def dropped(key: Key | None) -> Callable[[int, Array], Array]:
         return lambda layer, x: x if rate is None or key is None else nn.dropout(x, rate, jax.random.fold_in(key, layer))

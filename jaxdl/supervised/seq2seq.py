@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl import optim
+from jaxdl import nn, optim
 from jaxdl.core import task
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require, require_positive
@@ -54,6 +54,8 @@ class Config(minibatches.Config):
     """Share of the decoder's inputs that are its own draws at the end of the run, in place of the target's tokens."""
     dropout: float | None = None
     """Share of each layer's outputs that is dropped while it learns."""
+    init: nn.Initial = nn.Initial()
+    """Initial weights."""
     optim: OptimConfig = OptimConfig(learning_rate=3e-3, schedule="cosine", max_grad_norm=1.0)
     """The optimizer."""
 
@@ -104,6 +106,7 @@ def validate(config: Config) -> None:
         value = getattr(config, field)
         if value is not None:
             require(config, field, 0 <= value <= 1 and (value < 1 or field != "dropout"), f"at least 0 and {most}")
+    config.init.validate()
     optim.validate(config.optim, config.batch_size)
 
 
@@ -126,7 +129,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
     optimizer = optim.make(config.optim, horizon=horizon)
 
     def init(key: Key) -> State:
-        params = network.init(key)
+        params = network.init(key, config.init)
         return State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def nll_of(params: PyTree, pairs: Pairs, key: Key | None = None, dtype: str = "float32", share: Array | None = None
