@@ -14,7 +14,7 @@ def test_labels_are_as_many_of_each_class_whatever_the_order():
     assert np.bincount(few.labels).tolist() == [5] * 10
     turned = study.balanced(digits.part(np.arange(1437)[::-1]), 50)
     assert {x.tobytes() for x in few.images} == {x.tobytes() for x in turned.images}
-    with pytest.raises(UserError, match="num_labels must be at least 10, .* got 5000"):
+    with pytest.raises(UserError, match=r"num_labels must be at least 10, .* got 5000"):
         study.balanced(digits, 5000)
 
 
