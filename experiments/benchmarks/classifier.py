@@ -6,26 +6,11 @@ rates on the digits, MLP 64-64-10, 100 updates each, as one program and as 32 ru
 both without compiling.
 """
 
-import statistics
-import time
-
 import common
-
-PARTS = 3
 
 
 def _more(parser) -> None:
     parser.add_argument("--data-dir", required=True, help="folder with the IDX files of MNIST")
-
-
-def _median_rate(part, images: int) -> float:
-    part()
-    seconds = []
-    for _ in range(PARTS):
-        start = time.perf_counter()
-        part()
-        seconds.append(time.perf_counter() - start)
-    return images / statistics.median(seconds)
 
 
 def _config(name: str):
@@ -56,7 +41,7 @@ def _jaxdl(args, name: str) -> dict:
         state, _ = driver.chunk(state, steps)
         jax.block_until_ready(state)
 
-    return {"images_per_s": _median_rate(part, steps * config.batch_size), "compile_s": driver.compile_s,
+    return {"images_per_s": common.median_rate(part, steps * config.batch_size), "compile_s": driver.compile_s,
             "versions": common.versions("jaxdl", "jax")}
 
 
@@ -124,7 +109,7 @@ def _torch(args, name: str, model, channels_last: bool) -> dict:
             loss.backward()
             adam.step()
 
-    return {"images_per_s": _median_rate(part, steps * batch), "versions": common.versions("torch")}
+    return {"images_per_s": common.median_rate(part, steps * batch), "versions": common.versions("torch")}
 
 
 FOLDS, RATES, UPDATES = 8, (3e-4, 1e-3, 3e-3, 1e-2), 100
@@ -155,7 +140,7 @@ def _folds(together: bool) -> dict:
         for driver in drivers * (1 if together else len(configs)):
             jax.block_until_ready(driver.chunk(driver.start(), UPDATES))
 
-    return {"runs_per_s": _median_rate(part, len(configs)), "compile_s": sum(d.compile_s for d in drivers),
+    return {"runs_per_s": common.median_rate(part, len(configs)), "compile_s": sum(d.compile_s for d in drivers),
             "versions": common.versions("jaxdl", "jax")}
 
 

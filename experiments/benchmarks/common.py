@@ -62,6 +62,17 @@ def main(script: str, sides: dict[str, tuple], ratios: dict[str, tuple],
     print(json.dumps(figures, indent=2))
 
 
+def median_rate(part: Callable[[], object], items: int, parts: int = 3) -> float:
+    """Items a second of the median of `parts` calls, after one that warms up; a call takes `items` of them."""
+    part()
+    seconds = []
+    for _ in range(parts):
+        start = time.perf_counter()
+        part()
+        seconds.append(time.perf_counter() - start)
+    return items / statistics.median(seconds)
+
+
 def versions(*names: str) -> dict[str, str]:
     """Installed versions of packages."""
     return {name: metadata.version(name) for name in names}

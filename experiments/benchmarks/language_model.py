@@ -6,28 +6,14 @@ time, each the next input. PyTorch runs eagerly, as `nn.LSTM` is not compiled in
 tutorials, in inference mode. Characters are random, which changes no speed; medians of three parts after one that warms up.
 """
 
-import statistics
-import time
-
 import common
 
-VOCABULARY, SIZE, LAYERS, WINDOW, BATCH, PARTS = 65, 256, 2, 64, 32, 3
+VOCABULARY, SIZE, LAYERS, WINDOW, BATCH = 65, 256, 2, 64, 32
 
 
 def _more(parser) -> None:
     parser.add_argument("--updates", type=int, default=40, help="of a part of training")
     parser.add_argument("--length", type=int, default=2000, help="characters that a text of a part has")
-
-
-def _median_rate(part, characters: int) -> float:
-    """Characters a second of the median part."""
-    part()
-    seconds = []
-    for _ in range(PARTS):
-        start = time.perf_counter()
-        part()
-        seconds.append(time.perf_counter() - start)
-    return characters / statistics.median(seconds)
 
 
 def _tokens(num: int = 200_000):
@@ -66,7 +52,7 @@ def jaxdl_training(args) -> dict:
         state, _ = driver.chunk(state, args.updates)
         jax.block_until_ready(state)
 
-    return {"characters_per_s": _median_rate(part, args.updates * WINDOW * BATCH), "compile_s": driver.compile_s,
+    return {"characters_per_s": common.median_rate(part, args.updates * WINDOW * BATCH), "compile_s": driver.compile_s,
             "versions": common.versions("jaxdl", "jax")}
 
 
@@ -91,7 +77,7 @@ def jaxdl_writing(args, num: int = 1) -> dict:
             state, drawn = extend(params, state, k)
             np.asarray(drawn)
 
-    return {"characters_per_s": _median_rate(part, 32 * chunks * num), "versions": common.versions("jaxdl", "jax")}
+    return {"characters_per_s": common.median_rate(part, 32 * chunks * num), "versions": common.versions("jaxdl", "jax")}
 
 
 def jaxdl_writing_32(args) -> dict:
@@ -143,7 +129,7 @@ def torch_training(args) -> dict:
             adam.step()
             at += 1
 
-    return {"characters_per_s": _median_rate(part, args.updates * WINDOW * BATCH), "versions": common.versions("torch")}
+    return {"characters_per_s": common.median_rate(part, args.updates * WINDOW * BATCH), "versions": common.versions("torch")}
 
 
 def torch_writing(args, num: int = 1) -> dict:
@@ -161,7 +147,7 @@ def torch_writing(args, num: int = 1) -> dict:
                 token = torch.multinomial(torch.softmax(logits[0], -1), 1).T
                 token.tolist()  # what is printed
 
-    return {"characters_per_s": _median_rate(part, args.length * num), "versions": common.versions("torch")}
+    return {"characters_per_s": common.median_rate(part, args.length * num), "versions": common.versions("torch")}
 
 
 def torch_writing_32(args) -> dict:

@@ -4,26 +4,13 @@ All: 784-500-20-500-784, ReLU, batch 128, Adam 1e-3, a new order each epoch, eve
 after one that warms up.
 """
 
-import statistics
-import time
-
 import common
 
-BATCH, LATENT, HIDDEN, EPOCHS = 128, 20, 500, 3
+BATCH, LATENT, HIDDEN = 128, 20, 500
 
 
 def _more(parser) -> None:
     parser.add_argument("--data-dir", required=True, help="folder with the IDX files of MNIST")
-
-
-def _median_rate(epoch, steps: int) -> float:
-    epoch()
-    seconds = []
-    for _ in range(EPOCHS):
-        start = time.perf_counter()
-        epoch()
-        seconds.append(time.perf_counter() - start)
-    return steps * BATCH / statistics.median(seconds)
 
 
 def _pixels(data_dir: str):
@@ -56,7 +43,7 @@ def jaxdl(args) -> dict:
         state, _ = driver.chunk(state, steps)
         jax.block_until_ready(state)
 
-    return {"images_per_s": _median_rate(epoch, steps), "compile_s": driver.compile_s,
+    return {"images_per_s": common.median_rate(epoch, steps * BATCH), "compile_s": driver.compile_s,
             "versions": common.versions("jaxdl", "jax")}
 
 
@@ -106,7 +93,7 @@ def flax_loop(args) -> dict:
             state, loss = step(state, images[index], k)
         jax.block_until_ready(loss)
 
-    return {"images_per_s": _median_rate(epoch, steps), "versions": common.versions("flax", "jax", "optax")}
+    return {"images_per_s": common.median_rate(epoch, steps * BATCH), "versions": common.versions("flax", "jax", "optax")}
 
 
 def torch_eager(args) -> dict:
@@ -154,7 +141,7 @@ def _torch(args, compiled: bool) -> dict:
             loss.backward()
             adam.step()
 
-    return {"images_per_s": _median_rate(epoch, steps), "versions": common.versions("torch")}
+    return {"images_per_s": common.median_rate(epoch, steps * BATCH), "versions": common.versions("torch")}
 
 
 if __name__ == "__main__":
