@@ -1,4 +1,4 @@
-"""Memory of a process that trains for minutes, evaluates and writes a checkpoint again and again: it stops growing.
+"""Memory of a process that trains for minutes, evaluates and writes a checkpoint again and again: it must stop growing.
 
 Its resident memory is read twice a second. Imports, compiling and the first evaluations belong to the first minute; from the
 second to the last, medians of a minute, it may grow by a fiftieth: what an allocator keeps.
@@ -17,7 +17,7 @@ from jaxdl.experiments.campaigns import common
 # name -> (words, steps between two evaluations)
 _LEARNERS = {
     "dqn": (("dqn", "--eval-episodes", "20"), 10_000),
-    "dqn on the host": (("dqn", "--backend", "host", "--eval-episodes", "2"), 2_000),
+    "dqn on the host": (("dqn", "--backend", "host", "--eval-episodes", "2"), 2_500),
 }
 
 
@@ -57,4 +57,4 @@ def _watch(pid: int, read: list[tuple[float, float]]) -> None:
 
 
 if __name__ == "__main__":
-    common.main("leak", campaign, 400)
+    common.main("leak", campaign, 500)
