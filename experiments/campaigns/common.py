@@ -77,11 +77,12 @@ def fault(ended: Ended, statuses: Sequence[int] = HARMLESS) -> str | None:
 
 
 class Tally:
-    """Faults tried, by kind, and those that were answered badly."""
+    """Faults tried, by kind, those that were answered badly, and what else was measured, by name."""
 
     def __init__(self) -> None:
         self.tried: collections.Counter = collections.Counter()
         self.bad: list[dict[str, str]] = []
+        self.measured: dict[str, Any] = {}
 
     def add(self, kind: str, what: str, wrong: str | None) -> None:
         """Count one: its kind, what exactly was done, and what was wrong with the answer."""
@@ -106,6 +107,7 @@ def main(name: str, campaign: Callable[[int, int, Tally], None], num: int) -> No
         "date": datetime.date.today().isoformat(),
         "minutes": round((time.monotonic() - began) / 60, 1),
         "tried": dict(sorted(tally.tried.items())),
+        **({"measured": tally.measured} if tally.measured else {}),
         "answered_badly": len(tally.bad),
         "bad": tally.bad,
     }
