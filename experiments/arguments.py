@@ -115,15 +115,20 @@ def _in_digits(cls: type, argv: Sequence[str]) -> list[str]:
 
 
 def _with_new_names(cls: type, argv: list[str]) -> list[str]:
-    """The command line with flags of an earlier version under their new names; each is said on stderr."""
+    """The command line with flags of an earlier version under their new names, which is said on stderr, and those that have a
+    second name (`also` of a config) under their first.
+    """
     known = {flag(old): new for within in _classes(cls) for old, new in renamed(within).items()}
+    also = {flag(other): flag(name) for within in _classes(cls) for other, name in getattr(within, "also", {}).items()}
     out: list[str] = []
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
         name = name.replace("_", "-")
         new = known.get(name)
-        if new is None:
+        if name in also:
+            out.append(also[name] + equals + value)
+        elif new is None:
             out.append(word)
         elif isinstance(new, str):
             stdio.say(f"jaxdl: {name} is called {flag(new)} now; the old name goes with the next version")

@@ -12,7 +12,7 @@ Shapes: `N` items, `B` streams, `T` items of a window.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ from jaxdl.data import minibatches
 @settings
 class Config(minibatches.Config):
     """Settings of all that learns from a stream."""
+
+    also: ClassVar[dict[str, str]] = {"data_file": "data_dir"}  # --data-file FILE
 
     dataset: str = "tiny_shakespeare"
     """Name of the dataset (`jaxdl list`), or package.module:NAME of one of your own."""

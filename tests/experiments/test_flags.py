@@ -37,6 +37,16 @@ def test_flags_of_an_earlier_version_are_read_and_said(old, new, capsys):
     assert "next version" in said
 
 
+@pytest.mark.parametrize(("line", "same"), [
+    ("language_model --data-file a.txt", "language_model --data-dir a.txt"),
+    ("language_model --data-file=a.txt", "language_model --data-dir a.txt"),
+    ("classifier --max-shift 2", "classifier --max-shift=2"),  # a field that moved into settings within
+])
+def test_second_names_are_taken_without_a_word(line, same, capsys):
+    assert flags_of(line).algorithm == flags_of(same).algorithm
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("line", "parts"), [
     ("dqn --learning-rate fast", ["--learning-rate takes a number", "'fast'"]),
     ("dqn --learning-rate", ["--learning-rate needs a value"]),
