@@ -69,7 +69,7 @@ def summary_line(settings: run_folder.Settings, task: Task, found: dict[str, Any
 
 def best_line(settings: run_folder.Settings, found: dict[str, Any] | None) -> list[str]:
     """Which of the swept values are best, by the mean of the score over seeds and folds; nothing where nothing is swept."""
-    if not settings.train.sweep or not found:
+    if not found or not settings.train.sweep:
         return []
     score, means = settings.algorithm.score_of(settings.config), {}
     for member, numbers in zip(tasks.population(settings), found["members"], strict=True):

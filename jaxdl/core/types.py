@@ -56,10 +56,10 @@ class DataSpec(NamedTuple):
     arrays: tuple[ArraySpec, ...] = ()
     input: str = "images"  # name of the array that goes in
     target: str | None = None  # name of the one that is to be predicted; None where there is none
+    binary: bool | None = None  # whether inputs are bytes of 0 and 1 or of 0 and 255 alone, in every split; None: not known
     class_counts: tuple[int, ...] | None = None  # examples of each class, of this split
     target_scale: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # mean and deviation of each number of a target
     # that is measured (float), of this split
-    binary: bool | None = None  # whether inputs are bytes of 0 and 1 or of 0 and 255 alone, in every split; None: not known
 
     @property
     def size(self) -> int:

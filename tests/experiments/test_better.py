@@ -7,8 +7,8 @@ from jaxdl.core.task import Score
 from jaxdl.experiments import algorithms, run_report
 from jaxdl.generative import vae
 
-MORE = {"elbo", "iwae", "accuracy", "return_mean", "episode_return"}
-LESS = {"nll", "mse", "fid", "loss", "loss_discriminator", "error"}
+MORE = {"exact", "r2", "elbo", "iwae", "accuracy", "return_mean", "episode_return"}
+LESS = {"absolute_error", "nll", "mse", "fid", "loss", "loss_discriminator", "error"}
 
 
 @pytest.mark.parametrize("name", algorithms.ALGORITHMS)
