@@ -47,7 +47,12 @@ class Optimizer(NamedTuple):
 def make(config: Config, horizon: int) -> Optimizer:
     """The optimizer of a config; `horizon` is the number of planned updates, past which schedules hold their end value."""
     if config.optimizer in NEEDS_LOSS:
-        init, descend = _descending(config, horizon)
+        init, unbounded = _descending(config, horizon)
+
+        def descend(*args: Any) -> tuple[PyTree, PyTree, Any]:
+            params, opt, aux = unbounded(*args)
+            return within_norm(params, config.max_norm), opt, aux
+
         return Optimizer(init, _needs_loss(config), descend)
     tx = transform(config, horizon)
 

@@ -288,6 +288,16 @@ def test_max_norm_shortens_the_incoming_weights_of_each_unit():
     np.testing.assert_allclose(new["layers"]["kernel"], [np.eye(2), 2 * np.eye(2)], rtol=1e-6)
 
 
+def test_max_norm_holds_for_kfac_too():
+    layer, x, y = nn.Dense(4), jax.random.normal(KEY, (12, 3)), BATCH["y"]
+    params = jax.tree.map(lambda w: 9 * w, layer.init(KEY, x))
+    config = Config(optimizer="kfac", max_norm=0.5)
+    optimizer = optim.make(config, 1)
+    new, _, _ = optim.minimize(optimizer, lambda p, batch, key: (losses.cross_entropy(layer.apply(p, batch), y).mean(), {}),
+                               params, optimizer.init(params), x, KEY, config)
+    np.testing.assert_allclose(jnp.linalg.norm(new["params"]["kernel"], axis=0), 0.5, rtol=1e-5)
+
+
 def test_biases_are_penalized_when_asked():
     params = {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.full(2, 3.0), "scale": jnp.full(2, 5.0)}
     zeros = jax.tree.map(jnp.zeros_like, params)
