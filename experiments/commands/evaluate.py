@@ -62,7 +62,7 @@ def run(args: Any) -> dict[str, Any]:
     members = fit.members_of(opened.params, opened.members)
     if args.out is not None and not opened.task.pictures:
         raise UserError(f"{args.run} is a run of {opened.settings.algo}, which leaves no pictures; leave --out out")
-    if getattr(args, "ensemble", False) or getattr(args, "others", ()) or getattr(args, "snapshots", None):
+    if getattr(args, "ensemble", False) or getattr(args, "others", ()) or getattr(args, "snapshots", None) is not None:
         networks = _networks(args, opened, members)
         found = opened.task.abilities[Ensemble].evaluate(networks, args.evaluation)
         print(f"step {opened.step:,}: {opened.task.describe(found)}")
@@ -76,9 +76,9 @@ def run(args: Any) -> dict[str, Any]:
         print(filmed)
     if args.out is not None:
         files.make_folder(args.out)
-    for name, draw in opened.task.pictures.items() if args.out is not None else ():
-        draw(members[0], args.evaluation.seed, args.out / name)
-        print(args.out / name)
+        for name, draw in opened.task.pictures.items():
+            draw(members[0], args.evaluation.seed, args.out / name)
+            print(args.out / name)
     return found
 
 

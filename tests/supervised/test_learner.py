@@ -198,6 +198,7 @@ def test_folds_are_members_of_one_program_and_predict_together(tmp_path, capsys)
     run(capsys, "train", "classifier", *flags, "--hidden-sizes", 9, "--out", other)
     for words, sentence in [((other, "--ensemble"), "is one; train with --num-seeds"),
                             ((folder, "--ensemble", "--others", other), "an ensemble is of one network"),
+                            ((folder, "--snapshots", 0), "snapshots must be between 2 and the"),
                             ((folder, "--snapshots", 9), "snapshots must be between 2 and the")]:
         assert sentence in refused(capsys, "evaluate", *words)
 
