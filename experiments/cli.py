@@ -62,7 +62,7 @@ def _main(argv: list[str], within: bool) -> int:
     command, rest = argv[0], argv[1:]
     as_json, debug = "--json" in rest, "--debug" in rest
     rest = [word for word in rest if word not in ("--json", "--debug")]
-    if not _OWN.fullmatch(command) and not (command.isidentifier() and _line(_FOLDER / f"{command}.py")):
+    if not _OWN.fullmatch(command) and not (command.isidentifier() and summary_of(_FOLDER / f"{command}.py")):
         known = list(commands())
         close = difflib.get_close_matches(command, known, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else f"; commands are: {', '.join(known)}"
@@ -103,12 +103,15 @@ def _main(argv: list[str], within: bool) -> int:
 
 def commands() -> dict[str, tuple[str, str]]:
     """The commands by name: what follows the name on the command line, and what the command does."""
-    lines = {path.stem: _line(path) for path in sorted(_FOLDER.glob("*.py"))}
+    lines = {path.stem: summary_of(path) for path in sorted(_FOLDER.glob("*.py"))}
     return {name: line for name, line in lines.items() if line}
 
 
-def _line(path: Path) -> tuple[str, str] | None:
-    """A command's line of the help: the first of its module's docstring, read without importing it. None of what is none."""
+def summary_of(path: Path) -> tuple[str, str] | None:
+    """What follows a command's name, and what it does, of the first line of its module's docstring, `NAME WORDS: what`.
+
+    The module is not imported. None where the line is no command's.
+    """
     if not path.is_file():
         return None
     first = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]

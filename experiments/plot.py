@@ -211,8 +211,9 @@ def plot_sweep(run: str | Path, out: str | Path) -> None:
         if len(points[0][1]) > 1:
             low, high = np.transpose([bootstrap_interval(scores) for _, scores in points])
             axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
-        seeds, what = len(points[0][1]), "folds" if values["config"].get("folds") else "seeds"
-        name = f"interquartile mean and 95 % interval of {seeds} {what}" if seeds > 1 else "one seed"
+        runs = len(points[0][1])
+        what = "seeds" if not values["config"].get("folds") else "folds" if values["train"].get("num_seeds") == 1 else "runs"
+        name = f"interquartile mean and 95 % interval of {runs} {what}" if runs > 1 else "one seed"
         axes.plot(x, centre, "-", color=color, linewidth=1.8, label=f"{label}: {name}" if label else name)
     name = ", ".join(f"{name}={value:g}" for name, value in best.items())
     axes.plot([best[field]], [top], "*", color="black", markersize=12, linewidth=0, label=f"best: {name}, {top:,.4g}")

@@ -9,8 +9,6 @@
 Ours and lax within a loop inside one program, as in training. PyTorch in either layout of memory, with huge pages.
 """
 
-import statistics
-import time
 from functools import partial
 
 import common
@@ -28,13 +26,7 @@ FEW_STEPS = 2  # of lax's own gradients, which take seconds
 
 
 def _median_ms(run, steps: int = STEPS) -> float:
-    run()
-    seconds = []
-    for _ in range(STRETCHES):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(seconds) / steps
+    return 1e3 / common.median_rate(run, steps, STRETCHES)
 
 
 def jaxdl(args) -> dict:

@@ -6,9 +6,6 @@ non-saturating loss, Adam 2e-4, one batch of generated images an update. PyTorch
 memory and with small pages and huge ones. Medians of three stretches after one that warms up.
 """
 
-import statistics
-import time
-
 import common
 from vae import _pixels
 
@@ -20,13 +17,7 @@ def _more(parser) -> None:
 
 
 def _rate(run) -> dict:
-    run(STEPS)
-    seconds = []
-    for _ in range(STRETCHES):
-        start = time.perf_counter()
-        run(STEPS)
-        seconds.append(time.perf_counter() - start)
-    return {"updates_per_s": STEPS / statistics.median(seconds)}
+    return {"updates_per_s": common.median_rate(lambda: run(STEPS), STEPS, STRETCHES)}
 
 
 def jaxdl(args) -> dict:

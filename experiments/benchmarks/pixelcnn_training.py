@@ -7,9 +7,6 @@ Forward, backward, Adam; jaxdl keeps a running mean of the parameters beside. Py
 memory, with huge pages. Medians of stretches after one that warms up.
 """
 
-import statistics
-import time
-
 import common
 from vae import _pixels
 
@@ -25,13 +22,7 @@ def _more(parser) -> None:
 
 def _rate(run, name: str) -> float:
     batch, steps = CASES[name]
-    run(steps)
-    seconds = []
-    for _ in range(STRETCHES):
-        start = time.perf_counter()
-        run(steps)
-        seconds.append(time.perf_counter() - start)
-    return batch * steps / statistics.median(seconds)
+    return common.median_rate(lambda: run(steps), batch * steps, STRETCHES)
 
 
 def jaxdl(args) -> dict:

@@ -1,9 +1,7 @@
 """study [NAME]: a small experiment that shows one thing, as a table and a picture; without a name, a list of them"""
 
-import ast
 import dataclasses
 import importlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ import tyro
 
 from jaxdl.core.config import suggest
 from jaxdl.core.errors import UserError
-from jaxdl.experiments import studies
+from jaxdl.experiments import cli, studies
 from jaxdl.experiments.commands import common
 
 _FOLDER = Path(studies.__file__).parent
@@ -49,13 +47,9 @@ def run(args: Any) -> dict[str, Any]:
 
 
 def known() -> dict[str, str]:
-    """The studies, and what each shows: the first line of its docstring, read without importing it."""
-    found = {}
-    for path in sorted(_FOLDER.glob("*.py")):
-        first = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
-        if line := re.fullmatch(rf"{re.escape(path.stem)}: (.+)", first):
-            found[path.stem] = line[1]
-    return found
+    """The studies, and what each shows."""
+    lines = {path.stem: cli.summary_of(path) for path in sorted(_FOLDER.glob("*.py"))}
+    return {name: line[1] for name, line in lines.items() if line}
 
 
 def _load(name: str) -> ModuleType:

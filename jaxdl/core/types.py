@@ -62,6 +62,11 @@ class DataSpec(NamedTuple):
     # that is measured (float), of this split
 
     @property
+    def target_array(self) -> ArraySpec | None:
+        """The array that is to be predicted, None where there is none."""
+        return next((x for x in self.arrays if x.name == self.target), None)
+
+    @property
     def size(self) -> int:
         """Numbers in one input."""
         return math.prod(self.shape)

@@ -12,7 +12,7 @@ from jaxdl.data.registry import Reader
 
 
 def read(split: str) -> Dataset:
-    """X [N, 10] and y [N], float32, of `split`: N = 354 for "train", 88 for "test"."""
+    """The arrays x [N, 10] and y [N], float32, of `split`: N = 354 for "train", 88 for "test"."""
     from sklearn.datasets import load_diabetes  # slow to import
 
     x, y = load_diabetes(return_X_y=True)

@@ -80,7 +80,11 @@ def total_steps(config: Any, spec: DataSpec) -> int:
 def num_learned(config: Any, spec: DataSpec) -> int:
     """Examples that are learned from: all, or those of all folds but one (of the largest, where they differ by one)."""
     folds = getattr(config, "folds", None)
-    return spec.num_examples if folds is None else spec.num_examples - -(-spec.num_examples // folds)
+    return spec.num_examples if folds is None else _without_a_fold(spec.num_examples, folds)
+
+
+def _without_a_fold(num_examples: int, folds: int) -> int:
+    return num_examples - -(-num_examples // folds)
 
 
 def fold_of(num_examples: int, folds: int, fold: Any) -> tuple[Any, Any]:
@@ -150,7 +154,7 @@ def dataset(num_examples: int, batch_size: int, without: tuple[int, Array] | Non
     if without is not None:
         folds, fold = without
         first, after = fold_of(total, folds, fold)
-        num_examples = total - -(-total // folds)
+        num_examples = _without_a_fold(total, folds)
     if not 1 <= num_examples < 2**31:
         raise UserError(f"num_examples must lie between 1 and {2**31 - 1}, got {num_examples}")
     if batch_size < 1:

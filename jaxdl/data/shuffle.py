@@ -56,4 +56,3 @@ def _feistel(round_keys: Array, x: Array, a: int, b: int) -> Array:
 def _add_mod(x: Array, hashed: Array, m: int) -> Array:
     total = x + hashed % m  # below 2 * m: no overflow
     return jnp.where(total >= m, total - m, total)
-

@@ -258,12 +258,12 @@ class CNN(linen.Module):
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array | None]:
         of = ARCHITECTURES[self.architecture]
         small = min(x.shape[1:3]) < SMALL
-        dropped = functools.partial(dropout_in, self)
         layers = Layers(
             small, self.narrower or (of.narrower if small else 1), self.depth or of.depths[0],
             functools.partial(normalized, kind=self.norm or "batch", train=train, axis_name=self.axis_name),
             self.norm is not None and not of.has_norm, activation(self.activation),
-            lambda x, rate=self.dropout, whole=False: dropped(x, rate, whole), self.stochastic_depth, self._halved, self.dtype)
+            lambda x, rate=self.dropout, whole=False: dropout_in(self, x, rate, whole), self.stochastic_depth, self._halved,
+            self.dtype)
         features = layers.dropped(of.features(layers, x))
         if features.ndim == 4:  # classes of every place, and their mean
             means = features.mean((1, 2))

@@ -35,6 +35,7 @@ from jax import lax
 from jaxdl import nn
 from jaxdl.core import axis
 from jaxdl.core.types import Array, Key, PyTree
+from jaxdl.nn.kernels import as_matrix
 from jaxdl.ops import targets
 from jaxdl.optim.config import Config
 from jaxdl.optim.gradients import gradients, microbatches
@@ -175,7 +176,7 @@ def _precondition(grads: PyTree, factors: dict[str, Factors], damping: float | A
         if name not in factors:
             continue
         a, g = factors[name]
-        matrix = kernel.reshape(-1, kernel.shape[-1])
+        matrix = as_matrix(kernel)
         matrix = matrix if bias is None else jnp.concatenate([matrix, bias[None]])
         pi = jnp.sqrt(jnp.maximum(jnp.trace(a) / len(a), 1e-12) / jnp.maximum(jnp.trace(g) / len(g), 1e-12))
         left, right = a + pi * jnp.sqrt(damping) * jnp.eye(len(a)), g + jnp.sqrt(damping) / pi * jnp.eye(len(g))

@@ -10,7 +10,8 @@
 Shapes: `N` examples, `B` batch, `Y` classes, `F` features.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -22,8 +23,8 @@ from jaxdl.core.config import config as settings
 from jaxdl.core.config import require
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Classifier, Curve, Ensemble, Score
-from jaxdl.core.types import Array, DataSpec, PyTree
-from jaxdl.data.dataset import Dataset, pick
+from jaxdl.core.types import Array, DataSpec
+from jaxdl.data.dataset import Dataset
 from jaxdl.data.minibatches import fold_of, run_maker
 from jaxdl.metrics import classification
 from jaxdl.ops import losses
@@ -80,7 +81,7 @@ def num_labels(config: Config, spec: DataSpec) -> int:
     Raises:
         UserError: the dataset has none, or of the other kind.
     """
-    target = next((x for x in spec.arrays if x.name == spec.target), None)
+    target = spec.target_array
     several = target is not None and len(target.shape) == 1
     if config.loss == "multi_label":
         if not several:
@@ -216,19 +217,7 @@ def abilities(config: Config, spec: DataSpec, model: Model) -> dict[type, Any]:
 def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model: Model, can: dict[type, Any]) -> Evaluation:
     score = scorer(config, model)
 
-    def measured(params: PyTree, options: learner.Options, held: Dataset) -> dict[str, Any]:
-        held = learner.held_out(config, splits, params, held)
-        return {"num": held.spec.num_examples} | figures(config, scores_of([params], options, held), held.target)
-
-    def scores_of(members: Sequence[PyTree], options: learner.Options, held: Dataset) -> np.ndarray:
-        inputs = pick(held.arrays, held.spec.input)
-        return np.mean([score(params, inputs, options.seed, options.mc_samples) for params in members], 0)
-
-    def together(members: Sequence[PyTree], options: learner.Options) -> dict[str, Any]:
-        options.validate()
-        held = splits["test"]
-        numbers = figures(config, scores_of(members, options, held), held.target)
-        return {"num": held.spec.num_examples, "networks": len(members)} | numbers
+    measured, together = learner.judges(config, splits, score, functools.partial(figures, config))
 
     def in_words(found: dict[str, Any]) -> str:
         first = (f"mean average precision {found['mean_average_precision']:.4f}, " if config.loss == "multi_label" else "")

@@ -11,7 +11,7 @@ Shapes: `B` batch, `N` examples, `...` one input or target, `K` outputs.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -299,13 +299,35 @@ def check_data(config: Config, splits: Mapping[str, Dataset]) -> None:
                         "it")
 
 
-def held_out(config: Config, splits: Mapping[str, Dataset], variables: Variables, held: Dataset) -> Dataset:
+def _held_out(config: Config, splits: Mapping[str, Dataset], variables: Variables, held: Dataset) -> Dataset:
     """The examples that judge a member: those of its fold in a cross-validation, else `held`."""
     if config.folds is None:
         return held
     train = splits["train"]
     first, after = minibatches.fold_of(train.spec.num_examples, config.folds, int(variables.fold))
     return train.part(np.arange(first, after))
+
+
+def judges(config: Config, splits: Mapping[str, Dataset], score: Scorer,
+           figures: Callable[[np.ndarray, np.ndarray], dict[str, float]]) -> tuple[Callable, Callable]:
+    """What evaluates one network, `(variables, options, held-out examples) -> numbers`, and several, `task.Ensemble.evaluate`.
+
+    Args:
+        figures: (scores [N, ...], targets [N, ...]) -> numbers; several networks are judged by the mean of their scores.
+    """
+    def of(members: Sequence[Variables], options: Options, held: Dataset) -> dict[str, Any]:
+        inputs = data.pick(held.arrays, held.spec.input)
+        scores = np.mean([score(variables, inputs, options.seed, options.mc_samples) for variables in members], 0)
+        return {"num": held.spec.num_examples} | figures(scores, held.target)
+
+    def one(variables: Variables, options: Options, held: Dataset) -> dict[str, Any]:
+        return of([variables], options, _held_out(config, splits, variables, held))
+
+    def together(members: Sequence[Variables], options: Options) -> dict[str, Any]:
+        options.validate()
+        return {"networks": len(members)} | of(members, options, splits["test"])
+
+    return one, together
 
 
 def judged_by(config: Config, found: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ Shapes: `N` examples, `K` numbers of a target.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
@@ -19,8 +19,8 @@ from jaxdl.core.config import config as settings
 from jaxdl.core.config import require_positive
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve, Ensemble, Score
-from jaxdl.core.types import Array, DataSpec, Key, PyTree
-from jaxdl.data.dataset import Dataset, pick
+from jaxdl.core.types import Array, DataSpec, Key
+from jaxdl.data.dataset import Dataset
 from jaxdl.data.minibatches import run_maker
 from jaxdl.metrics import classification
 from jaxdl.ops import losses
@@ -66,7 +66,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
     Raises:
         UserError: the dataset has no targets that are measured, or its inputs are not the network's.
     """
-    target = next((x for x in spec.arrays if x.name == spec.target), None)
+    target = spec.target_array
     if target is None or not target.dtype.startswith("float"):
         what = f"{target.dtype} labels; train a classifier" if target else "none"
         raise UserError(f"a regressor needs targets that are measured (float), and the dataset {spec.name} has {what}")
@@ -102,17 +102,7 @@ def figures(predicted: np.ndarray, targets: np.ndarray) -> dict[str, float]:
 def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model: Model, can: dict[type, Any]) -> Evaluation:
     score = learner.scorer(model.predict)
 
-    def of_members(members: Sequence[PyTree], options: learner.Options, held: Dataset) -> dict[str, Any]:
-        inputs = pick(held.arrays, held.spec.input)
-        predicted = np.mean([score(params, inputs, options.seed, options.mc_samples) for params in members], 0)
-        return {"num": held.spec.num_examples} | figures(predicted, held.target)
-
-    def measured(params: PyTree, options: learner.Options, held: Dataset) -> dict[str, Any]:
-        return of_members([params], options, learner.held_out(config, splits, params, held))
-
-    def together(members: Sequence[PyTree], options: learner.Options) -> dict[str, Any]:
-        options.validate()
-        return {"networks": len(members)} | of_members(members, options, splits["test"])
+    measured, together = learner.judges(config, splits, score, figures)
 
     def in_words(found: dict[str, Any]) -> str:
         return (f"{learner.judged_by(config, found)}: R2 {found['r2']:.4f}, absolute error {found['absolute_error']:.4g}, "
