@@ -295,7 +295,7 @@ def test_an_evaluation_that_reaches_the_goal_ends_the_run(drivers, tmp_path):
 def test_a_run_that_gets_no_better_ends_and_its_best_parameters_are_kept(drivers, tmp_path):
     """Two evaluations in a row that are no better; a resumed run counts those before it."""
     scores, score = [9.0, 4.0, 7.0, 2.0, 3.0, 2.0, 1.0], Score("nll", higher=False, label="")
-    for name, ends in (("whole", (60,)), ("in parts", (50, 60))):
+    for name, ends in (("whole", (60,)), ("in parts", (40, 60))):
         told = iter(scores)
         for end in ends:
             result = fit.fit(drivers["vae"], fit.Config(eval_every=10, patience=2, stop_step=end), 80, folder=tmp_path / name,
