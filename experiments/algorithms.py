@@ -23,6 +23,8 @@ ALGORITHMS = {
     "classifier": "jaxdl.supervised.classifier:ALGORITHM",
     "regressor": "jaxdl.supervised.regressor:ALGORITHM",
     "seq2seq": "jaxdl.supervised.seq2seq:ALGORITHM",
+    "segmenter": "jaxdl.supervised.segmenter:ALGORITHM",
+    "localizer": "jaxdl.supervised.localizer:ALGORITHM",
 }
 
 
