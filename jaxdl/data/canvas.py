@@ -29,7 +29,8 @@ def check(canvas: int | None, clutter: int, shape: tuple[int, ...]) -> None:
     if clutter and canvas is None:
         raise UserError(f"clutter={clutter} is of a canvas, and none is given; give canvas, its side in pixels")
     if clutter and min(shape[:2]) < PIECE:
-        raise UserError(f"clutter={clutter} are pieces of {PIECE}x{PIECE} pixels of images, and these have {sides}; leave it out")
+        raise UserError(f"clutter={clutter} are pieces of {PIECE}x{PIECE} pixels of images, and these have {sides}; leave it "
+                        "out")
 
 
 def shape_on(canvas: int | None, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -44,8 +45,9 @@ def drawn(images: Array, canvas: int | None, clutter: int, key: Key) -> Array:
     """
     if canvas is None:
         return images
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(images)))
-    return jax.vmap(lambda i, key: _one(images, canvas, clutter, i, key))(jnp.arange(len(images)), keys)
+    images, index = jnp.asarray(images), jnp.arange(len(images))
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+    return jax.vmap(lambda i, key: _one(images, canvas, clutter, i, key))(index, keys)
 
 
 def _one(images: Array, side: int, clutter: int, i: Array, key: Key) -> Array:

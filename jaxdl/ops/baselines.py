@@ -8,7 +8,7 @@
     leave_one_out   the mean of the others of the group (Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free!")
     value           learned, of what is known before the action is drawn (Sutton et al. 2000)
 
-Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning" (1992). A group are several
+Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning" (1992). A group are the
 draws for one example, where there are several, else the examples of the batch.
 
 Shapes: `B` examples, `D` draws for each.

@@ -21,6 +21,7 @@ from jaxdl.core import files, streams
 from jaxdl.core.errors import EnvError, EnvFailure, UserError, described
 from jaxdl.core.streams import Purpose
 from jaxdl.core.types import Array, PyTree
+from jaxdl.data.pictures import gif
 from jaxdl.rl import envs, evaluate, observations
 from jaxdl.rl.envs import gymnasium_envs
 from jaxdl.rl.envs.calls import Calls

@@ -167,7 +167,7 @@ def check_images(config: Config, spec: DataSpec) -> None:
     data.require_images(spec, "attention_reader")
     classifier.num_labels(_LABELS, spec)
     canvas.check(config.canvas, config.clutter, spec.shape)
-    height, width, channels = canvas.shape_on(config.canvas, spec.shape)
+    height, width, _ = canvas.shape_on(config.canvas, spec.shape)
     if config.glimpse_size > min(height, width):
         raise UserError(f"glimpse_size={config.glimpse_size} is above the side of what is looked at, {height}x{width}; give "
                         f"{min(height, width)} or less")
@@ -207,7 +207,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
         reward = (logits.argmax(-1) == labels).astype(jnp.float32)  # [B, D]
         value = network.value(params, reading.h[:-1]) if network.value else jnp.zeros(())
         advantage = reward - jax.lax.stop_gradient(_baseline(config, reward, value, rewards, axis_name))
-        log_prob = -0.5 * jnp.square((reading.places - reading.means) / config.deviation).sum(-1)  # [T, B, D], but for a constant
+        log_prob = -0.5 * jnp.square((reading.places - reading.means) / config.deviation).sum(-1)  # [T, B, D] + a constant
         parts = {"loss": losses.cross_entropy(logits, labels), "policy_loss": -(log_prob * advantage).sum(0)}
         weights = {"loss": 1.0, "policy_loss": config.location_coef}
         if network.value:
@@ -271,24 +271,21 @@ def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model
         return (f"test examples of {config.dataset}: error {100 * found['error']:.2f} %, accuracy "
                 f"{100 * found['accuracy']:.2f} %, loss {found['loss']:.4g}")
 
-    def draw_glimpses(params: PyTree, seed: int, path: Path) -> None:
-        del seed
-        glimpse_pictures.draw(shown(params, glimpse_pictures.MANY), splits["test"], config.glimpse_size, config.num_scales, path)
+    def drawn(draw: Callable, num: int) -> Callable[[PyTree, int, Path], None]:
+        return lambda params, seed, path: draw(shown(params, num), splits["test"], config.glimpse_size, config.num_scales, path)
 
-    def film(params: PyTree, seed: int, path: Path) -> None:
-        del seed
-        glimpse_pictures.film(shown(params, glimpse_pictures.FEW), splits["test"], config.glimpse_size, config.num_scales, path)
-
+    film = drawn(glimpse_pictures.film, glimpse_pictures.FEW)
     can[Film] = Film(film)
-    pictures = {"glimpses.png": draw_glimpses, "glimpses.gif": film} | report.pictures(_LABELS, splits, score)
+    pictures = {"glimpses.png": drawn(glimpse_pictures.draw, glimpse_pictures.MANY), "glimpses.gif": film}
+    pictures |= report.pictures(_LABELS, splits, score)
     return Evaluation(Options(train.seed), more, pictures, in_words, lambda: classifier.check_data(_LABELS, splits))
 
 
 def _shown(model: Model, params: PyTree, images: Array) -> glimpse_pictures.Shown:
     seen = model.lay(images)
     reading = model.read(params, seen)
-    places = jnp.moveaxis(reading.places[:, :, 0], 0, 1)  # [N, T, 2]
-    return glimpse_pictures.Shown(seen, places, jnp.moveaxis(jax.nn.softmax(model.network.logits(params, reading.h[1:, :, 0])), 0, 1))
+    said = jax.nn.softmax(model.network.logits(params, reading.h[1:, :, 0]))
+    return glimpse_pictures.Shown(seen, reading.places[:, :, 0].swapaxes(0, 1), said.swapaxes(0, 1))
 
 
 ALGORITHM = dataset_algorithm(

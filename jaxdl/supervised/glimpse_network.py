@@ -5,8 +5,8 @@
     g_t = relu(W [relu(W x_t), relu(W l_t)])                              both together
     h_t = core(h_(t-1), g_t)                                              what it remembers
 
-h_0 is zero, so that the first place is around a mean that is learned. Of h it says the class, and of h_(t-1) the value V of what
-is known before l_t is drawn. No gradient passes through a place: an image is seen where it was looked at.
+h_0 is zero, so that the first place is around a mean that is learned. Of h it says the class, and of h_(t-1) the value V, of
+what is known before l_t is drawn. No gradient passes through a place: an image is seen where it was looked at.
 
 After Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention" (2014), whose core is `rnn_relu`, whose first
 place is uniform and whose glimpse network adds the two parts after a layer for each, which is the same. The value's gradient

@@ -16,7 +16,8 @@ drawn = jit(canvas.drawn, static_argnums=(1, 2))
 def found_at(image, on):
     """Where a canvas shows an image, pixel by pixel."""
     h, w = image.shape[:2]
-    return [(i, j) for i in range(len(on) - h + 1) for j in range(on.shape[1] - w + 1) if (on[i : i + h, j : j + w] == image).all()]
+    corners = np.ndindex(len(on) - h + 1, on.shape[1] - w + 1)
+    return [(i, j) for i, j in corners if (on[i : i + h, j : j + w] == image).all()]
 
 
 def test_an_image_lies_whole_and_alone_at_any_place():
