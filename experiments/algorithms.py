@@ -25,6 +25,7 @@ ALGORITHMS = {
     "seq2seq": "jaxdl.supervised.seq2seq:ALGORITHM",
     "segmenter": "jaxdl.supervised.segmenter:ALGORITHM",
     "localizer": "jaxdl.supervised.localizer:ALGORITHM",
+    "attention_reader": "jaxdl.supervised.attention_reader:ALGORITHM",
 }
 
 

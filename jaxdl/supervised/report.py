@@ -77,7 +77,7 @@ def draw_confusion(scores: np.ndarray, test: Dataset) -> bytes:
     num = scores.shape[1]
     confused = classification.confusion(scores.argmax(-1), test.target, num)
     share = confused / np.maximum(confused.sum(1, keepdims=True), 1)
-    figure, axes = new_figure((1.8 + 0.45 * min(num, _MANY) * 1.2, 1.4 + 0.45 * min(num, _MANY)))
+    figure, axes = _figure((1.8 + 0.45 * min(num, _MANY) * 1.2, 1.4 + 0.45 * min(num, _MANY)))
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if num <= _MANY:
         names = [class_name(test.spec, c)[:12] for c in range(num)]
@@ -98,7 +98,7 @@ def draw_reliability(scores: np.ndarray, test: Dataset) -> bytes:
     found = classification.calibration(scores, test.target)
     bins = len(found.num)
     centre = (np.arange(bins) + 0.5) / bins
-    figure, axes = new_figure((6, 5.4))
+    figure, axes = _figure((6, 5.4))
     axes.plot([0, 1], [0, 1], ":", color="black", linewidth=1.2, label="calibrated")
     there = found.num > 0
     axes.bar(centre[there], found.accuracy[there], 0.94 / bins, color="#0072B2", label="accuracy")
@@ -110,7 +110,7 @@ def draw_reliability(scores: np.ndarray, test: Dataset) -> bytes:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.legend(frameon=False, loc="upper left")
-    return png(plain(figure, axes))
+    return png(_plain(figure, axes))
 
 
 def draw_mistakes(scores: np.ndarray, test: Dataset) -> bytes:
@@ -130,7 +130,7 @@ def draw_mistakes(scores: np.ndarray, test: Dataset) -> bytes:
             continue
         at = wrong[i]
         if pictured:
-            axes.imshow(as_picture(pick(test.arrays, test.spec.input)[at]), cmap="gray", vmin=0, vmax=255)
+            axes.imshow(_as_picture(pick(test.arrays, test.spec.input)[at]), cmap="gray", vmin=0, vmax=255)
         axes.set_title(f"{class_name(test.spec, said[at])[:10]}, is {class_name(test.spec, labels[at])[:10]}", fontsize=7,
                        pad=2)
     return png(figure)
@@ -140,7 +140,7 @@ def draw_predictions(predicted: np.ndarray, test: Dataset) -> bytes:
     """Predictions against targets, the numbers of a target in colours of their own."""
     targets = test.target.reshape(len(predicted), -1)
     predicted = predicted.reshape(len(predicted), -1)
-    figure, axes = new_figure((6, 5.6))
+    figure, axes = _figure((6, 5.6))
     low, high = min(targets.min(), predicted.min()), max(targets.max(), predicted.max())
     axes.plot([low, high], [low, high], ":", color="black", linewidth=1.2)
     for k in range(min(targets.shape[1], 10)):
@@ -150,15 +150,16 @@ def draw_predictions(predicted: np.ndarray, test: Dataset) -> bytes:
     axes.set_title(f"{test.name}: R2 {classification.r2(predicted, targets):.4f} of {len(targets):,} test examples")
     axes.set_xlabel("target")
     axes.set_ylabel("prediction")
-    return png(plain(figure, axes))
+    return png(_plain(figure, axes))
 
 
-def as_picture(image: np.ndarray) -> np.ndarray:
+def _as_picture(image: np.ndarray) -> np.ndarray:
     image = image if image.dtype == np.uint8 else np.clip(255 * image, 0, 255).astype(np.uint8)
     return image if image.shape[-1] == 3 else image[..., 0]
 
 
 def blank(size: tuple[float, float]) -> Any:
+    """A figure without axes; its size in inches."""
     from matplotlib.figure import Figure  # slow to import
 
     figure = Figure(figsize=size, dpi=110)
@@ -166,18 +167,19 @@ def blank(size: tuple[float, float]) -> Any:
     return figure
 
 
-def new_figure(size: tuple[float, float]) -> tuple[Any, Any]:
+def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
     figure = blank(size)
     return figure, figure.add_subplot()
 
 
-def plain(figure: Any, axes: Any) -> Any:
+def _plain(figure: Any, axes: Any) -> Any:
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def png(figure: Any) -> bytes:
+    """A figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
