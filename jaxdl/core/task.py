@@ -180,6 +180,20 @@ class Localizer(NamedTuple):
     class_names: tuple[str, ...] | None  # of the Y classes; None: joints are found
 
 
+class Captioner(NamedTuple):
+    """Writes words about pictures."""
+
+    write: Callable[..., Array]  # (params, pictures [N, H, W, C] uint8, decode, beam width, key) -> words int32 [N, L]; 0 ends
+    vocabulary: tuple[str, ...]  # what each word is
+
+
+class Answerer(NamedTuple):
+    """Answers questions about pictures."""
+
+    answer: Callable[..., Array]  # (params, pictures [N, H, W, C] uint8, questions [N, Q, L]) -> words int32 [N, Q, L']; 0 ends
+    vocabulary: tuple[str, ...]  # what each word is
+
+
 class Ensemble(NamedTuple):
     """Predicts by several trained networks together."""
 

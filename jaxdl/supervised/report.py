@@ -130,7 +130,7 @@ def draw_mistakes(scores: np.ndarray, test: Dataset) -> bytes:
             continue
         at = wrong[i]
         if pictured:
-            axes.imshow(_as_picture(pick(test.arrays, test.spec.input)[at]), cmap="gray", vmin=0, vmax=255)
+            axes.imshow(as_picture(pick(test.arrays, test.spec.input)[at]), cmap="gray", vmin=0, vmax=255)
         axes.set_title(f"{class_name(test.spec, said[at])[:10]}, is {class_name(test.spec, labels[at])[:10]}", fontsize=7,
                        pad=2)
     return png(figure)
@@ -153,7 +153,7 @@ def draw_predictions(predicted: np.ndarray, test: Dataset) -> bytes:
     return png(_plain(figure, axes))
 
 
-def _as_picture(image: np.ndarray) -> np.ndarray:
+def as_picture(image: np.ndarray) -> np.ndarray:
     image = image if image.dtype == np.uint8 else np.clip(255 * image, 0, 255).astype(np.uint8)
     return image if image.shape[-1] == 3 else image[..., 0]
 
