@@ -23,7 +23,7 @@ from jaxdl.runtime import dataset_task
 from jaxdl.supervised import report
 
 _BLOCK = 100  # pictures whose captions are written side by side
-_SHOWN, _WORDS = 6, 11
+_SHOWN = 6  # pictures
 _WIDEST = 100
 
 
@@ -99,10 +99,11 @@ def attention_picture(splits: Mapping[str, Dataset], looked: Callable, attention
         at = np.random.default_rng(seed).permutation(test.spec.num_examples)[:_SHOWN]
         images = test.arrays.images[at]
         words, shares = (np.asarray(x) for x in program(params, images))
-        columns = 1 + (_WORDS if attention else 0)
+        said = texts(words, test.spec.vocabulary)
+        columns = 1 + (max(len(caption.split()) for caption in said) if attention else 0)
         figure = report.blank((1.25 * columns if attention else 6, 1.45 * len(at)))
         for row, axes in enumerate(figure.subplots(len(at), columns, squeeze=False)):
-            caption = texts(words[row : row + 1], test.spec.vocabulary)[0]
+            caption = said[row]
             for axis in axes:
                 axis.axis("off")
             axes[0].imshow(report.as_picture(images[row]), cmap="gray", vmin=0, vmax=255)
@@ -138,6 +139,7 @@ def answers_picture(splits: Mapping[str, Dataset], answer: Callable) -> Callable
             if i >= len(said):
                 continue
             axis.imshow(report.as_picture(of.images[i]), cmap="gray", vmin=0, vmax=255)
+            axis.set_anchor("W")
             for q, (question, own, truth) in enumerate(zip(*(texts(x[i], test.spec.vocabulary) for x in (
                     of.words.questions, said, of.words.answers)), strict=True)):
                 wrong = "" if own == truth else f"   (it is {truth})"

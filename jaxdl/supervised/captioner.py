@@ -197,7 +197,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
     def loss(state: State, params: PyTree, stats: PyTree, batch: Annotated, key: Key) -> tuple[Array, tuple[dict, PyTree]]:
         k_change, k_caption, k_look = jax.random.split(key, 3)
         images = vision.changed(config.augment, k_change, batch.images).images
-        which = jax.random.randint(k_caption, (len(images),), 0, num)
+        which = jnp.minimum((num * jax.random.uniform(k_caption, (len(images),))).astype(jnp.int32), num - 1)
         words = jnp.take_along_axis(batch.words.captions, which[:, None, None], 1)[:, 0].astype(jnp.int32)
         (begun, memory), stats = vision.learn(network, params, stats, images, True, method="encode")
 
