@@ -1,8 +1,7 @@
 """Boxes: how they overlap, which of them stay, what anchors learn, and what lies within.
 
-A box is x0 y0 x1 y1 in pixels, by the edges of pixels: one of the pixels 3 to 5 is 3, 6. A pixel i is the square from i to
-i + 1. All shapes are fixed: what is not there is said by a mask, and nothing here grows or shrinks with what it finds. Functions
-of one picture are mapped over pictures by `jax.vmap`.
+A box is x0 y0 x1 y1 in pixels, by the edges of pixels: one of the pixels 3 to 5 is 3, 6. All shapes are fixed: what is not
+there is said by a mask. Functions of one picture are mapped over pictures by `jax.vmap`.
 
     anchor (x, y, w, h), box (x', y', w', h') -> ((x' - x) / w, (y' - y) / h, log w' / w, log h' / h)
 
