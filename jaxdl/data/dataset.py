@@ -16,8 +16,10 @@ import numpy as np
 
 from jaxdl.core.errors import DataError
 from jaxdl.core.types import ArraySpec, DataSpec, Examples, PyTree
+from jaxdl.data.made import Made
 
 _COUNTED = 1000  # classes whose examples are counted, at most
+_AT_ONCE = 250  # examples that are made together
 _SCALED = 64  # numbers of a target that have each a mean of their own, at most
 HELD_OUT = 5  # without a test split of its own, a dataset's every fifth example is for testing
 
@@ -26,8 +28,13 @@ class Dataset(NamedTuple):
     """One split of a dataset, on the host."""
 
     name: str
-    arrays: PyTree  # of numpy arrays [N, ...]
+    arrays: PyTree  # of numpy arrays [N, ...], or what makes them (`made.Made`)
     spec: DataSpec
+
+    @property
+    def is_made(self) -> bool:
+        """Whether examples are made when they are asked for (`made.Made`)."""
+        return isinstance(self.arrays, Made)
 
     @property
     def images(self) -> np.ndarray:
@@ -41,6 +48,8 @@ class Dataset(NamedTuple):
 
     def rows(self, index: Any) -> PyTree:
         """The tree of the examples that `index` (a slice or integers) chooses."""
+        if self.is_made:
+            return jax.tree.map(np.asarray, _make(self.arrays.make, self.arrays.recipe, self.arrays.index[index]))
         return jax.tree.map(lambda x: x[index], self.arrays)
 
     @property
@@ -50,7 +59,17 @@ class Dataset(NamedTuple):
 
     def part(self, index: np.ndarray) -> "Dataset":
         """The dataset of the examples `index` [n]; its classes are those of the whole."""
-        return Dataset(self.name, self.rows(index), self.spec._replace(num_examples=len(index))).counted()
+        spec = self.spec._replace(num_examples=len(index))
+        if self.is_made:
+            return Dataset(self.name, self.arrays.of(self.arrays.index[index]), spec)
+        return Dataset(self.name, self.rows(index), spec).counted()
+
+    def complete(self) -> "Dataset":
+        """The dataset with all examples made, where they are made when they are asked for."""
+        if not self.is_made:
+            return self
+        parts = [self.rows(slice(i, i + _AT_ONCE)) for i in range(0, self.spec.num_examples, _AT_ONCE)]
+        return self._replace(arrays=jax.tree.map(lambda *x: np.concatenate(x), *parts)).counted()
 
     def counted(self) -> "Dataset":
         """The dataset with what its spec has of its targets: how many are of each class, or their mean and deviation."""
@@ -63,9 +82,12 @@ class Dataset(NamedTuple):
     def fingerprint(self) -> str:
         """Sha256 of the bytes of all arrays, in the tree's order."""
         digest = hashlib.sha256()
-        for x in jax.tree.leaves(self.arrays):
+        for x in jax.tree.leaves(self.arrays):  # of what is made the indices and the recipe
             digest.update(np.ascontiguousarray(x))
         return digest.hexdigest()
+
+
+_make = jax.jit(lambda make, recipe, index: make(recipe, index), static_argnums=0)
 
 
 def pick(tree: PyTree, name: str) -> Any:
@@ -187,11 +209,12 @@ def drawn(dataset: Dataset, purpose: str) -> np.ndarray:
 
 def split_off(dataset: Dataset, num: int, purpose: str) -> tuple[Dataset, Dataset]:
     """A dataset without `num` of its examples (1 to N - 1), and these: the first as `drawn`, or the last ones of a stream,
-    whose examples are single numbers.
+    whose examples are single numbers, and of what is made.
     """
     whole = np.arange(dataset.spec.num_examples)
-    index = np.sort(drawn(dataset, purpose)[:num]) if dataset.spec.shape else whole[-num:]
-    return dataset.part(np.delete(whole, index)), dataset.part(index)
+    in_order = dataset.is_made or not dataset.spec.shape
+    index = whole[-num:] if in_order else np.sort(drawn(dataset, purpose)[:num])
+    return dataset.part(np.delete(whole, index)), dataset.part(index).complete()
 
 
 def _num_classes(name: str, labels: np.ndarray | None, target: str | None, num_classes: int | None,

@@ -25,6 +25,7 @@ from jaxdl.core.config import require_positive, validate_untraced
 from jaxdl.core.errors import UserError
 from jaxdl.core.run import compose
 from jaxdl.core.types import Array, DataSpec, Key, Learner, PyTree, Run, Source
+from jaxdl.data import made
 from jaxdl.data.shuffle import shuffled_index
 
 DEFAULT_EPOCHS = 10
@@ -174,7 +175,7 @@ def dataset(num_examples: int, batch_size: int, without: tuple[int, Array] | Non
         index = shuffled_index(state.key, state.epoch, positions, num_examples)
         if without is not None:
             index = jnp.where(index < first, index, index + after - first)
-        batch = jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), data)
+        batch = made.rows(data, index)
         ended = state.batch + 1 == steps
         state = DatasetState(state.key, state.epoch + ended.astype(jnp.int32), jnp.where(ended, 0, state.batch + 1))
         return state, batch
@@ -188,7 +189,7 @@ def check_data(data: PyTree, num_examples: int) -> None:
     Raises:
         UserError: gives the shapes.
     """
-    leaves = jax.tree.leaves(data)
+    leaves = jax.tree.leaves(made.per_example(data))
     if not leaves or any(x.ndim == 0 or x.shape[0] != num_examples for x in leaves):
         raise UserError(f"every array of the data must have {num_examples} examples on its first axis, "
                         f"got shapes {[list(x.shape) for x in leaves]}")

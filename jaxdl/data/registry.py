@@ -30,6 +30,9 @@ READERS = {
     "sorting": "jaxdl.data.pairs:SORTING",
     "pairs": "jaxdl.data.pairs:READER",
     "coco": "jaxdl.data.coco:READER",
+    "scenes": "jaxdl.data.scenes:SCENES",
+    "scenes_single": "jaxdl.data.scenes:SINGLE",
+    "scenes_figures": "jaxdl.data.scenes:FIGURES",
 }
 
 
@@ -38,12 +41,14 @@ class Reader(NamedTuple):
 
     summary: str  # a line of `jaxdl list`
     read: Callable[[Path | None, str], Any]  # (folder, split) -> Dataset, or arrays: see `as_dataset`
-    folder: Literal["none", "fetched", "needed"] = "none"  # whether it reads a folder; "fetched": it downloads without one
+    folder: Literal["none", "fetched", "needed", "optional"] = "none"  # whether it reads a folder; "fetched": it downloads
+    # without one
     contents: str = ""  # what the folder must hold, for the error where it is not given
     num_classes: int | Callable[[Path | None], int | None] | None = None  # of all splits, or a function of the folder that
     # counts them; None: counted in the labels of all splits
     class_names: tuple[str, ...] | None = None
     sha256: Mapping[str, str] = {}  # of files that are fetched, by name
+    splits: tuple[str, ...] = SPLITS  # that it can read; of more than the two, each is held out
 
 
 def names() -> list[str]:
@@ -62,14 +67,15 @@ def load(name: str, data_dir: str | Path | None = None, split: str = "train") ->
     Args:
         name: one of `names()`, or `package.module:NAME`, a `Reader` or a function `(split) -> arrays`.
         data_dir: the folder with the files. Without it some datasets are fetched into the user's cache; some have no files.
-        split: "train" or "test".
+        split: "train", "test", or another that the dataset has.
 
     Raises:
         DataError: an unknown name or split, files that are missing, damaged or cannot be fetched. It names the file.
     """
-    if split not in SPLITS:
-        raise DataError(f"split must be 'train' or 'test', got {split!r}")
-    known, folder = reader(name), _folder(name, data_dir)
+    known = reader(name)
+    if split not in known.splits:
+        raise DataError(f"split must be {' or '.join(map(repr, known.splits))}, got {split!r}")
+    folder = _folder(name, data_dir)
     dataset = _read(name, known, folder, split)
     if known.num_classes is None and dataset.spec.num_classes is not None:
         return _agreed([dataset, *(_read(name, known, folder, other) for other in SPLITS if other != split)])[0]

@@ -22,6 +22,10 @@ def mix(x: Array, key: Array) -> Array:
 
 def uniform(key: Key, shape: tuple[int, ...]) -> Array:
     """Numbers of [0, 1), float32 with 24 bits: the place of each is hashed twice, under two keys drawn from `key`."""
-    first, second = jax.random.bits(key, (2,), jnp.uint32)
+    return uniform_of(jax.random.bits(key, (2,), jnp.uint32), shape)
+
+
+def uniform_of(keys: Array, shape: tuple[int, ...]) -> Array:
+    """The same by two keys, uint32 [2]."""
     places = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    return (mix(mix(places, first), second) >> 8).astype(jnp.float32) * 2.0**-24
+    return (mix(mix(places, keys[0]), keys[1]) >> 8).astype(jnp.float32) * 2.0**-24

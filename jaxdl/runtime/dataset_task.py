@@ -210,7 +210,8 @@ def for_validation(train: data.Dataset, config: fit.Config) -> tuple[data.Datase
 
 def too_dark(dataset: data.Dataset, config: Any) -> str | None:
     """What is to be said of images whose bytes hardly begin to be grey, as 0 and 1 in the place of 0 and 255; else None."""
-    if getattr(config, "binarize", None) == "none" or dataset.spec.input != "images" or dataset.images.dtype != np.uint8:
+    if getattr(config, "binarize", None) == "none" or dataset.spec.input != "images" or (
+            dataset.is_made) or dataset.images.dtype != np.uint8:
         return None
     top = int(dataset.images.max())
     if not 0 < top < _DARK:
