@@ -23,6 +23,7 @@ ALGORITHMS = {
     "classifier": "jaxdl.supervised.classifier:ALGORITHM",
     "regressor": "jaxdl.supervised.regressor:ALGORITHM",
     "seq2seq": "jaxdl.supervised.seq2seq:ALGORITHM",
+    "detector": "jaxdl.supervised.detector:ALGORITHM",
 }
 
 

@@ -8,8 +8,8 @@ anchors computes them all anyway.
     regions            cross-entropy of the class or ground, and smooth L1 of deltas (Girshick, "Fast R-CNN", 2015)
     one stage          focal loss of every class of every anchor, and L1 of deltas (Lin et al., "Focal loss for dense object
                        detection", 2017)
-    masks, joints      binary cross-entropy of the mask of the region's class; cross-entropy of the one cell of a region in which
-                       a joint is (He et al., "Mask R-CNN", 2017)
+    masks, joints      binary cross-entropy of the mask of the region's class; cross-entropy of the cell of a region in which a
+                       joint is (He et al., "Mask R-CNN", 2017); of one region an object, where the paper has several
 
 Shapes: `N` anchors, `R` regions, `K` objects, `Y` classes, `M` cells along a side of a mask, `J` joints.
 """
@@ -96,7 +96,7 @@ def dense_loss(logits: Array, deltas: Array, anchors: Array, truth: Truth, alpha
 
 
 def regions_of_objects(regions: Array, valid: Array, truth: Truth) -> Array:
-    """The region of each object from which its mask is learned, [K, 4]: that which overlaps it most, if by half, else its box."""
+    """The region of each object from which its mask is learned, [K, 4]: that of most overlap, if by half, else its box."""
     overlap = jnp.where(valid, ops.box_iou(truth.boxes, regions), 0.0)
     best = regions[overlap.argmax(1)]
     return jnp.where(overlap.max(1, keepdims=True) >= 0.5, best, truth.boxes)
