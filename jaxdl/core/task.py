@@ -216,6 +216,23 @@ class Translator(NamedTuple):
     length: int  # S of the examples that it learned from
 
 
+class Detections(NamedTuple):
+    """What is found in pictures, the surest first."""
+
+    boxes: Array  # float32 [N, D, 4]: x0 y0 x1 y1 in pixels
+    labels: Array  # int32 [N, D]: class, from 1; 0 where nothing more is found
+    scores: Array  # float32 [N, D]
+    masks: Array | None = None  # bool [N, D, H, W]
+    joints: Array | None = None  # float32 [N, D, J, 3]: x, y and how sure
+
+
+class Detector(NamedTuple):
+    """Finds objects in pictures."""
+
+    detect: Callable[[PyTree, Array], Detections]  # (params, images [N, H, W, C] uint8)
+    class_names: tuple[str, ...]  # of every class, the ground first
+
+
 class Film(NamedTuple):
     """Films what was learned."""
 

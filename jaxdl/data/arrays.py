@@ -243,32 +243,51 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _decoded(paths: list[Path]) -> np.ndarray:
     """Pictures as uint8 [N, H, W, C]: C is 1 if all are grey, else 3."""
-    from PIL import Image, ImageOps  # slow to import
-
     images: list[np.ndarray] = []
     for path in paths:
-        try:
-            with Image.open(path, formats=("PNG", "JPEG")) as picture:
-                picture.verify()  # the checksums of a PNG, which decoding leaves alone
-            with Image.open(path, formats=("PNG", "JPEG")) as picture:
-                if picture.width * picture.height * 3 * len(paths) > MAX_UNPACKED:
-                    raise DataError(f"{path} has {picture.width} x {picture.height} pixels, and {len(paths)} such pictures "
-                                    f"take more than {MAX_UNPACKED} bytes; make them smaller, or save them as a .npy file")
-                clear = picture.getchannel("A").getextrema()[0] < 255 if picture.mode in ("LA", "RGBA") else (
-                    "transparency" in picture.info)
-                if clear or picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
-                    raise DataError(f"{path} is transparent or has other pixels ({picture.mode}) than 8 bits of grey or "
-                                    "colour; convert it")
-                grey = picture.mode in ("1", "L", "LA")
-                pixels = np.asarray(ImageOps.exif_transpose(picture).convert("L" if grey else "RGB"))
-        except DataError:
-            raise
-        except Exception as e:  # a decoder of what anyone wrote raises anything
-            raise DataError(f"{path} is no PNG or JPEG picture, or a damaged one: {described(e)}") from None
+        pixels = read_picture(path, len(paths))
         if images and pixels.shape[:2] != images[0].shape[:2]:
             raise DataError(f"{path} has {pixels.shape[1]} x {pixels.shape[0]} pixels, and {paths[0]} has "
                             f"{images[0].shape[1]} x {images[0].shape[0]}; resize all pictures to one size first")
-        images.append(pixels if pixels.ndim == 3 else pixels[..., None])
+        images.append(pixels)
+    return together(images)
+
+
+def read_picture(path: Path, num: int) -> np.ndarray:
+    """A picture of 8 bits, uint8 [H, W, C]: C is 1 if it is grey, else 3.
+
+    Args:
+        path: a PNG or JPEG file.
+        num: pictures of its size that are to fit into memory.
+
+    Raises:
+        DataError: it is damaged or no picture, or too large.
+    """
+    from PIL import Image, ImageOps  # slow to import
+
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            picture.verify()  # the checksums of a PNG, which decoding leaves alone
+        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            if picture.width * picture.height * 3 * num > MAX_UNPACKED:
+                raise DataError(f"{path} has {picture.width} x {picture.height} pixels, and {num} such pictures take more than "
+                                f"{MAX_UNPACKED} bytes; make them smaller, or save them as a .npy file")
+            clear = picture.getchannel("A").getextrema()[0] < 255 if picture.mode in ("LA", "RGBA") else (
+                "transparency" in picture.info)
+            if clear or picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+                raise DataError(f"{path} is transparent or has other pixels ({picture.mode}) than 8 bits of grey or "
+                                "colour; convert it")
+            grey = picture.mode in ("1", "L", "LA")
+            pixels = np.asarray(ImageOps.exif_transpose(picture).convert("L" if grey else "RGB"))
+    except DataError:
+        raise
+    except Exception as e:  # a decoder of what anyone wrote raises anything
+        raise DataError(f"{path} is no PNG or JPEG picture, or a damaged one: {described(e)}") from None
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def together(images: list[np.ndarray]) -> np.ndarray:
+    """Pictures of one size as [N, H, W, C]: C is 1 if all are grey, else 3."""
     channels = max(x.shape[-1] for x in images)
     return np.stack([np.broadcast_to(x, (*x.shape[:2], channels)) for x in images])
 

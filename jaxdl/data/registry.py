@@ -29,6 +29,7 @@ READERS = {
     "reversal": "jaxdl.data.pairs:REVERSAL",
     "sorting": "jaxdl.data.pairs:SORTING",
     "pairs": "jaxdl.data.pairs:READER",
+    "coco": "jaxdl.data.coco:READER",
     "scenes": "jaxdl.data.scenes:SCENES",
     "scenes_single": "jaxdl.data.scenes:SINGLE",
     "scenes_figures": "jaxdl.data.scenes:FIGURES",

@@ -1,0 +1,260 @@
+"""Detectors: the boxes of objects in pictures, and what they are; with mask_rcnn their masks and joints too.
+
+Six methods share backbones, anchors, heads and losses: `detection` says how they differ. Of a trained one is measured average
+precision on held-out pictures (`metrics.detection`): of boxes, and of masks where it has them.
+
+Shapes: `B` batch, `N` pictures, `H W C` a picture, `R` regions, `D` detections of a picture.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl import data, nn, optim
+from jaxdl.core import task
+from jaxdl.core.config import config as settings
+from jaxdl.core.config import refuse_idle, require, require_positive
+from jaxdl.core.errors import UserError
+from jaxdl.core.task import Curve, Detections, Detector, Score
+from jaxdl.core.types import Array, DataSpec, Key, Learner, Mean, PyTree, UpdateResult
+from jaxdl.data import Dataset, minibatches, proposals
+from jaxdl.metrics import detection as metrics
+from jaxdl.optim import Config as OptimConfig
+from jaxdl.runtime.dataset_task import Evaluation, dataset_algorithm
+from jaxdl.supervised import detection, detection_networks, detection_report
+from jaxdl.supervised.detection import Setting, float32
+from jaxdl.supervised.detection_losses import Truth
+
+BLOCK = 50  # pictures in which objects are found at once
+_NEEDED = ("boxes", "labels", "instances", "joints")
+_TWO_STAGES = ("faster_rcnn", "mask_rcnn")
+_PROPOSED = ("fast_rcnn", "rcnn")  # by segments, on the host
+
+
+@settings
+class Config(minibatches.Config):
+    """Settings of what detects objects."""
+
+    applies: ClassVar = {
+        "focal_alpha": ("method", "one_stage"), "focal_gamma": ("method", "one_stage"),
+        "hidden_size": ("method", "faster_rcnn", "mask_rcnn", "fast_rcnn", "rcnn", "sliding_windows"),
+        "regions": ("method", "faster_rcnn", "mask_rcnn", "fast_rcnn", "rcnn", "sliding_windows"),
+        "region_size": ("method", "faster_rcnn", "mask_rcnn", "fast_rcnn"),
+        "channels": ("method", "one_stage", "faster_rcnn", "mask_rcnn", "fast_rcnn")}
+
+    dataset: str = "scenes"
+    """Name of the dataset (`jaxdl list`), or package.module:NAME of one of your own."""
+    batch_size: int = 32
+    """Pictures in one update."""
+    method: Literal["one_stage", "faster_rcnn", "mask_rcnn", "fast_rcnn", "rcnn", "sliding_windows"] = "faster_rcnn"
+    """How objects are found (`jaxdl.supervised.detection`)."""
+    channels: tuple[int, ...] = (32, 64, 128, 128)
+    """Channels of the backbone at the strides 2, 4, 8 and so on."""
+    features: int = 64
+    """Channels of the map that heads read."""
+    anchor_sizes: tuple[int, ...] = (12, 18, 26, 40)
+    """Sizes of anchors and windows in pixels, the roots of their areas: as objects have them."""
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Heights of anchors and windows over their widths."""
+    regions: int = 32
+    """Regions of a picture that are told apart."""
+    region_size: int = 7
+    """Cells along a side of a region."""
+    hidden_size: int = 256
+    """Size of the two layers that tell regions apart."""
+    focal_alpha: float = 0.25
+    """Weight of what is there in the focal loss; the rest is that of what is not (Lin et al. 2017)."""
+    focal_gamma: float = 2.0
+    """Power of the focal loss with which what is certain counts less (Lin et al. 2017)."""
+    score_threshold: float = 0.05
+    """Detections of lower scores are left out."""
+    nms_threshold: float = 0.5
+    """Of two detections of a class that overlap by more the surer stays."""
+    detections: int = 30
+    """Detections of a picture, at most."""
+    ema_decay: float | None = 0.998
+    """Share of the average of the weights, which is what predicts, that an update keeps; None: the newest predict."""
+    init: nn.Initial = nn.Initial()
+    """Initial weights."""
+    optim: OptimConfig = OptimConfig(learning_rate=1e-3, schedule="cosine", max_grad_norm=10.0)
+    """The optimizer."""
+
+
+class State(NamedTuple):
+    """State of the learner."""
+
+    params: PyTree
+    opt: PyTree
+    average: PyTree  # of the parameters, or None
+    count: Array  # int32 (): updates so far
+
+
+class Model(NamedTuple):
+    """A learner and its function."""
+
+    learner: Learner
+    detect: Callable[[PyTree, Array], Detections]  # (params, images [N, H, W, C] uint8), on the host
+
+
+def validate(config: Config) -> None:
+    """Refuse settings that make no sense, whatever the dataset.
+
+    Raises:
+        UserError: names the field, what was given and what would do.
+    """
+    minibatches.validate(config)
+    refuse_idle(config)
+    require_positive(config, "features", "regions", "region_size", "hidden_size", "detections", "focal_gamma")
+    for field, least in (("channels", 2), ("anchor_sizes", 1), ("anchor_ratios", 1)):
+        values = getattr(config, field)
+        require(config, field, len(values) >= least and all(0 < x < 10_000 for x in values),
+                f"{least} or more numbers above 0 and below 10,000")
+    require(config, "regions", 2 <= config.regions <= detection.CANDIDATES, f"between 2 and {detection.CANDIDATES}")
+    require(config, "detections", config.detections <= metrics.MOST, f"at most {metrics.MOST}")
+    for field in ("focal_alpha", "score_threshold", "nms_threshold"):
+        require(config, field, 0 <= getattr(config, field) <= 1, "between 0 and 1")
+    if config.ema_decay is not None:
+        require(config, "ema_decay", 0 <= config.ema_decay < 1, "at least 0 and below 1")
+    config.init.validate()
+    optim.validate(config.optim, config.batch_size)
+
+
+total_steps = minibatches.total_steps
+
+
+def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
+    """The learner and its function for annotated pictures.
+
+    Raises:
+        UserError: the dataset has none, or its classes have no names.
+    """
+    data.require_images(spec, "a detector")
+    shapes = {x.name: x.shape for x in spec.arrays}
+    if absent := [name for name in _NEEDED if name not in shapes]:
+        raise UserError(f"a detector needs {', '.join(absent)} of each picture, and the dataset {spec.name} has none; use "
+                        "dataset=scenes, or dataset=coco with your own pictures in data_dir")
+    if not spec.class_names or len(spec.class_names) < 2:
+        raise UserError(f"the dataset {spec.name} must name its classes (class_names), the ground first, got "
+                        f"{spec.class_names}")
+    num_classes = len(spec.class_names) - 1
+    setting = Setting(config, _network(config, num_classes, shapes["joints"][1]), spec.shape[:2], num_classes)
+    method = detection.make(setting)
+    optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
+
+    def init(key: Key) -> State:
+        params = {"params": nn.init(float32(setting.network), key, jnp.zeros((1, *spec.shape)), initial=config.init)["params"]}
+        average = None if config.ema_decay is None else params
+        return State(params, optimizer.init(params), average, jnp.zeros((), jnp.int32))
+
+    def loss_fn(params: PyTree, batch: PyTree, key: Key) -> tuple[Array, dict[str, Mean]]:
+        images, truth = batch
+        found = method.loss(params, images, truth, key)
+        return sum(found.values()).mean(), {"loss": Mean.of(sum(found.values())),
+                                            **{f"loss_{name}": Mean.of(x) for name, x in found.items()}}
+
+    def update(state: State, batch: PyTree, key: Key) -> tuple[State, UpdateResult]:
+        grads, found = optim.gradients(loss_fn, state.params, (data.pick(batch, "images"), truth_of(batch)), key, config.optim)
+        params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
+        average = None if state.average is None else optim.ema(state.average, params, config.ema_decay, state.count)
+        return State(params, opt, average, state.count + 1), UpdateResult(found)
+
+    learner = Learner(init, update, lambda state: state.params if state.average is None else state.average)
+    return Model(learner, _on_host(config, method))
+
+
+def _network(config: Config, num_classes: int, num_joints: int) -> detection_networks.Network:
+    dtype, cut = config.optim.compute_dtype, config.method in ("rcnn", "sliding_windows")
+    anchors, dense = len(config.anchor_sizes) * len(config.anchor_ratios), None
+    if config.method == "one_stage":
+        dense = detection_networks.DenseHead(anchors, num_classes, 2, True, dtype)
+    elif config.method in _TWO_STAGES:
+        dense = detection_networks.DenseHead(anchors, 1, 1, False, dtype)
+    return detection_networks.Network(
+        None if cut else detection_networks.Backbone(config.channels, config.features, dtype), dense,
+        detection_networks.CropNetwork(config.features, dtype) if cut else None,
+        None if config.method == "one_stage" else detection_networks.RegionHead(num_classes, config.hidden_size, dtype),
+        detection_networks.MaskHead(num_classes, num_joints, dtype=dtype) if config.method == "mask_rcnn" else None,
+        config.region_size)
+
+
+def truth_of(batch: PyTree) -> Truth:
+    """What is in the pictures of a batch."""
+    boxes, labels, instances, joints = (data.pick(batch, name) for name in _NEEDED)
+    return Truth(boxes, labels.astype(jnp.int32), instances, joints)
+
+
+def _on_host(config: Config, method: detection.Method) -> Callable[[PyTree, Array], Detections]:
+    program = jax.jit(method.detect)
+
+    def detect(params: PyTree, images: Array) -> Detections:
+        parts = []
+        for i in range(0, len(images), BLOCK):
+            block = np.asarray(images[i : i + BLOCK])
+            regions = proposals.of_pictures(block, config.regions) if config.method in _PROPOSED else ()
+            parts.append(jax.tree.map(np.asarray, program(params, block, *regions)))
+        return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+    return detect
+
+
+make_run = minibatches.run_maker(make, validate)
+
+
+def abilities(config: Config, spec: DataSpec, model: Model) -> dict[type, Any]:
+    """What a trained model can do."""
+    del config
+    return {Detector: Detector(model.detect, spec.class_names)}
+
+
+def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model: Model, can: dict[type, Any]) -> Evaluation:
+    def more(params: PyTree, options: task.Options, held: Dataset) -> dict[str, Any]:
+        images = data.pick(held.arrays, "images")
+        model.detect(params, images[:BLOCK])  # compile
+        begin = time.perf_counter()
+        found = model.detect(params, images)
+        seconds = time.perf_counter() - begin
+        return figures(found, held) | {"seconds_an_image": seconds / len(images)}
+
+    def picture(params: PyTree, seed: int, path: Path) -> None:
+        test = splits["test"]
+        some = test.part(np.arange(min(test.spec.num_examples, detection_report.PICTURES)))
+        images = data.pick(some.arrays, "images")
+        detection_report.write(path, images, model.detect(params, images), test.spec.class_names)
+
+    return Evaluation(task.Options(train.seed), more, {"detections.png": picture},
+                      functools.partial(_in_words, config.dataset))
+
+
+def figures(found: Detections, held: Dataset) -> dict[str, float]:
+    """Average precision of what is found in held-out pictures."""
+    boxes, labels, instances = (data.pick(held.arrays, name) for name in ("boxes", "labels", "instances"))
+    num_classes = len(held.spec.class_names) - 1
+    judge = functools.partial(metrics.average_precision, scores=found.scores, classes=found.labels, labels=labels,
+                              num_classes=num_classes)
+    of = judge(metrics.box_overlaps(found.boxes, boxes))
+    numbers = {"ap50": of.ap50, "ap": of.ap}
+    if found.masks is not None:
+        masks = np.arange(1, labels.shape[1] + 1)[:, None, None]
+        overlaps = [metrics.mask_overlaps(mine, true == masks) for mine, true in zip(found.masks, instances, strict=True)]
+        of = judge(np.stack(overlaps))
+        numbers |= {"mask_ap50": of.ap50, "mask_ap": of.ap}
+    return numbers
+
+
+def _in_words(dataset: str, found: dict[str, Any]) -> str:
+    masks = f", of masks {found['mask_ap50']:.4f} and {found['mask_ap']:.4f}" if "mask_ap50" in found else ""
+    return (f"held-out pictures of {dataset}: average precision {found['ap50']:.4f} at an overlap of 0.5, {found['ap']:.4f} "
+            f"over 0.5 to 0.95{masks}; {1000 * found['seconds_an_image']:.3g} ms a picture")
+
+
+ALGORITHM = dataset_algorithm(
+    "detector", "boxes of objects: sliding windows, R-CNN, Fast, Faster and Mask R-CNN, one stage with the focal loss", Config,
+    validate, make, make_run, total_steps, Score("ap50", True, "average precision at an overlap of 0.5"),
+    (Curve("loss", False, "loss", None, 0.05, "loss", panel=True),
+     Curve("eval/ap50", True, "average precision at an overlap of 0.5", None, 0.0, "ap50")), abilities, "pictures", _evaluation)
