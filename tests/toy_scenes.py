@@ -25,3 +25,5 @@ def reader(content):
 
 
 SCENES, SINGLE, FIGURES = reader("scenes"), reader("scenes_single"), reader("scenes_figures")
+LAID_OUT = Reader("scenes_figures that lie on the device", lambda folder, split: read("scenes_figures", split).complete(),
+                  splits=("train", "test", "hard"))

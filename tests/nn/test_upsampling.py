@@ -79,13 +79,14 @@ def test_each_way_is_its_plain_form(kind):
     places = jnp.asarray(RNG.integers(0, 4, (2, 3, 4, 3)), jnp.uint8)
     out = jit(layer.apply)(params, X, places)
     assert out.shape == (2, 6, 8, 3)
-    (name, own), = params["params"].items()
+    own, = params["params"].values()
     if kind.startswith("transposed"):
         forms = [own["kernel"], own["kernel"][::-1, ::-1]]  # either way of counting a window's rows and columns
         assert min(np.abs(out - plain_transposed(X, np.asarray(k), own["bias"])).max() for k in forms) < 1e-5
         return
     convolved = lambda x: linen.Conv(3, (3, 3)).apply({"params": own}, x)  # noqa: E731
-    expected = {"nearest": lambda: upsampling.nearest(convolved(X)), "bed_of_nails": lambda: upsampling.bed_of_nails(convolved(X)),
+    expected = {"nearest": lambda: upsampling.nearest(convolved(X)),
+                "bed_of_nails": lambda: upsampling.bed_of_nails(convolved(X)),
                 "max_unpool": lambda: upsampling.max_unpool(convolved(X), places),
                 "resize": lambda: convolved(upsampling.linear(jnp.asarray(X)))}[kind]()
     assert_close(out, expected, 1e-4, 1e-5)
