@@ -61,7 +61,7 @@ def check(splits: dict[str, data.Dataset]) -> None:
         UserError: it has no labels, one class only, or a split of fewer images than a neighbourhood has.
     """
     train = splits["train"]
-    if train.labels is None:
+    if train.target is None:
         raise UserError(f"samples are judged by the features of a classifier, and the dataset {train.name} has no labels to "
                         "train one; choose a dataset with labels")
     if len(np.unique(train.labels)) < 2:

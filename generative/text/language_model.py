@@ -101,8 +101,9 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
     Raises:
         UserError: the dataset is no text, or has one character alone.
     """
-    if spec.vocabulary is None:
-        raise UserError(f"a language model learns from text, and the dataset {spec.name} has no vocabulary; use "
+    if spec.vocabulary is None or spec.shape:
+        what = "no vocabulary" if spec.vocabulary is None else f"examples of shape {list(spec.shape)}, and is no stream"
+        raise UserError(f"a language model learns from text, and the dataset {spec.name} has {what}; use "
                         "dataset=text with your own file in data_dir")
     if len(spec.vocabulary) < 2:
         raise UserError(f"a language model needs two different characters or more, and {spec.name} has {len(spec.vocabulary)}")

@@ -5,7 +5,7 @@ them once, checked by hash, into the user's cache. `from_arrays` and `from_tree`
 """
 
 from jaxdl.data.dataset import Dataset, drawn, from_arrays, from_tree, pick, split_off
-from jaxdl.data.registry import SPLITS, Reader, load, load_splits, names, require_images, summaries
+from jaxdl.data.registry import SPLITS, Reader, load, load_splits, names, reader, require_images, summaries
 
 __all__ = ["SPLITS", "Dataset", "Reader", "drawn", "from_arrays", "from_tree", "load", "load_splits", "names",
-           "pick", "require_images", "split_off", "summaries"]
+           "pick", "reader", "require_images", "split_off", "summaries"]

@@ -152,9 +152,9 @@ def _placed(plan: _Plan) -> _Plan:
 
 
 def _seen(body: Array, instances: Array) -> Array:
-    """Joints x, y and v [J, 3]: seen where the figure is the uppermost object."""
+    """Joints x, y and v [J, 3]: hidden where another object lies over them; neck and head are at the edge of what is drawn."""
     x, y = jnp.clip(body.astype(jnp.int32), 0, instances.shape[0] - 1).T
-    return jnp.concatenate([body, jnp.where(instances[y, x] == 1, 2.0, 1.0)[:, None]], -1)
+    return jnp.concatenate([body, jnp.where(instances[y, x] <= 1, 2.0, 1.0)[:, None]], -1)
 
 
 def recipe(folder: Path | None, split: str) -> Recipe:

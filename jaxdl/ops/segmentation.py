@@ -29,7 +29,7 @@ def dice_loss(scores: Array, semantic: Array) -> Array:
     """
     probability = jax.nn.softmax(scores)
     truth = jax.nn.one_hot(semantic, scores.shape[-1])
-    both, all_of = ((x).sum((1, 2)) for x in (probability * truth, probability + truth))
+    both, all_of = (x.sum((1, 2)) for x in (probability * truth, probability + truth))
     there = truth.any((1, 2))
     dice = jnp.where(there, 2 * both / jnp.maximum(all_of, 1e-6), 0)
     return 1 - dice.sum(-1) / jnp.maximum(there.sum(-1), 1)

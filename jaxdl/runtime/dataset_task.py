@@ -26,6 +26,7 @@ from jaxdl.runtime.device_driver import make_device_driver
 BLOCK = 100  # examples in one call of a measure
 _DARK = 16  # a byte below which all of a dataset are hardly by intent
 _HELD_OUT = 10  # every so many training examples one is to validate
+_MOST_MADE = 1000  # of examples that are made, as they all would have to be before training begins
 
 
 @settings
@@ -36,7 +37,7 @@ class TrainConfig(fit.Config):
 
     validation: int | None = None
     """Training examples that are not learned from where eval_every is given, and decide what is best and when to stop; a tenth
-    if not given. 0: the test examples decide, and then judge their own choice."""
+    if not given, and 1,000 at most of examples that are made. 0: the test examples decide, and then judge their own choice."""
     validation_fraction: float | None = None
     """The same as a share of the training examples."""
 
@@ -228,7 +229,8 @@ def for_validation(train: data.Dataset, config: fit.Config) -> tuple[data.Datase
         if num:
             raise UserError(f"validation={num} is of eval_every: without it nothing is chosen; give eval_every too")
         return train, None
-    num = max(1, train.spec.num_examples // _HELD_OUT) if num is None else num
+    if num is None:
+        num = min(max(1, train.spec.num_examples // _HELD_OUT), _MOST_MADE if train.is_made else most)
     return data.split_off(train, num, "validation") if 0 < num <= most else (train, None)
 
 

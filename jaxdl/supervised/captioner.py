@@ -176,7 +176,8 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
     def critical_loss(call: Callable, state: PyTree, memory: Memory, references: Array, key: Key, table: Array, pictures: Array
                       ) -> tuple[Array, dict[str, Array]]:
         """The loss of each picture [B] whose captions are drawn."""
-        drawn, greedy = (_written(call, state, memory, length, k) for k in (key, None))
+        keys = jax.random.split(key)
+        drawn, greedy = (_written(call, state, memory, length, k) for k in (keys, None))
         grams = captions.ngrams(references)
         rare = captions.rarity(table, pictures, grams)
 
@@ -186,7 +187,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
 
         drawn = jax.lax.stop_gradient(drawn)
         reward, usual = worth(drawn), worth(greedy)
-        logits, seen, _ = told(call, state, memory, drawn, jax.random.fold_in(key, 0) if config.look == "hard" else None)
+        logits, seen, _ = told(call, state, memory, drawn, keys[0] if config.look == "hard" else None)  # as they were drawn
         counts = counted(drawn)
         log_p = -jnp.where(counts, losses.cross_entropy(logits, drawn), 0)
         if config.look == "hard":
@@ -255,7 +256,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
         call = caller(variables)
         state, memory = vision.apply(network, variables, images, method="encode")
         if decode != "beam":
-            return _written(call, state, memory, length, key if decode == "sampled" else None)
+            return _written(call, state, memory, length, jax.random.split(key) if decode == "sampled" else None)
         state, memory = jax.tree.map(lambda x: jnp.repeat(x, width, 0), (state, memory))
         return decoding.beam_search(lambda state, word: step(call, state, memory, word)[:2], state, len(images), width,
                                     length)[0][:, 0]
@@ -275,13 +276,13 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
     return Model(Learner(begin, update, lambda state: plain.params(state.learner)), write, looked, nll)
 
 
-def _written(call: Callable, state: PyTree, memory: Memory, length: int, key: Key | None = None) -> Array:
-    """Words int32 [B, L], the likeliest each time, or drawn with a key; 0 after the end."""
+def _written(call: Callable, state: PyTree, memory: Memory, length: int, keys: Key | None = None) -> Array:
+    """Words int32 [B, L], the likeliest each time, or drawn with two keys, of places and of words; 0 after the end."""
     def body(now: tuple, at: Array) -> tuple[tuple, Array]:
         state, word, ended = now
-        keys = (None, None) if key is None else jax.random.split(jax.random.fold_in(key, at))
-        state, logits, _ = call(state, memory, word, keys[0], method="step")
-        new = logits.argmax(-1) if key is None else jax.random.categorical(keys[1], logits)
+        k_place, k_word = (None, None) if keys is None else (jax.random.fold_in(key, at) for key in keys)
+        state, logits, _ = call(state, memory, word, k_place, method="step")
+        new = logits.argmax(-1) if k_word is None else jax.random.categorical(k_word, logits)
         word = jnp.where(ended, 0, new).astype(jnp.int32)
         return (state, word, ended | (word == 0)), word
 

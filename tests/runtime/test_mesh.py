@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from maps import MAPS
 from tools import assert_near, jit, vector
+from toy_scenes import read
 
 from jaxdl.agents import actor_critic, dqn, ppo, reinforce
 from jaxdl.core.axis import AXIS
@@ -27,7 +28,7 @@ from jaxdl.rl import policy
 from jaxdl.rl.policy import Config as PolicyConfig
 from jaxdl.rl.types import EnvSpec, Trajectory, Transition
 from jaxdl.runtime import mesh
-from jaxdl.supervised import attention_reader, classifier, regressor, seq2seq
+from jaxdl.supervised import attention_reader, captioner, classifier, localizer, regressor, segmenter, seq2seq, vqa
 
 B, T = 16, 6
 RATE = 0.05
@@ -198,6 +199,18 @@ def seq2seq_learner(optim, axis_name):
     return seq2seq.make(config, SUMS.spec, axis_name).learner
 
 
+SCENES = read("scenes_single", "test", 16)
+
+
+def scenes_learner(module, **settings):
+    """Of annotated pictures, with statistics of the batch, and averaged weights."""
+    def learner(optim, axis_name):
+        config = module.Config(channels=(3, 4), batch_size=B, total_steps=10, ema_decay=0.9, optim=optim, **settings)
+        return module.make(config, SCENES.spec, axis_name).learner
+
+    return learner
+
+
 def images(*shape):
     return Examples(jax.random.randint(jax.random.key(0), (B, *shape), 0, 256).astype(jnp.uint8))
 
@@ -223,6 +236,12 @@ CASES = {
                                        images(4, 4, 1)._replace(labels=jnp.arange(B) % 3), Noise.ROWS),
     "regressor": Case(regressor_learner, {"x": jax.random.normal(jax.random.key(0), (B, 3)), "y": jnp.linspace(-3, 4, B)}),
     "seq2seq": Case(seq2seq_learner, SUMS.rows(slice(B))),
+    "segmenter": Case(scenes_learner(segmenter, class_balance=0.5), SCENES.rows(slice(B)), rate=0.002),
+    "localizer": Case(scenes_learner(localizer, hidden_size=6), SCENES.rows(slice(B)), rate=0.01),
+    "captioner": Case(scenes_learner(captioner, hidden_size=6, embedding_size=4), SCENES.rows(slice(B)), Noise.ROWS),
+    "captioner, hard": Case(scenes_learner(captioner, look="hard", hidden_size=6, embedding_size=4), SCENES.rows(slice(B)),
+                            Noise.ROWS),
+    "vqa": Case(scenes_learner(vqa, hidden_size=6, embedding_size=4, features=4, blocks=1), SCENES.rows(slice(B))),
     "pixelcnn": Case(pixelcnn_learner, images(3, 3, 1)),
     "pixelrnn": Case(pixelrnn_learner, images(3, 3, 1)),
     "vqvae": Case(vqvae_learner, images(4, 4, 1), Noise.LATER, 0.01),  # dead codes begin anew
@@ -251,6 +270,12 @@ def by_row(draw):
     return drawn
 
 
+def categorical_by_row(key, logits):
+    """`jax.random.categorical`, with the noise of row i out of key i."""
+    u = jax.random.uniform(key, logits.shape)  # which is by row too
+    return jnp.argmax(logits - jnp.log(-jnp.log(jnp.clip(u, 1e-6, 1 - 1e-6))), -1)
+
+
 @pytest.fixture(autouse=True)
 def same_noise_for_a_row(request, monkeypatch):
     """In cases of `Noise.ROWS` a row draws the same on one device and in any shard."""
@@ -258,6 +283,7 @@ def same_noise_for_a_row(request, monkeypatch):
     if name is not None and CASES[name].noise == Noise.ROWS:
         monkeypatch.setattr(jax.random, "normal", by_row(jax.random.normal))
         monkeypatch.setattr(jax.random, "uniform", by_row(jax.random.uniform))
+        monkeypatch.setattr(jax.random, "categorical", categorical_by_row)
 
 
 def the_learner(name, optimizer, rate, axis_name):
