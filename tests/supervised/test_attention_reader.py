@@ -55,6 +55,16 @@ def places_part(tree):
 
 
 @functools.cache
+def grid():
+    """Noise of two glimpses [1, M, 2, 2] on a grid, and the probability of each [M]."""
+    edges = np.linspace(-3.2, 3.2, 23)
+    at = (edges[1:] + edges[:-1]) / 2
+    weight = np.exp(-at**2 / 2) / np.exp(-at**2 / 2).sum()
+    noise, p = (np.stack(np.meshgrid(x, x, x, x, indexing="ij"), -1) for x in (at, weight))
+    return np.float32(noise.reshape(1, -1, 2, 2)), np.float32(p.prod(-1).reshape(-1))
+
+
+@functools.cache
 def exact():
     """The gradient of the mean reward by the parameters of the means, by quadrature over both glimpses' noise:
 
@@ -62,14 +72,10 @@ def exact():
     """
     how = config(baseline="value")
     made = attention_reader.make(how, SPEC)
-    edges = np.linspace(-3.2, 3.2, 23)
-    at = (edges[1:] + edges[:-1]) / 2
-    weight = np.exp(-at**2 / 2) / np.exp(-at**2 / 2).sum()
-    grid = np.stack(np.meshgrid(at, at, at, at, indexing="ij"), -1).reshape(1, -1, 2, 2).astype(np.float32)
-    p = np.prod(np.stack(np.meshgrid(weight, weight, weight, weight, indexing="ij"), -1), -1).reshape(-1).astype(np.float32)
+    noise, p = grid()
 
     def weighted(params, image, label):
-        reading = made.network.read(params, image[None] / 255.0, grid)
+        reading = made.network.read(params, image[None] / 255.0, noise)
         reward = made.network.logits(params, reading.h[-1, 0]).argmax(-1) == label
         score = (jax.lax.stop_gradient((reading.places - reading.means) / how.deviation**2) * reading.means).sum((0, 3))[0]
         return (p * reward * score).sum(), (p * reward).sum()
@@ -96,6 +102,32 @@ def test_the_mean_of_the_gradients_is_the_exact_one(baseline, draws, share):
     error = found.std(0) / len(found) ** 0.5
     assert np.linalg.norm(error) < 0.06 * np.linalg.norm(exact())
     assert np.all(np.abs(found.mean(0) - share * exact()) < 4.5 * error + 0.01 * np.linalg.norm(exact()))
+
+
+def test_with_log_p_as_the_reward_it_is_the_gradient_of_the_mean_cross_entropy():
+    """Of all parameters: the rise along directions, by differences of the mean over a grid of noise."""
+    made = attention_reader.make(config(reward="log_prob", baseline="leave_one_out", draws=4), SPEC)
+    batch, (noise, p), params = Examples(jnp.asarray(IMAGES), jnp.asarray(LABELS)), grid(), weights_of("leave_one_out")
+
+    def mean_cross_entropy(params):
+        def of_one(image, label):
+            h = made.network.read(params, image[None] / 255.0, noise).h[-1, 0]
+            return -(p * jax.nn.log_softmax(made.network.logits(params, h))[:, label]).sum()
+
+        return jax.lax.map(lambda one: of_one(*one), batch).mean()
+
+    grad = jax.vmap(lambda key: jax.grad(lambda q: made.loss(q, batch, key)[0])(params))
+    estimates = jit(grad)(jax.random.split(jax.random.key(1), 5000))
+    rng, rises = np.random.default_rng(3), jit(mean_cross_entropy)
+    for layer in ("locate", "what", "where", "core", "head"):
+        along = {"params": {name: jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape) * (name == layer)), part)  # noqa: B023
+                            for name, part in params["params"].items()}}
+        ahead, behind = (rises(jax.tree.map(lambda x, v: x + step * v, params, along)) for step in (0.02, -0.02))  # noqa: B023
+        by_draws = sum((np.asarray(g) * v).reshape(5000, -1).sum(1)
+                       for g, v in zip(jax.tree.leaves(estimates), jax.tree.leaves(along), strict=True))
+        error = by_draws.std() / 5000**0.5
+        assert abs(by_draws.mean() - (ahead - behind) / 0.04) < 4 * error + 0.005, layer
+        assert error < 0.02
 
 
 def test_baselines_that_know_more_have_less_variance():
