@@ -136,7 +136,7 @@ def _gradients(config: Config, train: data.Dataset, params: PyTree, num: int, se
     def estimate(key: Key, earlier: Mean) -> Array:
         k_batch, k_loss = jax.random.split(key)
         grads = jax.grad(lambda p: made.loss(p, batch_of(k_batch), k_loss, earlier)[0])(params)
-        return jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves(grads["params"]["locate"])])
+        return jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves([grads["params"][name] for name in ("locate", "plan")])])
 
     def program(key: Key) -> Array:
         k_earlier, key = jax.random.split(key)
@@ -160,8 +160,8 @@ def draw(found: dict[str, Any]) -> "Figure":
                        capsize=2.5, label=name)
     common.plain(left, f"{found['dataset']}: mean and standard deviation over seeds", "updates", "test error, %")
     left.set_yscale("log")
-    common.plain(right, "variance of the gradient, at the parameters of the run with a value, with 95 % intervals",
-                 "updates of that run", "trace of the covariance")
+    common.plain(right, "variance of the gradient at the parameters of one run",
+                 "updates of that run (with a value)", "trace of the covariance, with 95 % intervals")
     right.set_yscale("log")
     left.legend(frameon=False, fontsize=8)
     return figure

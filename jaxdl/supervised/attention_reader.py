@@ -72,17 +72,19 @@ class Config(minibatches.Config):
     """Size of the core's state."""
     glimpse_features: int = 128
     """Features of what is seen, and of where."""
-    deviation: float = 0.15
+    deviation: float = 0.1
     """Standard deviation of places around their means, in halves of the image's side."""
     reward: Literal["right", "log_prob"] = "right"
     """1 if the class is right, else 0; or the log-probability of the class in nats."""
+    spread: float = 0.3
+    """Standard deviation of the places where a new network looks, one for each glimpse; 0: all at the centre."""
     baseline: baselines.Name = "value"
     """What is subtracted from the reward."""
     baseline_decay: float = 0.9
     """The factor by which a batch reduces the weight of earlier rewards (constant)."""
     draws: int = 1
     """Readings of each image in an update, each at places of its own."""
-    location_coef: float = 1.0
+    location_coef: float = 0.1
     """Weight of the reward beside the cross-entropy."""
     vf_coef: float = 0.5
     """Weight of the value's loss (value)."""
@@ -149,7 +151,7 @@ def validate(config: Config) -> None:
                      "deviation", "draws")
     require(config, "clutter", config.clutter >= 0, "0 or above")
     require_unit(config, "baseline_decay")
-    for field in ("location_coef", "vf_coef"):
+    for field in ("spread", "location_coef", "vf_coef"):
         require(config, field, 0 <= getattr(config, field) < float("inf"), "0 or above")
     require(config, "ema_decay", config.ema_decay is None or 0 <= config.ema_decay < 1, "at least 0 and below 1")
     config.init.validate()
@@ -190,7 +192,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
     """
     check_images(config, spec)
     sizes = Sizes(config.cell, config.hidden_size, config.glimpse_features, spec.num_classes, config.glimpse_size,
-                  config.num_scales, spec.shape[2], config.baseline == "value")
+                  config.num_scales, config.num_glimpses, config.spread, spec.shape[2], config.baseline == "value")
     network = glimpse_network.make(sizes, config.deviation)
     optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
 

@@ -29,7 +29,7 @@ SMALL = ["--hidden-size", "8", "--glimpse-features", "4", "--num-glimpses", "3",
 
 def config(**how):
     return Config(**{"glimpse_size": 2, "num_glimpses": 2, "hidden_size": 4, "glimpse_features": 3, "deviation": 0.4,
-                     "cell": "rnn_relu", "batch_size": 3, "total_steps": 10} | how)
+                     "location_coef": 1.0, "cell": "rnn", "batch_size": 3, "total_steps": 10} | how)
 
 
 @functools.cache
@@ -40,7 +40,7 @@ def weights():
     noise = jax.random.normal(jax.random.key(0), (3, 1000, 2, 2))
     logits = made.network.logits({"params": params}, made.network.read({"params": params}, IMAGES / 255.0, noise).h[-1])
     head = {"kernel": params["head"]["kernel"], "bias": params["head"]["bias"] - logits.mean((0, 1))}
-    return {"params": params | {"head": head}}
+    return {"params": params | {"head": head, "to_value": jax.tree.map(lambda x: 0.3 * x, params["to_value"])}}
 
 
 def weights_of(baseline):
@@ -50,8 +50,7 @@ def weights_of(baseline):
 
 def places_part(tree):
     """The parameters of the means, which the reward alone moves."""
-    part = tree["params"]["locate"]
-    return np.concatenate([np.ravel(part["kernel"]), np.ravel(part["bias"])])
+    return np.concatenate([np.ravel(tree["params"]["locate"]["kernel"]), np.ravel(tree["params"]["plan"])])
 
 
 @functools.cache
@@ -96,11 +95,14 @@ def test_the_mean_of_the_gradients_is_the_exact_one(baseline, draws, share):
     params = weights_of(baseline)
     earlier = Mean(jnp.float32(1.2), jnp.float32(2.0)) if baseline == "constant" else None
     batch = Examples(jnp.asarray(IMAGES), jnp.asarray(LABELS))
-    grad = jax.vmap(lambda key: jax.grad(lambda p: made.loss(p, batch, key, earlier)[0])(params)["params"]["locate"])
+    grad = jax.vmap(lambda key: jax.grad(lambda p: made.loss(p, batch, key, earlier)[0])(params))
     found = jit(grad)(jax.random.split(jax.random.key(1), 20_000))
-    found = -np.concatenate([np.asarray(found["kernel"]).reshape(20_000, -1), found["bias"]], 1)
+    found = -np.concatenate([np.asarray(x).reshape(20_000, -1) for x in
+                             (found["params"]["locate"]["kernel"], found["params"]["plan"])], 1)
     error = found.std(0) / len(found) ** 0.5
-    assert np.linalg.norm(error) < 0.06 * np.linalg.norm(exact())
+    along = found @ exact() / (exact() @ exact())  # 1 on average, if it is all of the gradient
+    assert along.std() / len(along) ** 0.5 < 0.04
+    assert abs(along.mean() - share) < 4 * along.std() / len(along) ** 0.5 + 0.01
     assert np.all(np.abs(found.mean(0) - share * exact()) < 4.5 * error + 0.01 * np.linalg.norm(exact()))
 
 
@@ -119,7 +121,7 @@ def test_with_log_p_as_the_reward_it_is_the_gradient_of_the_mean_cross_entropy()
     grad = jax.vmap(lambda key: jax.grad(lambda q: made.loss(q, batch, key)[0])(params))
     estimates = jit(grad)(jax.random.split(jax.random.key(1), 5000))
     rng, rises = np.random.default_rng(3), jit(mean_cross_entropy)
-    for layer in ("locate", "what", "where", "core", "head"):
+    for layer in ("locate", "plan", "what", "where", "core", "head"):
         along = {"params": {name: jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape) * (name == layer)), part)  # noqa: B023
                             for name, part in params["params"].items()}}
         ahead, behind = (rises(jax.tree.map(lambda x, v: x + step * v, params, along)) for step in (0.02, -0.02))  # noqa: B023
@@ -136,7 +138,7 @@ def test_baselines_that_know_more_have_less_variance():
         made = attention_reader.make(config(baseline=baseline, draws=draws), SPEC)
         params = weights_of(baseline)
         batch = Examples(jnp.asarray(IMAGES), jnp.asarray(LABELS))
-        grad = jax.vmap(lambda key: jax.grad(lambda p: made.loss(p, batch, key)[0])(params)["params"]["locate"]["bias"])
+        grad = jax.vmap(lambda key: jax.grad(lambda p: made.loss(p, batch, key)[0])(params)["params"]["plan"])
         return np.asarray(jit(grad)(jax.random.split(jax.random.key(1), 2000))).var(0).sum()
 
     assert variance("leave_one_out", 4) < 0.8 * variance("none", 4)
@@ -154,12 +156,12 @@ def test_a_reading_is_the_formula():
     for b, d in np.ndindex(3, 2):
         h = np.zeros(4)
         for t in range(2):
-            mean = np.tanh(dense("locate", h))
+            mean = np.tanh(h @ p["locate"]["kernel"] + p["plan"][t])
             place = np.float32(mean + 0.4 * np.asarray(noise[b, d, t]))
             seen = np.asarray(glimpses(images[b : b + 1], jnp.asarray(place)[None], 2, 2)).ravel()
             both = np.concatenate([relu(dense("what", seen)), relu(dense("where", place))])
             hidden = p["core"]["hidden"]
-            h = relu(relu(dense("both", both)) @ p["core"]["inputs"]["kernel"] + h @ hidden["kernel"] + hidden["bias"])
+            h = np.tanh(relu(dense("both", both)) @ p["core"]["inputs"]["kernel"] + h @ hidden["kernel"] + hidden["bias"])
             assert_close(reading.means[t, b, d], mean, 1e-4)
             assert_close(reading.places[t, b, d], place, 1e-4)
             assert_close(reading.h[t + 1, b, d], h, 1e-4, 1e-5)
@@ -193,8 +195,8 @@ def test_it_learns_where_to_look():
     """Seen coarsely the classes are alike: the finest scale must be brought to the spot, which the reward alone does."""
     train, test = (data.from_arrays(*bright_spots(split), "spots") for split in ("train", "test"))
     rewarded = Config(glimpse_size=4, num_scales=3, num_glimpses=2, hidden_size=32, glimpse_features=32, deviation=0.3,
-                      cell="gru", batch_size=50, draws=4, baseline="leave_one_out", total_steps=600,
-                      optim=OptimConfig(learning_rate=1e-2))
+                      cell="gru", batch_size=50, draws=4, baseline="leave_one_out", total_steps=600, location_coef=1.0,
+                      spread=0.0, optim=OptimConfig(learning_rate=1e-2))
     both = [rewarded, replace(rewarded, location_coef=0.0)]
     driver = make_device_driver(lambda c: attention_reader.make_run(c, train.spec), both, train.on_device(), [0, 0], quick=True)
     state, _ = driver.chunk(driver.start(), 600)
