@@ -66,7 +66,7 @@ class Config(minibatches.Config):
     """Side of a canvas on which each image lies at a random place."""
     clutter: int = 0
     """Pieces of 8x8 pixels of other images of the batch that lie on the canvas too; the paper has 4."""
-    cell: Kind = "lstm"
+    cell: Kind = "gru"
     """Cell of the core; the paper's is rnn_relu."""
     hidden_size: int = 256
     """Size of the core's state."""

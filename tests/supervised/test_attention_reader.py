@@ -169,6 +169,14 @@ def test_a_reading_is_the_formula():
     assert not np.asarray(reading.h[0]).any()
 
 
+def test_a_plan_begins_where_it_is_told_to():
+    made = [attention_reader.make(config(num_glimpses=200, spread=spread), SPEC) for spread in (0.0, 0.3)]
+    centre, apart = (x.network.init(jax.random.key(0))["params"]["plan"] for x in made)
+    assert not centre.any()
+    assert apart.shape == (200, 2)
+    assert 0.26 < apart.std() < 0.34
+
+
 def test_no_gradient_passes_through_a_place_or_from_the_value_to_the_core():
     made = attention_reader.make(config(location_coef=0.0), SPEC)
     batch = Examples(jnp.asarray(IMAGES), jnp.asarray(LABELS))
@@ -230,7 +238,8 @@ def test_commands_train_resume_and_evaluate(capsys, tmp_path):
     (("--glimpse-size", 9), "glimpse_size=9 is above the side of what is looked at, 8x8"),
     (("--num-scales", 4), "num_scales=4 is too many: 3 already see all of 8x8"),
     (("--canvas", 7), "canvas=7 is below the images of 8x8"), (("--clutter", 4), "clutter=4 is of a canvas"),
-    (("--draws", 0), "draws must be above 0, got 0"), (("--deviation", 0), "deviation must be above 0"),
+    (("--draws", 0), "draws must be above 0, got 0"), (("--spread", -1), "spread must be 0 or above"),
+    (("--deviation", 0), "deviation must be above 0"),
     (("--baseline", "leave_one_out", "--batch-size", 1), "baseline=leave_one_out compares a reward with others"),
     (("--baseline", "batch", "--batch-size", 4, "--grad-accumulation", 4), "baseline=batch compares a reward with others"),
     (("--baseline", "batch", "--vf-coef", 1), "vf_coef=1.0 is of baseline=value"),
