@@ -8,7 +8,7 @@ moves. A row of its own has four draws for each of a quarter of the images: as m
 Shapes: `K` seeds, `M` estimates, `P` parameters of the means.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +121,7 @@ def _learned(config: Config, splits: tuple[data.Dataset, data.Dataset], steps: n
 
 def _gradients(config: Config, train: data.Dataset, params: PyTree, num: int, seed: int) -> np.ndarray:
     """Estimates [M, P] by one baseline, from batches of their own, at parameters that have a value too."""
+    config = replace(config, location_coef=1.0)  # the gradient of the mean reward itself
     made, arrays = attention_reader.make(config, train.spec), train.on_device()
     named = params["params"]
     params = {"params": named if config.baseline == "value" else {k: x for k, x in named.items() if k != "to_value"}}
