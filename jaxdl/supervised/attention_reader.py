@@ -46,7 +46,6 @@ from jaxdl.supervised import classifier, glimpse_network, glimpse_pictures, lear
 from jaxdl.supervised.glimpse_network import Network, Reading, Sizes
 
 MOST_DRAWS = 10_000
-_FEATURES = 2**24  # numbers of one glimpse, at most
 _LABELS = classifier.Config()  # one label an example, by a softmax
 
 

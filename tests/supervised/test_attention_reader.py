@@ -12,7 +12,7 @@ from tools import assert_close, jit, random_like, refused, run, same_bits
 from jaxdl import data
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import ArraySpec, DataSpec, Examples, Mean
-from jaxdl.experiments import cli
+from jaxdl.experiments import cli, run_report
 from jaxdl.ops.glimpses import glimpses
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.runtime.device_driver import make_device_driver
@@ -56,7 +56,7 @@ def places_part(tree):
 @functools.cache
 def grid():
     """Noise of two glimpses [1, M, 2, 2] on a grid, and the probability of each [M]."""
-    edges = np.linspace(-3.2, 3.2, 23)
+    edges = np.linspace(-3.2, 3.2, 20)
     at = (edges[1:] + edges[:-1]) / 2
     weight = np.exp(-at**2 / 2) / np.exp(-at**2 / 2).sum()
     noise, p = (np.stack(np.meshgrid(x, x, x, x, indexing="ij"), -1) for x in (at, weight))
@@ -96,12 +96,12 @@ def test_the_mean_of_the_gradients_is_the_exact_one(baseline, draws, share):
     earlier = Mean(jnp.float32(1.2), jnp.float32(2.0)) if baseline == "constant" else None
     batch = Examples(jnp.asarray(IMAGES), jnp.asarray(LABELS))
     grad = jax.vmap(lambda key: jax.grad(lambda p: made.loss(p, batch, key, earlier)[0])(params))
-    found = jit(grad)(jax.random.split(jax.random.key(1), 20_000))
-    found = -np.concatenate([np.asarray(x).reshape(20_000, -1) for x in
-                             (found["params"]["locate"]["kernel"], found["params"]["plan"])], 1)
+    found = jit(grad)(jax.random.split(jax.random.key(1), 8000))
+    found = found["params"]["locate"]["kernel"], found["params"]["plan"]
+    found = -np.concatenate([np.asarray(x).reshape(8000, -1) for x in found], 1)
     error = found.std(0) / len(found) ** 0.5
     along = found @ exact() / (exact() @ exact())  # 1 on average, if it is all of the gradient
-    assert along.std() / len(along) ** 0.5 < 0.04
+    assert along.std() / len(along) ** 0.5 < 0.06
     assert abs(along.mean() - share) < 4 * along.std() / len(along) ** 0.5 + 0.01
     assert np.all(np.abs(found.mean(0) - share * exact()) < 4.5 * error + 0.01 * np.linalg.norm(exact()))
 
@@ -119,17 +119,17 @@ def test_with_log_p_as_the_reward_it_is_the_gradient_of_the_mean_cross_entropy()
         return jax.lax.map(lambda one: of_one(*one), batch).mean()
 
     grad = jax.vmap(lambda key: jax.grad(lambda q: made.loss(q, batch, key)[0])(params))
-    estimates = jit(grad)(jax.random.split(jax.random.key(1), 5000))
+    estimates = jit(grad)(jax.random.split(jax.random.key(1), 2500))
     rng, rises = np.random.default_rng(3), jit(mean_cross_entropy)
     for layer in ("locate", "plan", "what", "where", "core", "head"):
         along = {"params": {name: jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape) * (name == layer)), part)  # noqa: B023
                             for name, part in params["params"].items()}}
         ahead, behind = (rises(jax.tree.map(lambda x, v: x + step * v, params, along)) for step in (0.02, -0.02))  # noqa: B023
-        by_draws = sum((np.asarray(g) * v).reshape(5000, -1).sum(1)
+        by_draws = sum((np.asarray(g) * v).reshape(2500, -1).sum(1)
                        for g, v in zip(jax.tree.leaves(estimates), jax.tree.leaves(along), strict=True))
-        error = by_draws.std() / 5000**0.5
+        error = by_draws.std() / 2500**0.5
         assert abs(by_draws.mean() - (ahead - behind) / 0.04) < 4 * error + 0.005, layer
-        assert error < 0.02
+        assert error < 0.03
 
 
 def test_baselines_that_know_more_have_less_variance():
@@ -215,9 +215,10 @@ def test_it_learns_where_to_look():
     assert by_chance < 0.7
 
 
-def test_commands_train_resume_and_evaluate(capsys, tmp_path):
+def test_commands_train_resume_and_evaluate(capsys, tmp_path, monkeypatch):
     flags = [*SMALL, "--canvas", "12", "--clutter", "1", "--baseline", "constant", "--ema-decay", "0.9"]
     assert cli.main(["train", "attention_reader", *flags, "--out", str(tmp_path / "whole")]) == 0
+    monkeypatch.setattr(run_report, "save_pictures", lambda *args: [])  # one set is enough
     assert cli.main(["train", "attention_reader", *flags, "--stop-step", "2", "--out", str(tmp_path / "half")]) == 0
     assert cli.main(["resume", str(tmp_path / "half"), "--total-steps", "6"]) == 0
     capsys.readouterr()
