@@ -69,6 +69,13 @@ PRESETS = {
                               "learning_starts": 5_000, "batch_size": 32,
                               "optim": {"learning_rate": 5e-4, "schedule": "linear", "final_fraction": 0.05}}, {},
                       "dqn on MinAtar's small games with the network of Young & Tian (2019); --env-id ...-MinAtar"),
+    "attention_mnist": Preset("attention_reader", {"dataset": "mnist", "glimpse_size": 8, "deviation": 0.08, "epochs": 60,
+                                                   "ema_decay": 0.999}, {},
+                              "attention_reader on MNIST by six glimpses of 8x8"),
+    "attention_translated": Preset("attention_reader", {
+        "dataset": "mnist", "canvas": 60, "glimpse_size": 12, "num_scales": 3, "num_glimpses": 8, "deviation": 0.08,
+        "epochs": 100, "ema_decay": 0.999}, {},
+        "attention_reader on MNIST's digits anywhere on a canvas of 60x60, by eight glimpses of 12x12 at three scales"),
 }
 
 

@@ -8,7 +8,7 @@ moves. A row of its own has four draws for each of a quarter of the images: as m
 Shapes: `K` seeds, `M` estimates, `P` parameters of the means.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +121,7 @@ def _learned(config: Config, splits: tuple[data.Dataset, data.Dataset], steps: n
 
 def _gradients(config: Config, train: data.Dataset, params: PyTree, num: int, seed: int) -> np.ndarray:
     """Estimates [M, P] by one baseline, from batches of their own, at parameters that have a value too."""
+    config = replace(config, location_coef=1.0)  # the gradient of the mean reward itself
     made, arrays = attention_reader.make(config, train.spec), train.on_device()
     named = params["params"]
     params = {"params": named if config.baseline == "value" else {k: x for k, x in named.items() if k != "to_value"}}
@@ -136,7 +137,7 @@ def _gradients(config: Config, train: data.Dataset, params: PyTree, num: int, se
     def estimate(key: Key, earlier: Mean) -> Array:
         k_batch, k_loss = jax.random.split(key)
         grads = jax.grad(lambda p: made.loss(p, batch_of(k_batch), k_loss, earlier)[0])(params)
-        return jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves(grads["params"]["locate"])])
+        return jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves([grads["params"][name] for name in ("locate", "plan")])])
 
     def program(key: Key) -> Array:
         k_earlier, key = jax.random.split(key)
@@ -160,8 +161,8 @@ def draw(found: dict[str, Any]) -> "Figure":
                        capsize=2.5, label=name)
     common.plain(left, f"{found['dataset']}: mean and standard deviation over seeds", "updates", "test error, %")
     left.set_yscale("log")
-    common.plain(right, "variance of the gradient, at the parameters of the run with a value, with 95 % intervals",
-                 "updates of that run", "trace of the covariance")
+    common.plain(right, "variance of the gradient at the parameters of one run",
+                 "updates of that run (with a value)", "trace of the covariance, with 95 % intervals")
     right.set_yscale("log")
     left.legend(frameon=False, fontsize=8)
     return figure

@@ -3,15 +3,18 @@
     loss = -log p(y | h_T) - location_coef * sum_t log N(l_t; mean_t, deviation^2) (R - b_t) + vf_coef * mean_t (V_t - R)^2 / 2
 
 Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention" (2014). The reward R is 1 if the class is right after
-the last glimpse, else 0. Places are drawn around the mean of the network (`glimpse_network`), and no gradient passes through
-them: that of their log-density reaches the means and what the core remembers. Its baselines b are those of `ops.baselines`;
-`value` is V_t, of what is known before l_t is drawn. With several draws for an image, `batch` and `leave_one_out` are over the
-other draws for it, else over the other images of the batch.
+the last glimpse, else 0; or it is log p(y | h_T). Places are drawn around the mean of the network (`glimpse_network`), and no
+gradient passes through them: that of their log-density reaches the means and what the core remembers. The baselines b are those
+of `ops.baselines`; `value` is V_t, of what is known before l_t is drawn. With several draws for an image, `batch` and
+`leave_one_out` are over the other draws for it, else over the other images of the batch.
 
-The cross-entropy is of places as they were drawn: that it depends on them too is left to the reward, as in the paper. What is
-read by default is the image itself; with a `canvas` it lies at a random place of one, maybe among clutter (`data.canvas`), in
-training anew each time, held-out images always at the same place. An evaluation looks where the means say, and with `draws`
-averages what so many readings at drawn places predict.
+The cross-entropy is of places as they were drawn, and which are drawn is left to the reward. With log p as the reward and
+location_coef = 1 both together are the gradient of the mean cross-entropy (Ba, Mnih & Kavukcuoglu, "Multiple object recognition
+with visual attention", 2015); with 0 and 1, as in the paper, R says less of an image that is read well.
+
+What is read by default is the image itself. With a `canvas` it lies at a random place of one, maybe among clutter
+(`data.canvas`), in training anew each time, held-out images always at the same place. An evaluation looks where the means say,
+and with `draws` averages what so many readings at drawn places predict.
 
 Shapes: `N` examples, `B` batch, `D` draws, `T` glimpses, `Y` classes.
 """
@@ -19,7 +22,7 @@ Shapes: `N` examples, `B` batch, `D` draws, `T` glimpses, `Y` classes.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +46,6 @@ from jaxdl.supervised import classifier, glimpse_network, glimpse_pictures, lear
 from jaxdl.supervised.glimpse_network import Network, Reading, Sizes
 
 MOST_DRAWS = 10_000
-_FEATURES = 2**24  # numbers of one glimpse, at most
 _LABELS = classifier.Config()  # one label an example, by a softmax
 
 
@@ -63,21 +65,25 @@ class Config(minibatches.Config):
     """Side of a canvas on which each image lies at a random place."""
     clutter: int = 0
     """Pieces of 8x8 pixels of other images of the batch that lie on the canvas too; the paper has 4."""
-    cell: Kind = "lstm"
+    cell: Kind = "gru"
     """Cell of the core; the paper's is rnn_relu."""
     hidden_size: int = 256
     """Size of the core's state."""
     glimpse_features: int = 128
     """Features of what is seen, and of where."""
-    deviation: float = 0.15
+    deviation: float = 0.1
     """Standard deviation of places around their means, in halves of the image's side."""
+    reward: Literal["right", "log_prob"] = "right"
+    """1 if the class is right, else 0; or the log-probability of the class in nats."""
+    spread: float = 0.3
+    """Standard deviation of the places where a new network looks, one for each glimpse; 0: all at the centre."""
     baseline: baselines.Name = "value"
     """What is subtracted from the reward."""
     baseline_decay: float = 0.9
     """The factor by which a batch reduces the weight of earlier rewards (constant)."""
     draws: int = 1
     """Readings of each image in an update, each at places of its own."""
-    location_coef: float = 1.0
+    location_coef: float = 0.1
     """Weight of the reward beside the cross-entropy."""
     vf_coef: float = 0.5
     """Weight of the value's loss (value)."""
@@ -144,7 +150,7 @@ def validate(config: Config) -> None:
                      "deviation", "draws")
     require(config, "clutter", config.clutter >= 0, "0 or above")
     require_unit(config, "baseline_decay")
-    for field in ("location_coef", "vf_coef"):
+    for field in ("spread", "location_coef", "vf_coef"):
         require(config, field, 0 <= getattr(config, field) < float("inf"), "0 or above")
     require(config, "ema_decay", config.ema_decay is None or 0 <= config.ema_decay < 1, "at least 0 and below 1")
     config.init.validate()
@@ -185,7 +191,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
     """
     check_images(config, spec)
     sizes = Sizes(config.cell, config.hidden_size, config.glimpse_features, spec.num_classes, config.glimpse_size,
-                  config.num_scales, spec.shape[2], config.baseline == "value")
+                  config.num_scales, config.num_glimpses, config.spread, spec.shape[2], config.baseline == "value")
     network = glimpse_network.make(sizes, config.deviation)
     optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
 
@@ -204,15 +210,16 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
         reading = network.read(params, lay(batch.images, k_lay), noise, config.optim.compute_dtype)
         logits = network.logits(params, reading.h[-1])
         labels = jnp.broadcast_to(batch.labels[:, None], logits.shape[:2])
-        reward = (logits.argmax(-1) == labels).astype(jnp.float32)  # [B, D]
+        nll, right = losses.cross_entropy(logits, labels), (logits.argmax(-1) == labels).astype(jnp.float32)  # [B, D]
+        reward = right if config.reward == "right" else -jax.lax.stop_gradient(nll)
         value = network.value(params, reading.h[:-1]) if network.value else jnp.zeros(())
         advantage = reward - jax.lax.stop_gradient(_baseline(config, reward, value, rewards, axis_name))
         log_prob = -0.5 * jnp.square((reading.places - reading.means) / config.deviation).sum(-1)  # [T, B, D] + a constant
-        parts = {"loss": losses.cross_entropy(logits, labels), "policy_loss": -(log_prob * advantage).sum(0)}
+        parts = {"loss": nll, "policy_loss": -(log_prob * advantage).sum(0)}
         weights = {"loss": 1.0, "policy_loss": config.location_coef}
         if network.value:
             parts["value_loss"], weights["value_loss"] = losses.squared(value - reward).mean(0), config.vf_coef
-        metrics = {name: Mean.of(part.mean(1)) for name, part in (parts | {"accuracy": reward}).items()}
+        metrics = {name: Mean.of(part.mean(1)) for name, part in (parts | {"accuracy": right, "reward": reward}).items()}
         return sum(weights[name] * part.mean() for name, part in parts.items()), metrics
 
     def update(state: State, batch: Examples, key: Key) -> tuple[State, UpdateResult]:
@@ -220,7 +227,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
         params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
         rewards, average = state.rewards, state.average
         if rewards is not None:
-            rewards = baselines.moved(rewards, axis.sum_over(metrics["accuracy"], axis_name), config.baseline_decay)
+            rewards = baselines.moved(rewards, axis.sum_over(metrics["reward"], axis_name), config.baseline_decay)
         if average is not None:
             average = Average(optim.ema(average.params, params, config.ema_decay, average.count), average.count + 1)
         return State(params, opt, rewards, average), UpdateResult(metrics)

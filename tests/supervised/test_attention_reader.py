@@ -12,7 +12,7 @@ from tools import assert_close, jit, random_like, refused, run, same_bits
 from jaxdl import data
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import ArraySpec, DataSpec, Examples, Mean
-from jaxdl.experiments import cli
+from jaxdl.experiments import cli, run_report
 from jaxdl.ops.glimpses import glimpses
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.runtime.device_driver import make_device_driver
@@ -29,7 +29,7 @@ SMALL = ["--hidden-size", "8", "--glimpse-features", "4", "--num-glimpses", "3",
 
 def config(**how):
     return Config(**{"glimpse_size": 2, "num_glimpses": 2, "hidden_size": 4, "glimpse_features": 3, "deviation": 0.4,
-                     "cell": "rnn_relu", "batch_size": 3, "total_steps": 10} | how)
+                     "location_coef": 1.0, "cell": "rnn", "batch_size": 3, "total_steps": 10} | how)
 
 
 @functools.cache
@@ -40,7 +40,7 @@ def weights():
     noise = jax.random.normal(jax.random.key(0), (3, 1000, 2, 2))
     logits = made.network.logits({"params": params}, made.network.read({"params": params}, IMAGES / 255.0, noise).h[-1])
     head = {"kernel": params["head"]["kernel"], "bias": params["head"]["bias"] - logits.mean((0, 1))}
-    return {"params": params | {"head": head}}
+    return {"params": params | {"head": head, "to_value": jax.tree.map(lambda x: 0.3 * x, params["to_value"])}}
 
 
 def weights_of(baseline):
@@ -50,8 +50,17 @@ def weights_of(baseline):
 
 def places_part(tree):
     """The parameters of the means, which the reward alone moves."""
-    part = tree["params"]["locate"]
-    return np.concatenate([np.ravel(part["kernel"]), np.ravel(part["bias"])])
+    return np.concatenate([np.ravel(tree["params"]["locate"]["kernel"]), np.ravel(tree["params"]["plan"])])
+
+
+@functools.cache
+def grid():
+    """Noise of two glimpses [1, M, 2, 2] on a grid, and the probability of each [M]."""
+    edges = np.linspace(-3.2, 3.2, 20)
+    at = (edges[1:] + edges[:-1]) / 2
+    weight = np.exp(-at**2 / 2) / np.exp(-at**2 / 2).sum()
+    noise, p = (np.stack(np.meshgrid(x, x, x, x, indexing="ij"), -1) for x in (at, weight))
+    return np.float32(noise.reshape(1, -1, 2, 2)), np.float32(p.prod(-1).reshape(-1))
 
 
 @functools.cache
@@ -62,14 +71,10 @@ def exact():
     """
     how = config(baseline="value")
     made = attention_reader.make(how, SPEC)
-    edges = np.linspace(-3.2, 3.2, 23)
-    at = (edges[1:] + edges[:-1]) / 2
-    weight = np.exp(-at**2 / 2) / np.exp(-at**2 / 2).sum()
-    grid = np.stack(np.meshgrid(at, at, at, at, indexing="ij"), -1).reshape(1, -1, 2, 2).astype(np.float32)
-    p = np.prod(np.stack(np.meshgrid(weight, weight, weight, weight, indexing="ij"), -1), -1).reshape(-1).astype(np.float32)
+    noise, p = grid()
 
     def weighted(params, image, label):
-        reading = made.network.read(params, image[None] / 255.0, grid)
+        reading = made.network.read(params, image[None] / 255.0, noise)
         reward = made.network.logits(params, reading.h[-1, 0]).argmax(-1) == label
         score = (jax.lax.stop_gradient((reading.places - reading.means) / how.deviation**2) * reading.means).sum((0, 3))[0]
         return (p * reward * score).sum(), (p * reward).sum()
@@ -90,12 +95,41 @@ def test_the_mean_of_the_gradients_is_the_exact_one(baseline, draws, share):
     params = weights_of(baseline)
     earlier = Mean(jnp.float32(1.2), jnp.float32(2.0)) if baseline == "constant" else None
     batch = Examples(jnp.asarray(IMAGES), jnp.asarray(LABELS))
-    grad = jax.vmap(lambda key: jax.grad(lambda p: made.loss(p, batch, key, earlier)[0])(params)["params"]["locate"])
-    found = jit(grad)(jax.random.split(jax.random.key(1), 20_000))
-    found = -np.concatenate([np.asarray(found["kernel"]).reshape(20_000, -1), found["bias"]], 1)
+    grad = jax.vmap(lambda key: jax.grad(lambda p: made.loss(p, batch, key, earlier)[0])(params))
+    found = jit(grad)(jax.random.split(jax.random.key(1), 8000))
+    found = found["params"]["locate"]["kernel"], found["params"]["plan"]
+    found = -np.concatenate([np.asarray(x).reshape(8000, -1) for x in found], 1)
     error = found.std(0) / len(found) ** 0.5
-    assert np.linalg.norm(error) < 0.06 * np.linalg.norm(exact())
+    along = found @ exact() / (exact() @ exact())  # 1 on average, if it is all of the gradient
+    assert along.std() / len(along) ** 0.5 < 0.06
+    assert abs(along.mean() - share) < 4 * along.std() / len(along) ** 0.5 + 0.01
     assert np.all(np.abs(found.mean(0) - share * exact()) < 4.5 * error + 0.01 * np.linalg.norm(exact()))
+
+
+def test_with_log_p_as_the_reward_it_is_the_gradient_of_the_mean_cross_entropy():
+    """Of all parameters: the rise along directions, by differences of the mean over a grid of noise."""
+    made = attention_reader.make(config(reward="log_prob", baseline="leave_one_out", draws=4), SPEC)
+    batch, (noise, p), params = Examples(jnp.asarray(IMAGES), jnp.asarray(LABELS)), grid(), weights_of("leave_one_out")
+
+    def mean_cross_entropy(params):
+        def of_one(image, label):
+            h = made.network.read(params, image[None] / 255.0, noise).h[-1, 0]
+            return -(p * jax.nn.log_softmax(made.network.logits(params, h))[:, label]).sum()
+
+        return jax.lax.map(lambda one: of_one(*one), batch).mean()
+
+    grad = jax.vmap(lambda key: jax.grad(lambda q: made.loss(q, batch, key)[0])(params))
+    estimates = jit(grad)(jax.random.split(jax.random.key(1), 2500))
+    rng, rises = np.random.default_rng(3), jit(mean_cross_entropy)
+    for layer in ("locate", "plan", "what", "where", "core", "head"):
+        along = {"params": {name: jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape) * (name == layer)), part)  # noqa: B023
+                            for name, part in params["params"].items()}}
+        ahead, behind = (rises(jax.tree.map(lambda x, v: x + step * v, params, along)) for step in (0.02, -0.02))  # noqa: B023
+        by_draws = sum((np.asarray(g) * v).reshape(2500, -1).sum(1)
+                       for g, v in zip(jax.tree.leaves(estimates), jax.tree.leaves(along), strict=True))
+        error = by_draws.std() / 2500**0.5
+        assert abs(by_draws.mean() - (ahead - behind) / 0.04) < 4 * error + 0.005, layer
+        assert error < 0.03
 
 
 def test_baselines_that_know_more_have_less_variance():
@@ -104,7 +138,7 @@ def test_baselines_that_know_more_have_less_variance():
         made = attention_reader.make(config(baseline=baseline, draws=draws), SPEC)
         params = weights_of(baseline)
         batch = Examples(jnp.asarray(IMAGES), jnp.asarray(LABELS))
-        grad = jax.vmap(lambda key: jax.grad(lambda p: made.loss(p, batch, key)[0])(params)["params"]["locate"]["bias"])
+        grad = jax.vmap(lambda key: jax.grad(lambda p: made.loss(p, batch, key)[0])(params)["params"]["plan"])
         return np.asarray(jit(grad)(jax.random.split(jax.random.key(1), 2000))).var(0).sum()
 
     assert variance("leave_one_out", 4) < 0.8 * variance("none", 4)
@@ -122,17 +156,25 @@ def test_a_reading_is_the_formula():
     for b, d in np.ndindex(3, 2):
         h = np.zeros(4)
         for t in range(2):
-            mean = np.tanh(dense("locate", h))
+            mean = np.tanh(h @ p["locate"]["kernel"] + p["plan"][t])
             place = np.float32(mean + 0.4 * np.asarray(noise[b, d, t]))
             seen = np.asarray(glimpses(images[b : b + 1], jnp.asarray(place)[None], 2, 2)).ravel()
             both = np.concatenate([relu(dense("what", seen)), relu(dense("where", place))])
             hidden = p["core"]["hidden"]
-            h = relu(relu(dense("both", both)) @ p["core"]["inputs"]["kernel"] + h @ hidden["kernel"] + hidden["bias"])
+            h = np.tanh(relu(dense("both", both)) @ p["core"]["inputs"]["kernel"] + h @ hidden["kernel"] + hidden["bias"])
             assert_close(reading.means[t, b, d], mean, 1e-4)
             assert_close(reading.places[t, b, d], place, 1e-4)
             assert_close(reading.h[t + 1, b, d], h, 1e-4, 1e-5)
     assert_close(made.network.logits(params, reading.h[-1]), dense("head", np.asarray(reading.h[-1])), 1e-4, 1e-5)
     assert not np.asarray(reading.h[0]).any()
+
+
+def test_a_plan_begins_where_it_is_told_to():
+    made = [attention_reader.make(config(num_glimpses=200, spread=spread), SPEC) for spread in (0.0, 0.3)]
+    centre, apart = (x.network.init(jax.random.key(0))["params"]["plan"] for x in made)
+    assert not centre.any()
+    assert apart.shape == (200, 2)
+    assert 0.26 < apart.std() < 0.34
 
 
 def test_no_gradient_passes_through_a_place_or_from_the_value_to_the_core():
@@ -161,8 +203,8 @@ def test_it_learns_where_to_look():
     """Seen coarsely the classes are alike: the finest scale must be brought to the spot, which the reward alone does."""
     train, test = (data.from_arrays(*bright_spots(split), "spots") for split in ("train", "test"))
     rewarded = Config(glimpse_size=4, num_scales=3, num_glimpses=2, hidden_size=32, glimpse_features=32, deviation=0.3,
-                      cell="gru", batch_size=50, draws=4, baseline="leave_one_out", total_steps=600,
-                      optim=OptimConfig(learning_rate=1e-2))
+                      cell="gru", batch_size=50, draws=4, baseline="leave_one_out", total_steps=600, location_coef=1.0,
+                      spread=0.0, optim=OptimConfig(learning_rate=1e-2))
     both = [rewarded, replace(rewarded, location_coef=0.0)]
     driver = make_device_driver(lambda c: attention_reader.make_run(c, train.spec), both, train.on_device(), [0, 0], quick=True)
     state, _ = driver.chunk(driver.start(), 600)
@@ -173,9 +215,10 @@ def test_it_learns_where_to_look():
     assert by_chance < 0.7
 
 
-def test_commands_train_resume_and_evaluate(capsys, tmp_path):
+def test_commands_train_resume_and_evaluate(capsys, tmp_path, monkeypatch):
     flags = [*SMALL, "--canvas", "12", "--clutter", "1", "--baseline", "constant", "--ema-decay", "0.9"]
     assert cli.main(["train", "attention_reader", *flags, "--out", str(tmp_path / "whole")]) == 0
+    monkeypatch.setattr(run_report, "save_pictures", lambda *args: [])  # one set is enough
     assert cli.main(["train", "attention_reader", *flags, "--stop-step", "2", "--out", str(tmp_path / "half")]) == 0
     assert cli.main(["resume", str(tmp_path / "half"), "--total-steps", "6"]) == 0
     capsys.readouterr()
@@ -196,7 +239,8 @@ def test_commands_train_resume_and_evaluate(capsys, tmp_path):
     (("--glimpse-size", 9), "glimpse_size=9 is above the side of what is looked at, 8x8"),
     (("--num-scales", 4), "num_scales=4 is too many: 3 already see all of 8x8"),
     (("--canvas", 7), "canvas=7 is below the images of 8x8"), (("--clutter", 4), "clutter=4 is of a canvas"),
-    (("--draws", 0), "draws must be above 0, got 0"), (("--deviation", 0), "deviation must be above 0"),
+    (("--draws", 0), "draws must be above 0, got 0"), (("--spread", -1), "spread must be 0 or above"),
+    (("--deviation", 0), "deviation must be above 0"),
     (("--baseline", "leave_one_out", "--batch-size", 1), "baseline=leave_one_out compares a reward with others"),
     (("--baseline", "batch", "--batch-size", 4, "--grad-accumulation", 4), "baseline=batch compares a reward with others"),
     (("--baseline", "batch", "--vf-coef", 1), "vf_coef=1.0 is of baseline=value"),
