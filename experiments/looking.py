@@ -31,8 +31,8 @@ class Seen(NamedTuple):
     algo: str
 
 
-def open_classifier(args: common.RunArgs, num: int, seed: int = 0) -> Seen:
-    """The classifier that a command names, and so many held-out pictures, drawn by a seed.
+def open_classifier(args: common.RunArgs, num: int | None, seed: int = 0) -> Seen:
+    """The classifier that a command names, and so many held-out pictures, drawn by a seed; all in their order if None.
 
     Raises:
         UserError: the run tells no classes apart, or not of pictures.
@@ -42,7 +42,9 @@ def open_classifier(args: common.RunArgs, num: int, seed: int = 0) -> Seen:
     if len(test.spec.shape) != 3 or test.target is None or test.target.ndim != 1:
         raise UserError(f"{args.run} is not of pictures with a label each, and what explains looks at pictures")
     logits = opened.task.abilities[Classifier].logits
-    at = np.random.default_rng(seed).permutation(test.spec.num_examples)[:num]
+    at = np.arange(test.spec.num_examples)
+    if num is not None:
+        at = np.random.default_rng(seed).permutation(at)[:num]
     names = tuple(report.class_name(test.spec, c) for c in range(test.spec.num_classes))
     return Seen(lambda x: logits(opened.params, x), logits, opened.params, to_unit(jnp.asarray(test.images[at])),
                 test.target[at], names, opened.settings.algo)
