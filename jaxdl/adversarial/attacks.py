@@ -9,8 +9,9 @@
                difference of logits ratio,
 
         DLR = -(z_y - max_{c != y} z_c) / (z_(1) - z_(3))              z_(i) the i-th largest
+        towards t: -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)
 
-Each loss rises where the right class becomes less likely; with `targets` it is that of the other class, and falls. What is
+Each loss rises where the right class becomes less likely, or with `targets` where the other class becomes more likely. What is
 returned is, of all points that were seen, the one that is wrong by most, within the ball to the last bit (`ball`).
 
 Shapes: `N` inputs, `...` one input, `Y` classes, `R` restarts, `T` steps.
@@ -56,11 +57,20 @@ def loss_of(logits: Array, labels: Array, loss: Loss) -> Array:
     return -margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
+def targeted_loss(logits: Array, labels: Array, targets: Array, loss: Loss) -> Array:
+    """What an attack towards a class raises, [N]; dlr needs four classes."""
+    if loss != "dlr":
+        return -loss_of(logits, targets, loss)
+    top = jax.lax.top_k(logits, 4)[0]
+    own, other = (jnp.take_along_axis(logits, c[:, None], 1)[:, 0] for c in (labels, targets))
+    return -(own - other) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+
+
 def _gradient(f: Function, x: Array, labels: Array, targets: Array | None, loss: Loss) -> tuple[Array, Array, Array]:
     """The loss [N], its gradient [N, ...], and the margin of the right class [N]."""
     def total(x: Array) -> tuple[Array, tuple[Array, Array]]:
         logits = f(x)
-        of = loss_of(logits, labels, loss) if targets is None else -loss_of(logits, targets, loss)
+        of = loss_of(logits, labels, loss) if targets is None else targeted_loss(logits, labels, targets, loss)
         return of.sum(), (of, margin(logits, labels))
 
     grad, (of, far) = jax.grad(total, has_aux=True)(x)
