@@ -1,0 +1,77 @@
+"""A trained classifier as a function of pictures, and attributions as pictures.
+
+Shapes: `N` pictures, `H W C` a picture, `Y` classes.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.core import files
+from jaxdl.core.errors import UserError
+from jaxdl.core.task import Classifier
+from jaxdl.core.types import Array, PyTree
+from jaxdl.experiments.commands import common
+from jaxdl.ops.pixels import to_unit
+from jaxdl.supervised import report
+
+
+class Seen(NamedTuple):
+    """A classifier, and held-out pictures."""
+
+    f: Callable[[Array], Array]  # pictures [N, H, W, C] in [0, 1] -> logits [N, Y]
+    of: Callable[[PyTree, Array], Array]  # the same of other parameters
+    params: PyTree
+    x: Array  # [N, H, W, C]
+    labels: np.ndarray  # [N]
+    names: tuple[str, ...]  # of the classes
+    algo: str
+
+
+def open_classifier(args: common.RunArgs, num: int | None, seed: int = 0) -> Seen:
+    """The classifier that a command names, and so many held-out pictures, drawn by a seed; all in their order if None.
+
+    Raises:
+        UserError: the run tells no classes apart, or not of pictures.
+    """
+    opened = common.open_run(args, Classifier, "which tells no classes apart; name a run of classifier")
+    test = opened.task.splits["test"]
+    if len(test.spec.shape) != 3 or test.target is None or test.target.ndim != 1:
+        raise UserError(f"{args.run} is not of pictures with a label each, and what explains looks at pictures")
+    logits = opened.task.abilities[Classifier].logits
+    at = np.arange(test.spec.num_examples)
+    if num is not None:
+        at = np.random.default_rng(seed).permutation(at)[:num]
+    names = tuple(report.class_name(test.spec, c) for c in range(test.spec.num_classes))
+    return Seen(lambda x: logits(opened.params, x), logits, opened.params, to_unit(jnp.asarray(test.images[at])),
+                test.target[at], names, opened.settings.algo)
+
+
+def draw(path: Path, seen: Seen, maps: dict[str, np.ndarray], targets: Sequence[int]) -> None:
+    """Write pictures, a row each, with what each method says of them: red speaks for the target, blue against it.
+
+    Args:
+        path: of the picture.
+        seen: the pictures.
+        maps: method -> attributions [N, H, W].
+        targets: the class that is explained, of each picture.
+    """
+    columns = {"": None} | maps
+    figure = report.blank((1.35 * len(columns), 1.45 * len(seen.x) + 0.25))
+    images = [report.as_picture(np.asarray(x)) for x in seen.x]
+    for i, row in enumerate(figure.subplots(len(images), len(columns), squeeze=False)):
+        for axes, (name, values) in zip(row, columns.items(), strict=True):
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if values is None:
+                axes.imshow(images[i], cmap="gray", vmin=0, vmax=255)
+                axes.set_ylabel(seen.names[targets[i]][:14], fontsize=8)
+                continue
+            most = max(float(np.quantile(np.abs(values[i]), 0.99)), 1e-12)
+            axes.imshow(values[i], cmap="RdBu_r", vmin=-most, vmax=most)
+            if i == 0:
+                axes.set_title(name.replace("_", " "), fontsize=8)
+    files.write_bytes(path, report.png(figure))
