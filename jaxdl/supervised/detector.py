@@ -32,6 +32,7 @@ from jaxdl.supervised.detection import Setting, float32
 from jaxdl.supervised.detection_losses import Truth
 
 BLOCK = 50  # pictures in which objects are found at once
+PROPOSALS = 100  # of a picture, of segments
 _NEEDED = ("boxes", "labels", "instances", "joints")
 _TWO_STAGES = ("faster_rcnn", "mask_rcnn")
 _PROPOSED = ("fast_rcnn", "rcnn")  # by segments, on the host
@@ -63,7 +64,7 @@ class Config(minibatches.Config):
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Heights of anchors and windows over their widths."""
     regions: int = 32
-    """Regions of a picture that are told apart."""
+    """Regions of a picture that are told apart while it learns; of faster_rcnn and mask_rcnn also when they detect."""
     region_size: int = 7
     """Cells along a side of a region."""
     hidden_size: int = 256
@@ -196,7 +197,7 @@ def _on_host(config: Config, method: detection.Method) -> Callable[[PyTree, Arra
         parts = []
         for i in range(0, len(images), BLOCK):
             block = np.asarray(images[i : i + BLOCK])
-            regions = proposals.of_pictures(block, config.regions) if config.method in _PROPOSED else ()
+            regions = proposals.of_pictures(block, PROPOSALS) if config.method in _PROPOSED else ()
             parts.append(jax.tree.map(np.asarray, program(params, block, *regions)))
         return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
