@@ -40,7 +40,7 @@ from jaxdl.core import config as configs
 from jaxdl.core.config import require_positive, require_unit
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, Key, Mean, PyTree, UpdateResult
-from jaxdl.ops import losses
+from jaxdl.ops import baselines, losses
 from jaxdl.ops.running_stats import Moments
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.rl import on_policy, policy, rollout
@@ -61,7 +61,7 @@ class Config(on_policy.Config):
     rollout_steps: int | None = None
     """Steps of each environment in one rollout, which makes one update; if not given 64 for fragments, and for complete
     episodes twice their time limit."""
-    baseline: Literal["none", "constant", "batch", "leave_one_out", "value"] = "value"
+    baseline: baselines.Name = "value"
     """The baseline that is subtracted from returns."""
     returns: Literal["to_go", "episode"] = "to_go"
     """The weight of an action: the rewards after it, or those of its whole episode."""
@@ -166,11 +166,6 @@ def totals_by_age(returns: Array, at: Episodic, limit: int, axis_name: str | Non
     return axis.sum_over((totals, episodes), axis_name)
 
 
-def others_mean(total: Array, own: Array, episodes: Array) -> Array:
-    """The mean of all other episodes where they sum to `total` with one's `own`, [...]; 0 where there are none."""
-    return (total - own) / jnp.maximum(episodes - 1, 1) * (episodes > 1)
-
-
 def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     """The learner and its policies for an environment.
 
@@ -187,7 +182,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
 
     def init(key: Key) -> State:
         params = model.init(key)
-        average = Mean(jnp.zeros(()), jnp.zeros(())) if config.baseline == "constant" else None
+        average = baselines.none_yet() if config.baseline == "constant" else None
         return State(params, optimizer.init(params), model.moments, average)
 
     def loss_fn(params: PyTree, part: Minibatch, key: Key):
@@ -202,12 +197,12 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         if config.baseline == "none":
             return jnp.zeros_like(returns)
         if config.baseline == "constant":
-            return jnp.broadcast_to(state.average.total / jnp.maximum(state.average.count, 1e-8), returns.shape)
+            return jnp.broadcast_to(baselines.value_of(state.average), returns.shape)
         if config.baseline == "value":
             return value if config.returns == "to_go" else jnp.take_along_axis(value, jnp.maximum(at.begin, 0), 0)
         totals, episodes = totals_by_age(returns, at, limit, axis_name)
         total = totals.at[at.age].get(mode="fill", fill_value=0) if config.returns == "to_go" else totals[0]
-        return total / jnp.maximum(episodes, 1) if config.baseline == "batch" else others_mean(total, returns, episodes)
+        return baselines.of_group(config.baseline, total, returns, episodes)
 
     def update(state: State, trajectory: Trajectory, key: Key) -> tuple[State, UpdateResult]:
         batch = on_policy.prepare_batch(state.moments, trajectory, config.gamma, axis_name)
@@ -234,7 +229,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         average = None
         if config.baseline == "constant":
             new = axis.sum_over(Mean.of(returns, whole), axis_name)
-            average = jax.tree.map(lambda old, new: config.baseline_decay * old + new, state.average, new)
+            average = baselines.moved(state.average, new, config.baseline_decay)
         metrics = on_policy.named_metrics(metric_names, metrics)
         if valued:
             metrics["explained_variance"] = on_policy.explained_variance(value, to_go, weight, axis_name)

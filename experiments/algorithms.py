@@ -23,7 +23,12 @@ ALGORITHMS = {
     "classifier": "jaxdl.supervised.classifier:ALGORITHM",
     "regressor": "jaxdl.supervised.regressor:ALGORITHM",
     "seq2seq": "jaxdl.supervised.seq2seq:ALGORITHM",
+    "segmenter": "jaxdl.supervised.segmenter:ALGORITHM",
+    "localizer": "jaxdl.supervised.localizer:ALGORITHM",
     "detector": "jaxdl.supervised.detector:ALGORITHM",
+    "captioner": "jaxdl.supervised.captioner:ALGORITHM",
+    "vqa": "jaxdl.supervised.vqa:ALGORITHM",
+    "attention_reader": "jaxdl.supervised.attention_reader:ALGORITHM",
 }
 
 

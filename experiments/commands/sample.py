@@ -24,7 +24,6 @@ from jaxdl.core.types import PyTree
 from jaxdl.data import pictures
 from jaxdl.experiments import tasks, writing
 from jaxdl.experiments.commands import common, encode
-from jaxdl.rl import video
 
 _FRAMES, _FPS = 56, 14  # of a film
 
@@ -182,4 +181,4 @@ def save_film(path: Path, images: np.ndarray, rows: int = 0) -> None:
     counts = np.linspace(rows * width, height * width, _FRAMES).astype(int)
     shown = [np.where(place < count, images, 0.5) for count in [*counts, *counts[-1:].repeat(_FPS)]]
     frames = [pictures.grid(x) for x in shown]
-    files.write_bytes(path, video.gif([x.repeat(3, -1) if x.shape[-1] == 1 else x for x in frames], _FPS))
+    files.write_bytes(path, pictures.gif([x.repeat(3, -1) if x.shape[-1] == 1 else x for x in frames], _FPS))

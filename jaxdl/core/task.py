@@ -165,6 +165,35 @@ class Classifier(NamedTuple):
     logits: Callable[[PyTree, Array], Array]  # (params, inputs [N, ...] as the dataset has them) -> [N, Y]
 
 
+class Segmenter(NamedTuple):
+    """Gives each pixel a class."""
+
+    scores: Callable[[PyTree, Array], Array]  # (params, pictures [N, H, W, C] uint8) -> [N, H, W, Y]
+    class_names: tuple[str, ...]  # of the Y classes, the first is ground
+
+
+class Localizer(NamedTuple):
+    """Finds the one object of a picture, or joints."""
+
+    find: Callable[[PyTree, Array], Any]  # (params, pictures [N, H, W, C] uint8) -> logits [N, Y] or None, places [N, P, 2]
+    # x and y in pixels: the first corner and the last one of a box, or joints
+    class_names: tuple[str, ...] | None  # of the Y classes; None: joints are found
+
+
+class Captioner(NamedTuple):
+    """Writes words about pictures."""
+
+    write: Callable[..., Array]  # (params, pictures [N, H, W, C] uint8, decode, beam width, key) -> words int32 [N, L]; 0 ends
+    vocabulary: tuple[str, ...]  # what each word is
+
+
+class Answerer(NamedTuple):
+    """Answers questions about pictures."""
+
+    answer: Callable[..., Array]  # (params, pictures [N, H, W, C] uint8, questions [N, Q, L]) -> words int32 [N, Q, L']; 0 ends
+    vocabulary: tuple[str, ...]  # what each word is
+
+
 class Ensemble(NamedTuple):
     """Predicts by several trained networks together."""
 

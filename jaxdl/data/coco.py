@@ -421,7 +421,7 @@ class _Place(NamedTuple):
 def reader(size: int | None = None) -> Reader:
     """A reader of annotated pictures, scaled into a square of a size if one is given."""
     return Reader("your own annotated pictures in COCO's form in --data-dir", functools.partial(read, size=size), "needed",
-                  f"{ANNOTATIONS} and a folder {IMAGES}, or folders train and test of them")
+                  f"{ANNOTATIONS} and a folder {IMAGES}, or folders train and test of them", sized=reader)
 
 
 READER = reader()

@@ -1,4 +1,4 @@
-"""Pictures of images: a mosaic of samples, originals above their reconstructions, PNG files.
+"""Pictures of images: a mosaic of samples, originals above their reconstructions, PNG files and GIFs.
 
 Shapes: `N` images, `H W C` height, width and channels (1 grey, 3 colours) of each.
 """
@@ -15,6 +15,7 @@ from jaxdl.core.errors import UserError
 _GAP = 2  # pixels between neighbours
 _GREY = 96  # of the gaps: seen beside black and beside white
 _SIDE = 56  # pixels: smaller images are enlarged until their longer side has as many
+_COLORS = 32  # of a GIF
 _LARGEST = 4096  # pixels: of a mosaic of enlarged images
 
 
@@ -71,6 +72,19 @@ def save_png(path: str | Path, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(buffer, format="png")
     files.write_bytes(path, buffer.getvalue())
+
+
+def gif(frames: list[np.ndarray], fps: float, widest: int = 300) -> bytes:
+    """An endless GIF of frames uint8 [H, W, 3]; wider ones are scaled down to so many pixels."""
+    from PIL import Image
+
+    height, width = frames[0].shape[:2]
+    size = (min(width, widest), max(1, round(height * min(1.0, widest / width))))
+    images = [Image.fromarray(f).resize(size, reducing_gap=1.0).quantize(_COLORS) for f in frames]
+    buffer = io.BytesIO()
+    images[0].save(buffer, format="gif", save_all=True, append_images=images[1:], loop=0,
+                   duration=max(20, 10 * round(100 / fps)))  # hundredths of a second; below two browsers slow down
+    return buffer.getvalue()
 
 
 def _bytes(images: np.ndarray) -> np.ndarray:

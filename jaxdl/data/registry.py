@@ -49,6 +49,7 @@ class Reader(NamedTuple):
     class_names: tuple[str, ...] | None = None
     sha256: Mapping[str, str] = {}  # of files that are fetched, by name
     splits: tuple[str, ...] = SPLITS  # that it can read; of more than the two, each is held out
+    sized: Callable[[int], Any] | None = None  # side of pictures -> the reader that has them so large
 
 
 def names() -> list[str]:
@@ -61,13 +62,14 @@ def summaries() -> dict[str, str]:
     return {name: reader(name).summary for name in READERS}
 
 
-def load(name: str, data_dir: str | Path | None = None, split: str = "train") -> Dataset:
+def load(name: str, data_dir: str | Path | None = None, split: str = "train", size: int | None = None) -> Dataset:
     """One split of the dataset called `name`.
 
     Args:
         name: one of `names()`, or `package.module:NAME`, a `Reader` or a function `(split) -> arrays`.
         data_dir: the folder with the files. Without it some datasets are fetched into the user's cache; some have no files.
         split: "train", "test", or another that the dataset has.
+        size: side of its pictures, of datasets that can be had of any.
 
     Raises:
         DataError: an unknown name or split, files that are missing, damaged or cannot be fetched. It names the file.
@@ -76,6 +78,10 @@ def load(name: str, data_dir: str | Path | None = None, split: str = "train") ->
     if split not in known.splits:
         raise DataError(f"split must be {' or '.join(map(repr, known.splits))}, got {split!r}")
     folder = _folder(name, data_dir)
+    if size is not None:
+        if known.sized is None:
+            raise DataError(f"the dataset '{name}' has pictures of one size alone, got size={size}; leave size out")
+        known = known.sized(size)
     dataset = _read(name, known, folder, split)
     if known.num_classes is None and dataset.spec.num_classes is not None:
         return _agreed([dataset, *(_read(name, known, folder, other) for other in SPLITS if other != split)])[0]

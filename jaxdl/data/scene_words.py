@@ -30,9 +30,9 @@ COLOURS = ("red", "green", "blue", "yellow", "purple", "white")
 RELATIONS = ("left", "right", "above", "below")
 ENDS = ("leftmost", "rightmost", "topmost", "lowest")
 KINDS = ("what", "how many", "which colour", "where", "is there", "comparison")
-_SEVERAL = (*(f"{x}s" for x in NOUNS[:10]), *(f"{x}es" if x == "cross" else f"{x}s" for x in SHAPES), "people")
+SEVERAL = (*(f"{x}s" for x in NOUNS[:10]), *(f"{x}es" if x == "cross" else f"{x}s" for x in SHAPES), "people")
 VOCABULARY = ("", "a", "the", "there", "is", "are", "and", "of", "than", "more", "bigger", "what", "how", "many", "which",
-              "colour", "where", "small", "big", *COLOURS, *DIGITS, *NOUNS, *_SEVERAL, "object", "objects", *RELATIONS, *ENDS,
+              "colour", "where", "small", "big", *COLOURS, *DIGITS, *NOUNS, *SEVERAL, "object", "objects", *RELATIONS, *ENDS,
               "top", "bottom", "yes", "no")
 _AT = {word: i for i, word in enumerate(VOCABULARY)}
 NUMBERS = 11  # uniform numbers of the texts, for each object
@@ -194,7 +194,7 @@ def _number(num: Array) -> Array:
 
 
 def _noun(label: Array, several: Array | bool = False) -> Array:
-    return jnp.where(several, _AT[_SEVERAL[0]], _AT[NOUNS[0]]) + jnp.maximum(label, 1) - 1
+    return jnp.where(several, _AT[SEVERAL[0]], _AT[NOUNS[0]]) + jnp.maximum(label, 1) - 1
 
 
 def _yes(holds: Array) -> Array:

@@ -199,7 +199,8 @@ def reader(content: Content = "scenes", size: int = SIZE) -> Reader:
     """A reader of scenes of another size."""
     what = {"scenes": "up to five objects", "scenes_single": "one object", "scenes_figures": "a figure and up to two objects"}
     return Reader(f"scenes of {size}x{size} made on the device: {what[content]}; digits of MNIST where its folder is given",
-                  lambda folder, split: read(content, folder, split, size), "optional", splits=("train", "test", "hard"))
+                  lambda folder, split: read(content, folder, split, size), "optional", splits=("train", "test", "hard"),
+                  sized=functools.partial(reader, content))
 
 
 SCENES, SINGLE, FIGURES = reader("scenes"), reader("scenes_single"), reader("scenes_figures")

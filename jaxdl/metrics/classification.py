@@ -22,6 +22,13 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np
     return np.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
+def iou(confused: np.ndarray) -> np.ndarray:
+    """Intersection over union of each class from `confusion` [Y, Y], NaN of a class that there is not, and is not said: [Y]."""
+    both = np.diag(confused)
+    either = confused.sum(0) + confused.sum(1) - both
+    return np.where(either > 0, both / np.maximum(either, 1), np.nan)
+
+
 class ClassRow(NamedTuple):
     """One class: NaN where a ratio has nothing below it."""
 

@@ -6,7 +6,6 @@ colour for each of MinAtar's kinds of objects.
 """
 
 import functools
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ from jaxdl.core import files, streams
 from jaxdl.core.errors import EnvError, EnvFailure, UserError, described
 from jaxdl.core.streams import Purpose
 from jaxdl.core.types import Array, PyTree
+from jaxdl.data.pictures import gif
 from jaxdl.rl import envs, evaluate, observations
 from jaxdl.rl.envs import gymnasium_envs
 from jaxdl.rl.envs.calls import Calls
@@ -31,7 +31,6 @@ from jaxdl.rl.types import Actor, EnvSpec
 _WIDTH = 300  # pixels
 _FPS = 25
 _SECONDS = 20  # at most
-_COLORS = 32
 _ATARI_FPS = 60  # of the console
 _MINATAR_FPS = 10  # a pace at which a person can follow
 _PALETTE = np.array([[235, 235, 235], [228, 87, 86], [245, 180, 60], [86, 180, 110], [76, 120, 200], [165, 110, 190],
@@ -202,16 +201,3 @@ def _image(spec: EnvSpec, obs: np.ndarray) -> np.ndarray:
         raise EnvError(f"{spec.id} cannot be filmed: its observations, {frame.dtype}{list(frame.shape)}, are no pictures")
     times = max(1, _WIDTH // picture.shape[1])
     return picture.repeat(times, axis=0).repeat(times, axis=1)
-
-
-def gif(frames: list[np.ndarray], fps: float) -> bytes:
-    """An endless GIF of frames uint8 [H, W, 3], scaled down to a moderate width."""
-    from PIL import Image
-
-    height, width = frames[0].shape[:2]
-    size = (min(width, _WIDTH), max(1, round(height * min(1.0, _WIDTH / width))))
-    images = [Image.fromarray(f).resize(size, reducing_gap=1.0).quantize(_COLORS) for f in frames]
-    buffer = io.BytesIO()
-    images[0].save(buffer, format="gif", save_all=True, append_images=images[1:], loop=0,
-                   duration=max(20, 10 * round(100 / fps)))  # hundredths of a second; below two browsers slow down
-    return buffer.getvalue()

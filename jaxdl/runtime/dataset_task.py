@@ -4,6 +4,7 @@ Shapes: `N` examples.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -38,6 +39,14 @@ class TrainConfig(fit.Config):
     if not given. 0: the test examples decide, and then judge their own choice."""
     validation_fraction: float | None = None
     """The same as a share of the training examples."""
+
+
+@dataclass(frozen=True)
+class Options(task.Options):
+    """Settings of an evaluation on a dataset that may have more than one held-out split."""
+
+    split: str = "test"
+    """The examples that judge: test, or another split of the dataset (scenes have "hard")."""
 
 
 class Evaluation(NamedTuple):
@@ -117,7 +126,7 @@ def dataset_algorithm(
                                       devices=train.devices, written_by=written_by)
 
         def evaluate(params: PyTree, options: Any) -> dict[str, Any]:
-            return measured(params, options, splits["test"])
+            return measured(params, options, held_out_split(config, splits, options))
 
         def choose(params: PyTree) -> dict[str, Any]:
             return measured(params, judged.options, held)
@@ -131,6 +140,21 @@ def dataset_algorithm(
                     choose=choose if held else None, spec=spec)
 
     return Algorithm(name, summary, config, validate, opened, score, curves, "dataset", "updates", TrainConfig, reopened)
+
+
+def held_out_split(config: Any, splits: Mapping[str, data.Dataset], options: Any) -> data.Dataset:
+    """The examples that an evaluation asks for.
+
+    Raises:
+        UserError: there is no such split, or it is what was learned from.
+    """
+    split = getattr(options, "split", "test")
+    if split == "test":
+        return splits["test"]
+    known = [name for name in data.reader(config.dataset).splits if name != "train"]
+    if split not in known:
+        raise UserError(f"split must be a held-out one of {config.dataset}, {' or '.join(known)}, got {split!r}")
+    return data.load(config.dataset, config.data_dir, split)
 
 
 def _load_splits(config: Any) -> dict[str, data.Dataset]:
@@ -210,8 +234,9 @@ def for_validation(train: data.Dataset, config: fit.Config) -> tuple[data.Datase
 
 def too_dark(dataset: data.Dataset, config: Any) -> str | None:
     """What is to be said of images whose bytes hardly begin to be grey, as 0 and 1 in the place of 0 and 255; else None."""
-    if getattr(config, "binarize", None) == "none" or dataset.spec.input != "images" or (
-            dataset.is_made) or dataset.images.dtype != np.uint8:
+    if getattr(config, "binarize", None) == "none" or dataset.spec.input != "images" or dataset.is_made:
+        return None
+    if dataset.images.dtype != np.uint8:
         return None
     top = int(dataset.images.max())
     if not 0 < top < _DARK:

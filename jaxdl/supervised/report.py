@@ -90,7 +90,7 @@ def draw_confusion(scores: np.ndarray, test: Dataset) -> bytes:
     axes.set_xlabel("predicted class")
     axes.set_ylabel("class")
     figure.colorbar(image, label="share of the class", fraction=0.046, pad=0.03)
-    return _png(figure)
+    return png(figure)
 
 
 def draw_reliability(scores: np.ndarray, test: Dataset) -> bytes:
@@ -110,7 +110,7 @@ def draw_reliability(scores: np.ndarray, test: Dataset) -> bytes:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.legend(frameon=False, loc="upper left")
-    return _png(_plain(figure, axes))
+    return png(_plain(figure, axes))
 
 
 def draw_mistakes(scores: np.ndarray, test: Dataset) -> bytes:
@@ -120,7 +120,7 @@ def draw_mistakes(scores: np.ndarray, test: Dataset) -> bytes:
     margin = scores[np.arange(len(labels)), said] - scores[np.arange(len(labels)), labels]
     wrong = np.argsort(-margin, kind="stable")[: rows * columns]
     wrong = wrong[said[wrong] != labels[wrong]]
-    figure = _blank((columns * 1.25, rows * 1.55 + 0.3))
+    figure = blank((columns * 1.25, rows * 1.55 + 0.3))
     figure.suptitle(f"{test.name}: the {len(wrong)} worst of {(said != labels).sum():,} mistakes among {len(labels):,} "
                     "examples", fontsize=10)
     pictured = len(test.spec.shape) == 3
@@ -130,10 +130,10 @@ def draw_mistakes(scores: np.ndarray, test: Dataset) -> bytes:
             continue
         at = wrong[i]
         if pictured:
-            axes.imshow(_as_picture(pick(test.arrays, test.spec.input)[at]), cmap="gray", vmin=0, vmax=255)
+            axes.imshow(as_picture(pick(test.arrays, test.spec.input)[at]), cmap="gray", vmin=0, vmax=255)
         axes.set_title(f"{class_name(test.spec, said[at])[:10]}, is {class_name(test.spec, labels[at])[:10]}", fontsize=7,
                        pad=2)
-    return _png(figure)
+    return png(figure)
 
 
 def draw_predictions(predicted: np.ndarray, test: Dataset) -> bytes:
@@ -150,15 +150,16 @@ def draw_predictions(predicted: np.ndarray, test: Dataset) -> bytes:
     axes.set_title(f"{test.name}: R2 {classification.r2(predicted, targets):.4f} of {len(targets):,} test examples")
     axes.set_xlabel("target")
     axes.set_ylabel("prediction")
-    return _png(_plain(figure, axes))
+    return png(_plain(figure, axes))
 
 
-def _as_picture(image: np.ndarray) -> np.ndarray:
+def as_picture(image: np.ndarray) -> np.ndarray:
     image = image if image.dtype == np.uint8 else np.clip(255 * image, 0, 255).astype(np.uint8)
     return image if image.shape[-1] == 3 else image[..., 0]
 
 
-def _blank(size: tuple[float, float]) -> Any:
+def blank(size: tuple[float, float]) -> Any:
+    """A figure without axes; its size in inches."""
     from matplotlib.figure import Figure  # slow to import
 
     figure = Figure(figsize=size, dpi=110)
@@ -167,7 +168,7 @@ def _blank(size: tuple[float, float]) -> Any:
 
 
 def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
-    figure = _blank(size)
+    figure = blank(size)
     return figure, figure.add_subplot()
 
 
@@ -177,7 +178,8 @@ def _plain(figure: Any, axes: Any) -> Any:
     return figure
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
+    """A figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

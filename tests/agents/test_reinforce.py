@@ -18,6 +18,7 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.types import Mean
 from jaxdl.experiments.studies import baselines
 from jaxdl.experiments.studies.baselines import BASE, END, FIRST, LIMIT, REWARDS, SPEC, SUCCESSORS
+from jaxdl.ops.baselines import others_mean
 from jaxdl.rl import policy
 from jaxdl.rl.envs.functional import adapt
 from jaxdl.rl.policy import ActionInfo
@@ -341,8 +342,8 @@ def test_totals_of_episodes_by_hand():
 
 
 def test_the_mean_of_others_leaves_out_ones_own_and_is_zero_where_there_are_none():
-    np.testing.assert_allclose(reinforce.others_mean(jnp.array([10.0, 8.0]), jnp.array([1.0, 2.0]), jnp.float32(4)), [3, 2])
-    np.testing.assert_array_equal(reinforce.others_mean(jnp.array([5.0, 0.0]), jnp.array([5.0, 9.0]), jnp.float32(1)), 0)
+    np.testing.assert_allclose(others_mean(jnp.array([10.0, 8.0]), jnp.array([1.0, 2.0]), jnp.float32(4)), [3, 2])
+    np.testing.assert_array_equal(others_mean(jnp.array([5.0, 0.0]), jnp.array([5.0, 9.0]), jnp.float32(1)), 0)
 
 
 def test_returns_by_hand():

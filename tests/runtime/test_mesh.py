@@ -27,7 +27,7 @@ from jaxdl.rl import policy
 from jaxdl.rl.policy import Config as PolicyConfig
 from jaxdl.rl.types import EnvSpec, Trajectory, Transition
 from jaxdl.runtime import mesh
-from jaxdl.supervised import classifier, regressor, seq2seq
+from jaxdl.supervised import attention_reader, classifier, regressor, seq2seq
 
 B, T = 16, 6
 RATE = 0.05
@@ -170,6 +170,14 @@ def classifier_learner(optim, axis_name):
     return classifier.make(config, spec, axis_name).learner
 
 
+def attention_reader_learner(optim, axis_name, **settings):
+    """With a baseline of all shards' images."""
+    config = attention_reader.Config(glimpse_size=3, num_glimpses=2, hidden_size=6, glimpse_features=5, ema_decay=0.9,
+                                     batch_size=B, total_steps=10, optim=optim, **{"baseline": "leave_one_out"} | settings)
+    spec = DataSpec("small", 100, (4, 4, 1), 3, arrays=(ArraySpec("labels", (), "int32"),), target="labels")
+    return attention_reader.make(config, spec, axis_name).learner
+
+
 def regressor_learner(optim, axis_name):
     config = regressor.Config(hidden_sizes=(6,), loss="huber", batch_size=B, total_steps=10, optim=optim)
     spec = DataSpec("small", 100, (3,), arrays=(ArraySpec("y", (), "float32"),), input="x", target="y",
@@ -210,6 +218,9 @@ CASES = {
     "language_model": Case(language_model_learner("gru"), windows([jnp.ones((B, 8))])),
     "language_model, transformer": Case(language_model_learner("transformer"), windows()),
     "classifier": Case(classifier_learner, images(3, 3, 1)._replace(labels=jnp.arange(B) % 3)),
+    "attention_reader": Case(attention_reader_learner, images(4, 4, 1)._replace(labels=jnp.arange(B) % 3), Noise.ROWS),
+    "attention_reader, constant": Case(functools.partial(attention_reader_learner, baseline="constant", draws=2),
+                                       images(4, 4, 1)._replace(labels=jnp.arange(B) % 3), Noise.ROWS),
     "regressor": Case(regressor_learner, {"x": jax.random.normal(jax.random.key(0), (B, 3)), "y": jnp.linspace(-3, 4, B)}),
     "seq2seq": Case(seq2seq_learner, SUMS.rows(slice(B))),
     "pixelcnn": Case(pixelcnn_learner, images(3, 3, 1)),
