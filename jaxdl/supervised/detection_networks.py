@@ -3,8 +3,8 @@
 The backbone halves a picture four times, with a residual block behind each time but the first (He et al. 2016), and adds what
 the coarser maps know to the finer ones, down to stride 4: a feature pyramid (Lin et al., "Feature pyramid networks for object
 detection", 2017) of which the finest map alone is read, which is enough for small pictures. It halves by windows of 2x2 (Liu
-et al., "A ConvNet for the 2020s", 2022), which take an eighth of the time of 3x3 on a CPU. Layers are normalized in groups (Wu &
-He 2018), so that nothing depends on the other pictures of a batch.
+et al., "A ConvNet for the 2020s", 2022), which take an eighth of the time of 3x3 on a CPU. Layers are normalized in groups
+(Wu & He 2018), so that nothing depends on the other pictures of a batch.
 
 Shapes: `B` pictures, `H W C` a picture, `h w F` its features, `A` anchors of a cell, `R` regions, `P` cells along a side of a
 region, `Y` classes, `J` joints.
