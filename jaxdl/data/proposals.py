@@ -18,7 +18,7 @@ from jaxdl.core.errors import UserError
 
 _BINS = 8  # of a channel, in histograms of colours
 _SCALES = (30.0, 100.0)  # of the first segments: larger ones are larger
-_SMALLEST = 12  # pixels of a first segment
+_SMALLEST = 20  # pixels of a first segment
 _LEAST = 4  # pixels along a side of a region
 
 
@@ -44,7 +44,7 @@ def selective_search(image: np.ndarray) -> np.ndarray:
                         "method=faster_rcnn") from None
     found = []
     for scale in _SCALES:
-        segments = felzenszwalb(image, scale=scale, sigma=0.5, min_size=_SMALLEST, channel_axis=-1)
+        segments = felzenszwalb(image, scale=scale, sigma=0.8, min_size=_SMALLEST, channel_axis=-1)
         found.append(merged_boxes(image, segments))
     boxes = np.concatenate(found)
     boxes = boxes[(boxes[:, 2:] - boxes[:, :2]).min(1) >= _LEAST]
