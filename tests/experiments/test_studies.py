@@ -8,7 +8,15 @@ import pytest
 
 from jaxdl.experiments import cli
 from jaxdl.experiments.commands import study
-from jaxdl.experiments.studies import common, initialization, learning_rate, optimizers, scaling_of_inputs, second_order
+from jaxdl.experiments.studies import (
+    common,
+    initialization,
+    learning_rate,
+    optimizers,
+    scaling_of_inputs,
+    second_order,
+    upsampling,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +55,13 @@ def test_xavier_keeps_tanh_and_he_keeps_relus(begun):
     assert 0.2 < relu["gradient"][0] / relu["gradient"][-1] < 5
     lost = begun["relu"]["xavier"]["signal"][-1] / relu["signal"][-1]
     assert lost == pytest.approx(2**-3, rel=0.01)  # a ReLU halves the square: sqrt(1/2) a layer
+
+
+def test_windows_that_meet_unevenly_leave_a_checkerboard():
+    ways = "transposed_3", "transposed_2", "resize"
+    rough = {way: upsampling.measure(way, 4, jax.random.key(0))["roughness"] for way in ways}
+    assert rough["transposed_3"]["alike"] > 5 * rough["transposed_2"]["alike"]
+    assert rough["transposed_2"]["random"] > 50 * rough["resize"]["random"]
 
 
 def test_a_turned_ravine_takes_the_advantage_of_rules_that_divide_number_by_number():
