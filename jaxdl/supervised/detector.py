@@ -1,9 +1,11 @@
 """Detectors: the boxes of objects in pictures, and what they are; with mask_rcnn their masks and joints too.
 
 Six methods share backbones, anchors, heads and losses: `detection` says how they differ. Of a trained one is measured average
-precision on held-out pictures (`metrics.detection`): of boxes, and of masks where it has them.
+precision on held-out pictures (`metrics.detection`): of boxes, and of masks where it has them. Joints are judged as the
+localizer's, PCK@0.1: the share of those that are seen whose error is below a tenth of the longer side of the object's box, each
+as the surest detection of the object has it.
 
-Shapes: `B` batch, `N` pictures, `H W C` a picture, `R` regions, `D` detections of a picture.
+Shapes: `B` batch, `N` pictures, `H W C` a picture, `R` regions, `D` detections, `K` objects of a picture.
 """
 
 import functools
@@ -32,6 +34,7 @@ from jaxdl.runtime.dataset_task import Evaluation, dataset_algorithm
 from jaxdl.supervised import detection, detection_networks, detection_report, vision
 from jaxdl.supervised.detection import Setting, float32
 from jaxdl.supervised.detection_losses import Truth
+from jaxdl.supervised.localizer import NEAR, OVERLAP
 from jaxdl.supervised.networks import Variables
 
 BLOCK = 50  # pictures in which objects are found at once
@@ -215,23 +218,37 @@ def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model
 
 
 def figures(found: Detections, held: Dataset) -> dict[str, float]:
-    """Average precision of what is found in held-out pictures."""
-    boxes, labels, instances = (data.pick(held.arrays, name) for name in ("boxes", "labels", "instances"))
+    """How good it is what is found in held-out pictures."""
+    boxes, labels, instances, joints = (data.pick(held.arrays, name) for name in _NEEDED)
     num_classes = len(held.spec.class_names) - 1
     judge = functools.partial(metrics.average_precision, scores=found.scores, classes=found.labels, labels=labels,
                               num_classes=num_classes)
-    of = judge(metrics.box_overlaps(found.boxes, boxes))
+    overlaps = metrics.box_overlaps(found.boxes, boxes)
+    of = judge(overlaps)
     numbers = {"ap50": of.ap50, "ap": of.ap}
     if found.masks is not None:
         masks = np.arange(1, labels.shape[1] + 1)[:, None, None]
-        overlaps = [metrics.mask_overlaps(mine, true == masks) for mine, true in zip(found.masks, instances, strict=True)]
-        of = judge(np.stack(overlaps))
+        pictures = zip(found.masks, instances, strict=True)  # one after the other: all masks at once are gigabytes
+        of = judge(np.stack([metrics.mask_overlaps(mine, true == masks) for mine, true in pictures]))
         numbers |= {"mask_ap50": of.ap50, "mask_ap": of.ap}
+    if found.joints is not None and (joints[..., 2] == 2).any():
+        finds = (overlaps >= OVERLAP) & (found.labels[:, :, None] == labels[:, None]) & (labels > 0)[:, None]
+        numbers["pck"] = _share_near(found.joints, finds, joints, boxes)
     return numbers
+
+
+def _share_near(found: np.ndarray, finds: np.ndarray, joints: np.ndarray, boxes: np.ndarray) -> float:
+    """PCK of the joints of detections [N, D, J, 3], of which it is known what they find, bool [N, D, K]."""
+    own = np.take_along_axis(found, finds.argmax(1)[..., None, None], 1)  # the surest come first
+    error = np.linalg.norm(own[..., :2] - joints[..., :2], axis=-1)  # [N, K, J]
+    side = (boxes[..., 2:] - boxes[..., :2]).max(-1)
+    right = (error < NEAR * side[..., None]) & finds.any(1)[..., None]
+    return float(right[joints[..., 2] == 2].mean())
 
 
 def _in_words(dataset: str, found: dict[str, Any]) -> str:
     masks = f", of masks {found['mask_ap50']:.4f} and {found['mask_ap']:.4f}" if "mask_ap50" in found else ""
+    masks += f"; {found['pck']:.2%} of the joints are right (PCK@{NEAR})" if "pck" in found else ""
     return (f"held-out pictures of {dataset}: average precision {found['ap50']:.4f} at an overlap of 0.5, {found['ap']:.4f} "
             f"over 0.5 to 0.95{masks}; {1000 * found['seconds_an_image']:.3g} ms a picture")
 
