@@ -14,8 +14,8 @@ _COLUMNS = 5
 _LEAST = 0.3  # the score of what is drawn
 
 
-def write(path: Path, images: np.ndarray, found: Detections, class_names: tuple[str, ...]) -> None:
-    """Write a PNG of pictures [N, H, W, C] uint8 and of what is found in them."""
+def write(path: Path, images: np.ndarray, found: Detections, class_names: tuple[str, ...], jointed: np.ndarray) -> None:
+    """Write a PNG of pictures [N, H, W, C] uint8 and of what is found in them; `jointed` are the classes that have joints."""
     rows, shades = -(-len(images) // _COLUMNS), vision_report.colours(len(class_names)) / 255
     figure = report.blank((2.4 * _COLUMNS, 2.5 * rows))
     for n, axes in enumerate(figure.subplots(rows, _COLUMNS, squeeze=False).flat):
@@ -30,7 +30,7 @@ def write(path: Path, images: np.ndarray, found: Detections, class_names: tuple[
                       fontsize=7, va="bottom")
             if found.masks is not None:
                 _draw_mask(axes, found.masks[n, d], shades[label])
-            if found.joints is not None:
+            if found.joints is not None and label in jointed:
                 sure = found.joints[n, d, :, 2] >= _LEAST
                 axes.plot(*found.joints[n, d, sure, :2].T - 0.5, ".", color="white", markersize=3)
     files.write_bytes(path, report.png(figure))

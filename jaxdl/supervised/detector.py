@@ -211,8 +211,9 @@ def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model
     def picture(variables: Variables, seed: int, path: Path) -> None:
         test = splits["test"]
         at = np.random.default_rng(seed).permutation(test.spec.num_examples)[: detection_report.PICTURES]
-        images = data.pick(test.arrays, "images")[at]
-        detection_report.write(path, images, model.detect(variables, images), test.spec.class_names)
+        images, labels, joints = (data.pick(test.arrays, name) for name in ("images", "labels", "joints"))
+        jointed = np.unique(labels[(joints[..., 2] > 0).any(-1)])
+        detection_report.write(path, images[at], model.detect(variables, images[at]), test.spec.class_names, jointed)
 
     return Evaluation(Options(train.seed), more, {"detections.png": picture}, functools.partial(_in_words, config.dataset))
 
