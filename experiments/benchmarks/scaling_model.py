@@ -16,7 +16,7 @@ import jax
 
 from jaxdl.experiments import hlo_collectives, tasks
 from jaxdl.experiments.commands import scale
-from jaxdl.experiments.commands.train import parse_train
+from jaxdl.experiments.commands.train import settings_from
 
 HERE = Path(__file__).parent
 LINKS = {  # latency of a small all-reduce in seconds, and bytes a second that a device can send while it receives as many
@@ -41,8 +41,8 @@ def main() -> None:
     rows = {}
     for name, command in COMMANDS.items():
         step_s = measured["learners"][name]["step_s"]
-        settings, *_ = parse_train(command.split())
-        driver = tasks.open_job(scale._with_devices(settings, 8, weak=True)).driver()
+        settings = scale._with_devices(settings_from(command.split()), 8, weak=True)
+        driver = tasks.driver(tasks.open_task(settings), settings)
         found = hlo_collectives.of(driver.program.as_text(), driver.loop)
         driver.close()
         times, size = sum(c.times for c in found), sum(c.times * c.bytes for c in found)

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 
 from jaxdl.experiments import tasks
-from jaxdl.experiments.commands.train import parse_train
+from jaxdl.experiments.commands.train import settings_from
 
 PIXELS = "--dataset mnist --data-dir {data}"
 LEARNERS = {
@@ -73,9 +73,8 @@ def main() -> None:
 
 
 def _driver(command: str):
-    settings, *_ = parse_train(command.split())
-    settings.validate()
-    return tasks.open_job(settings).driver()
+    settings = settings_from(command.split())
+    return tasks.driver(tasks.open_task(settings), settings)
 
 
 def _time(driver, seconds: float) -> dict:

@@ -12,7 +12,7 @@ import tyro
 
 from jaxdl.core import lock, processes
 from jaxdl.core.errors import UserError
-from jaxdl.experiments import algorithms, run_folder, tasks
+from jaxdl.experiments import algorithms, arguments, run_folder, tasks
 from jaxdl.experiments.commands import common
 from jaxdl.runtime import fit, mesh
 
@@ -94,6 +94,18 @@ def args_of(name: str, config_file: str | None = None) -> type:
 def settings_of(args: Any) -> run_folder.Settings:
     """The settings that flags ask for."""
     return run_folder.Settings(algorithms.find(args.algo)[0], args.algorithm, args.run)
+
+
+def settings_from(words: Sequence[str]) -> run_folder.Settings:
+    """The settings that a command line asks for: ["ppo", "--num-envs", "8"].
+
+    Raises:
+        UserError: it makes no sense.
+    """
+    settings = settings_of(arguments.parse(Args(words), words, "jaxdl train", ""))
+    settings.validate()
+    settings.refuse_idle()
+    return settings
 
 
 def run(args: Any) -> dict[str, Any]:

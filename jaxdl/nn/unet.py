@@ -47,7 +47,7 @@ class ConvBlock(linen.Module):
 
 
 class Backbone(linen.Module):
-    """Features of a picture: [B, H, W, C] -> [B, h, w, channels[-1]]; a level is a 3x3 convolution of stride 2 and a block."""
+    """Features of a picture: [B, H, W, C] -> [B, h, w, channels[-1]]; a level is a 2x2 convolution of stride 2 and a block."""
 
     channels: tuple[int, ...] = (32, 64, 128)
     norm: Norm | None = "batch"
@@ -59,7 +59,7 @@ class Backbone(linen.Module):
     @linen.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         for features in self.channels:
-            x = Conv(features, (3, 3), (2, 2), dtype=self.dtype, kernel_init=he_uniform)(x)
+            x = Conv(features, (2, 2), (2, 2), dtype=self.dtype, kernel_init=he_uniform)(x)
             x = ConvBlock(features, self.norm, self.activation, self.layers, self.axis_name, self.dtype)(
                 activation(self.activation)(x), train)
         return x
