@@ -80,7 +80,7 @@ class Config(vision.Config):
     """Of two detections of a class that overlap by more the surer stays."""
     detections: int = 30
     """Detections of a picture, at most."""
-    optim: OptimConfig = OptimConfig(learning_rate=1e-3, schedule="cosine", max_grad_norm=10.0)
+    optim: OptimConfig = OptimConfig(learning_rate=2e-3, schedule="cosine", max_grad_norm=10.0)
     """The optimizer."""
 
 
@@ -215,7 +215,12 @@ def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model
         jointed = np.unique(labels[(joints[..., 2] > 0).any(-1)])
         detection_report.write(path, images[at], model.detect(variables, images[at]), test.spec.class_names, jointed)
 
-    return Evaluation(Options(train.seed), more, {"detections.png": picture}, functools.partial(_in_words, config.dataset))
+    def check() -> None:
+        if config.method in _PROPOSED:
+            proposals.require()
+
+    return Evaluation(Options(train.seed), more, {"detections.png": picture}, functools.partial(_in_words, config.dataset),
+                      check)
 
 
 def figures(found: Detections, held: Dataset) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Detectors: losses by hand, what is proposed and chosen; each method learns a few pictures; commands; what is refused."""
 
 import functools
+import sys
 from dataclasses import replace
 
 import jax
@@ -245,6 +246,12 @@ def test_commands_train_resume_and_evaluate(capsys, tmp_path):
     assert (tmp_path / "whole" / "detections.png").stat().st_size > 10_000
     assert "learns from pictures" in refused(capsys, "train", "detector", "--dataset", "addition")
     assert "needs boxes and instances" in refused(capsys, "train", "detector", "--dataset", "digits")
+
+
+def test_without_segments_nothing_is_trained_that_needs_them(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+    said = refused(capsys, "train", "detector", *TOY, "--method", "fast_rcnn")
+    assert "install it with pip install 'jaxdl[proposals]'" in said
 
 
 @pytest.mark.parametrize(("change", "message"), [
