@@ -223,7 +223,7 @@ class Detections(NamedTuple):
     labels: Array  # int32 [N, D]: class, from 1; 0 where nothing more is found
     scores: Array  # float32 [N, D]
     masks: Array | None = None  # bool [N, D, H, W]
-    joints: Array | None = None  # float32 [N, D, J, 3]: x, y and how sure
+    joints: Array | None = None  # float32 [N, D, J, 3]: x, y and how sure; they mean something of classes that have joints
 
 
 class Detector(NamedTuple):

@@ -12,22 +12,20 @@ Larger segments come first: those that were put together last.
 Shapes: `N` pictures, `H W C` a picture, `R` regions, `S` segments.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from jaxdl.core.errors import UserError
 
 _BINS = 8  # of a channel, in histograms of colours
 _SCALES = (30.0, 100.0)  # of the first segments: larger ones are larger
-_SMALLEST = 12  # pixels of a first segment
+_SMALLEST = 20  # pixels of a first segment
 _LEAST = 4  # pixels along a side of a region
 
 
 def of_pictures(images: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
-    """Regions float32 [N, num, 4] of pictures [N, H, W, C] uint8, and which there are, bool [N, num].
-
-    Raises:
-        UserError: scikit-image is not installed.
-    """
+    """Regions float32 [N, num, 4] of pictures [N, H, W, C] uint8, and which there are, bool [N, num]. Raises as `require`."""
     boxes, valid = np.zeros((len(images), num, 4), np.float32), np.zeros((len(images), num), bool)
     for n, image in enumerate(images):
         found = selective_search(image)[:num]
@@ -35,16 +33,25 @@ def of_pictures(images: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
     return boxes, valid
 
 
-def selective_search(image: np.ndarray) -> np.ndarray:
-    """Boxes float32 [R, 4] of a picture [H, W, C] uint8, none twice."""
+def require() -> Callable[..., np.ndarray]:
+    """What cuts a picture into segments.
+
+    Raises:
+        UserError: scikit-image is not installed.
+    """
     try:
         from skimage.segmentation import felzenszwalb  # slow to import
     except ImportError:
         raise UserError("regions of segments need scikit-image; install it with pip install 'jaxdl[proposals]', or use "
                         "method=faster_rcnn") from None
-    found = []
+    return felzenszwalb
+
+
+def selective_search(image: np.ndarray) -> np.ndarray:
+    """Boxes float32 [R, 4] of a picture [H, W, C] uint8, none twice. Raises as `require`."""
+    cut, found = require(), []
     for scale in _SCALES:
-        segments = felzenszwalb(image, scale=scale, sigma=0.5, min_size=_SMALLEST, channel_axis=-1)
+        segments = cut(image, scale=scale, sigma=0.8, min_size=_SMALLEST, channel_axis=-1)
         found.append(merged_boxes(image, segments))
     boxes = np.concatenate(found)
     boxes = boxes[(boxes[:, 2:] - boxes[:, :2]).min(1) >= _LEAST]

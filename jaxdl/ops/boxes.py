@@ -40,9 +40,12 @@ def box_area(boxes: Array) -> Array:
 
 def box_iou(a: Array, b: Array) -> Array:
     """Area of the intersection over that of the union, [..., N, 4], [..., M, 4] -> [..., N, M]; 0 of boxes without area."""
-    low = jnp.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    high = jnp.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    both = jnp.prod(jnp.maximum(high - low, 0), -1)
+    def side(first: int) -> Array:
+        """Lengths along an axis; edge by edge, since an array of the two of them is slow on a CPU."""
+        low = jnp.maximum(a[..., :, None, first], b[..., None, :, first])
+        return jnp.maximum(jnp.minimum(a[..., :, None, first + 2], b[..., None, :, first + 2]) - low, 0)
+
+    both = side(0) * side(1)
     either = box_area(a)[..., :, None] + box_area(b)[..., None, :] - both
     return both / jnp.where(either > 0, either, 1)
 
@@ -73,11 +76,10 @@ def nms(boxes: Array, scores: Array, threshold: float | Array, *, valid: Array |
     over = jnp.triu(box_iou(boxes, boxes) > threshold, 1) & valid[:, None]  # [i, j]: i would suppress j
     if classes is not None:
         over &= classes[order][:, None] == classes[order][None]
-    over = over.astype(jnp.float32)
 
     def decided(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         stays, _ = carry
-        new = valid & (stays.astype(jnp.float32) @ over == 0)
+        new = valid & ~(over & stays[:, None]).any(0)
         return new, (new != stays).any()
 
     stays, _ = jax.lax.while_loop(lambda carry: carry[1], decided, (valid, jnp.asarray(True)))

@@ -31,7 +31,6 @@ from jaxdl.supervised.detection_networks import CROP, STRIDE, Network
 
 CANDIDATES = 256  # of a picture that suppression chooses among
 _PROPOSED_OVERLAP = 0.7  # of two proposals that both stay, at most (Ren et al. 2015)
-_WINDOWS = 8  # pixels from one window to the next
 _MOVED, _GROWN = 0.15, 0.25  # deviations of a drawn region from its object: of its centre in sides, of the logarithms of sides
 
 
@@ -63,10 +62,13 @@ class Setting(NamedTuple):
 
     @property
     def windows(self) -> Array:
-        """[R, 4]."""
-        cells = (-(-side // _WINDOWS) for side in self.shape)
-        every = ops.make_anchors(*cells, _WINDOWS, self.config.anchor_sizes, self.config.anchor_ratios)
-        return ops.clip_boxes(every, *self.shape)
+        """[R, 4], a third of their size apart."""
+        every = []
+        for size in self.config.anchor_sizes:
+            step = max(size // 3, STRIDE)
+            cells = (-(-side // step) for side in self.shape)
+            every.append(ops.make_anchors(*cells, step, (size,), self.config.anchor_ratios))
+        return ops.clip_boxes(jnp.concatenate(every), *self.shape)
 
 
 def float32(network: Network) -> Network:

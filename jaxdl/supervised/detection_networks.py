@@ -2,9 +2,9 @@
 
 The backbone halves a picture four times, with a residual block behind each time but the first (He et al. 2016), and adds what
 the coarser maps know to the finer ones, down to stride 4: a feature pyramid (Lin et al., "Feature pyramid networks for object
-detection", 2017) of which the finest map alone is read, which is enough for small pictures. It halves by windows of 2x2 (Liu et
-al., "A ConvNet for the 2020s", 2022), which take an eighth of the time of 3x3 on a CPU. Layers are normalized in groups (Wu & He
-2018), so that nothing depends on the other pictures of a batch.
+detection", 2017) of which the finest map alone is read, which is enough for small pictures. It halves by windows of 2x2 (Liu
+et al., "A ConvNet for the 2020s", 2022), which take an eighth of the time of 3x3 on a CPU. Layers are normalized in groups
+(Wu & He 2018), so that nothing depends on the other pictures of a batch.
 
 Shapes: `B` pictures, `H W C` a picture, `h w F` its features, `A` anchors of a cell, `R` regions, `P` cells along a side of a
 region, `Y` classes, `J` joints.
@@ -80,15 +80,20 @@ class DenseHead(linen.Module):
 
 
 class CropNetwork(linen.Module):
-    """What is cut out of pictures, [R, CROP, CROP, C] in [0, 1] -> features [R, CROP / 4, CROP / 4, F]."""
+    """What is cut out of pictures, [R, CROP, CROP, C] in [0, 1] -> features [R, CROP / 4, CROP / 4, F].
+
+    It is not normalized: a bright part of one colour and a dark one would be the same.
+    """
 
     features: int
     dtype: Any = "float32"
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
-        x = _conv(2 * x - 1, self.features // 2, self.dtype, 2)
-        return _conv(x, self.features, self.dtype, 2)
+        x = 2 * x - 1
+        for channels in (self.features // 2, self.features):
+            x = jax.nn.relu(nn.Conv(channels, (4, 4), (2, 2), dtype=self.dtype, kernel_init=nn.he_uniform)(x))
+        return x
 
 
 class RegionHead(linen.Module):

@@ -1,14 +1,17 @@
 """Detectors: the boxes of objects in pictures, and what they are; with mask_rcnn their masks and joints too.
 
 Six methods share backbones, anchors, heads and losses: `detection` says how they differ. Of a trained one is measured average
-precision on held-out pictures (`metrics.detection`): of boxes, and of masks where it has them.
+precision on held-out pictures (`metrics.detection`): of boxes, and of masks where it has them. Joints are judged as the
+localizer's, PCK@0.1: the share of those that are seen whose error is below a tenth of the longer side of the object's box, each
+as the surest detection of the object has it.
 
-Shapes: `B` batch, `N` pictures, `H W C` a picture, `R` regions, `D` detections of a picture.
+Shapes: `B` batch, `N` pictures, `H W C` a picture, `R` regions, `D` detections, `K` objects of a picture.
 """
 
 import functools
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -16,42 +19,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl import data, nn, optim
-from jaxdl.core import task
+from jaxdl import data, nn
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import refuse_idle, require, require_positive
+from jaxdl.core.config import refuse_idle, require, require_positive, require_unit
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve, Detections, Detector, Score
-from jaxdl.core.types import Array, DataSpec, Key, Learner, Mean, PyTree, UpdateResult
-from jaxdl.data import Dataset, minibatches, proposals
+from jaxdl.core.types import Array, DataSpec, Key, Learner, Mean, PyTree
+from jaxdl.data import Dataset, proposals
+from jaxdl.data.minibatches import run_maker, total_steps
 from jaxdl.metrics import detection as metrics
 from jaxdl.optim import Config as OptimConfig
+from jaxdl.runtime import dataset_task
 from jaxdl.runtime.dataset_task import Evaluation, dataset_algorithm
-from jaxdl.supervised import detection, detection_networks, detection_report
+from jaxdl.supervised import detection, detection_networks, detection_report, vision
 from jaxdl.supervised.detection import Setting, float32
 from jaxdl.supervised.detection_losses import Truth
+from jaxdl.supervised.localizer import NEAR, OVERLAP
+from jaxdl.supervised.networks import Variables
 
 BLOCK = 50  # pictures in which objects are found at once
+PROPOSALS = 100  # of a picture, of segments
 _NEEDED = ("boxes", "labels", "instances", "joints")
 _TWO_STAGES = ("faster_rcnn", "mask_rcnn")
 _PROPOSED = ("fast_rcnn", "rcnn")  # by segments, on the host
+_REGIONS = (*_TWO_STAGES, *_PROPOSED, "sliding_windows")
 
 
 @settings
-class Config(minibatches.Config):
+class Config(vision.Config):
     """Settings of what detects objects."""
 
     applies: ClassVar = {
-        "focal_alpha": ("method", "one_stage"), "focal_gamma": ("method", "one_stage"),
-        "hidden_size": ("method", "faster_rcnn", "mask_rcnn", "fast_rcnn", "rcnn", "sliding_windows"),
-        "regions": ("method", "faster_rcnn", "mask_rcnn", "fast_rcnn", "rcnn", "sliding_windows"),
-        "region_size": ("method", "faster_rcnn", "mask_rcnn", "fast_rcnn"),
-        "channels": ("method", "one_stage", "faster_rcnn", "mask_rcnn", "fast_rcnn")}
+        "focal_alpha": ("method", "one_stage"), "focal_gamma": ("method", "one_stage"), "hidden_size": ("method", *_REGIONS),
+        "regions": ("method", *_REGIONS), "region_size": ("method", *_TWO_STAGES, "fast_rcnn"),
+        "channels": ("method", "one_stage", *_TWO_STAGES, "fast_rcnn")}
 
-    dataset: str = "scenes"
-    """Name of the dataset (`jaxdl list`), or package.module:NAME of one of your own."""
-    batch_size: int = 32
-    """Pictures in one update."""
     method: Literal["one_stage", "faster_rcnn", "mask_rcnn", "fast_rcnn", "rcnn", "sliding_windows"] = "faster_rcnn"
     """How objects are found (`jaxdl.supervised.detection`)."""
     channels: tuple[int, ...] = (32, 64, 128, 128)
@@ -63,7 +65,7 @@ class Config(minibatches.Config):
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Heights of anchors and windows over their widths."""
     regions: int = 32
-    """Regions of a picture that are told apart."""
+    """Regions of a picture that are told apart while it learns; of faster_rcnn and mask_rcnn also when they detect."""
     region_size: int = 7
     """Cells along a side of a region."""
     hidden_size: int = 256
@@ -78,28 +80,20 @@ class Config(minibatches.Config):
     """Of two detections of a class that overlap by more the surer stays."""
     detections: int = 30
     """Detections of a picture, at most."""
-    ema_decay: float | None = 0.998
-    """Share of the average of the weights, which is what predicts, that an update keeps; None: the newest predict."""
-    init: nn.Initial = nn.Initial()
-    """Initial weights."""
-    optim: OptimConfig = OptimConfig(learning_rate=1e-3, schedule="cosine", max_grad_norm=10.0)
+    optim: OptimConfig = OptimConfig(learning_rate=2e-3, schedule="cosine", max_grad_norm=10.0)
     """The optimizer."""
 
 
-class State(NamedTuple):
-    """State of the learner."""
-
-    params: PyTree
-    opt: PyTree
-    average: PyTree  # of the parameters, or None
-    count: Array  # int32 (): updates so far
+@dataclass(frozen=True)
+class Options(dataset_task.Options):
+    """Settings of an evaluation."""
 
 
 class Model(NamedTuple):
     """A learner and its function."""
 
     learner: Learner
-    detect: Callable[[PyTree, Array], Detections]  # (params, images [N, H, W, C] uint8), on the host
+    detect: Callable[[Variables, Array], Detections]  # (variables, pictures [N, H, W, C] uint8), on the host
 
 
 def validate(config: Config) -> None:
@@ -108,24 +102,19 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    minibatches.validate(config)
+    vision.validate(config)
     refuse_idle(config)
     require_positive(config, "features", "regions", "region_size", "hidden_size", "detections", "focal_gamma")
+    require_unit(config, "focal_alpha", "score_threshold", "nms_threshold")
     for field, least in (("channels", 2), ("anchor_sizes", 1), ("anchor_ratios", 1)):
         values = getattr(config, field)
         require(config, field, len(values) >= least and all(0 < x < 10_000 for x in values),
                 f"{least} or more numbers above 0 and below 10,000")
     require(config, "regions", 2 <= config.regions <= detection.CANDIDATES, f"between 2 and {detection.CANDIDATES}")
     require(config, "detections", config.detections <= metrics.MOST, f"at most {metrics.MOST}")
-    for field in ("focal_alpha", "score_threshold", "nms_threshold"):
-        require(config, field, 0 <= getattr(config, field) <= 1, "between 0 and 1")
-    if config.ema_decay is not None:
-        require(config, "ema_decay", 0 <= config.ema_decay < 1, "at least 0 and below 1")
-    config.init.validate()
-    optim.validate(config.optim, config.batch_size)
-
-
-total_steps = minibatches.total_steps
+    if config.method == "mask_rcnn" and vision.moves(config.augment):
+        raise UserError("method=mask_rcnn moves no joints along with pictures; leave flip, rotate, scale, crop and max_shift "
+                        "out")
 
 
 def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
@@ -134,38 +123,26 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
     Raises:
         UserError: the dataset has none, or its classes have no names.
     """
-    data.require_images(spec, "a detector")
-    shapes = {x.name: x.shape for x in spec.arrays}
-    if absent := [name for name in _NEEDED if name not in shapes]:
-        raise UserError(f"a detector needs {', '.join(absent)} of each picture, and the dataset {spec.name} has none; use "
-                        "dataset=scenes, or dataset=coco with your own pictures in data_dir")
+    vision.require_arrays(spec, "a detector", *_NEEDED)
     if not spec.class_names or len(spec.class_names) < 2:
         raise UserError(f"the dataset {spec.name} must name its classes (class_names), the ground first, got "
                         f"{spec.class_names}")
-    num_classes = len(spec.class_names) - 1
-    setting = Setting(config, _network(config, num_classes, shapes["joints"][1]), spec.shape[:2], num_classes)
+    num_classes, num_joints = len(spec.class_names) - 1, next(x.shape[1] for x in spec.arrays if x.name == "joints")
+    setting = Setting(config, _network(config, num_classes, num_joints), spec.shape[:2], num_classes)
     method = detection.make(setting)
-    optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
 
-    def init(key: Key) -> State:
-        params = {"params": nn.init(float32(setting.network), key, jnp.zeros((1, *spec.shape)), initial=config.init)["params"]}
-        average = None if config.ema_decay is None else params
-        return State(params, optimizer.init(params), average, jnp.zeros((), jnp.int32))
+    def init(key: Key) -> Variables:
+        made = nn.init(float32(setting.network), key, jnp.zeros((1, *spec.shape)), initial=config.init)
+        return Variables({"params": made["params"]}, {})
 
-    def loss_fn(params: PyTree, batch: PyTree, key: Key) -> tuple[Array, dict[str, Mean]]:
-        images, truth = batch
-        found = method.loss(params, images, truth, key)
-        return sum(found.values()).mean(), {"loss": Mean.of(sum(found.values())),
-                                            **{f"loss_{name}": Mean.of(x) for name, x in found.items()}}
+    def loss(params: PyTree, stats: PyTree, batch: PyTree, key: Key) -> tuple[Array, tuple[dict[str, Mean], PyTree]]:
+        k_change, k_draw = jax.random.split(key)
+        images, truth = changed(config, data.pick(batch, "images"), truth_of(batch), k_change)
+        found = method.loss(params, images, truth, k_draw)
+        total = sum(found.values())
+        return total.mean(), ({"loss": Mean.of(total)} | {f"loss_{name}": Mean.of(x) for name, x in found.items()}, stats)
 
-    def update(state: State, batch: PyTree, key: Key) -> tuple[State, UpdateResult]:
-        grads, found = optim.gradients(loss_fn, state.params, (data.pick(batch, "images"), truth_of(batch)), key, config.optim)
-        params, opt = optimizer.step(grads, state.opt, state.params, axis_name)
-        average = None if state.average is None else optim.ema(state.average, params, config.ema_decay, state.count)
-        return State(params, opt, average, state.count + 1), UpdateResult(found)
-
-    learner = Learner(init, update, lambda state: state.params if state.average is None else state.average)
-    return Model(learner, _on_host(config, method))
+    return Model(vision.make_learner(config, spec, init, loss, axis_name), _on_host(config, method))
 
 
 def _network(config: Config, num_classes: int, num_joints: int) -> detection_networks.Network:
@@ -189,21 +166,28 @@ def truth_of(batch: PyTree) -> Truth:
     return Truth(boxes, labels.astype(jnp.int32), instances, joints)
 
 
-def _on_host(config: Config, method: detection.Method) -> Callable[[PyTree, Array], Detections]:
+def changed(config: Config, images: Array, truth: Truth, key: Key) -> tuple[Array, Truth]:
+    """Pictures that are changed, and what is in them with them; an object that has left its picture is no more there."""
+    new = vision.changed(config.augment, key, images, truth.instances, truth.boxes)
+    there = (new.boxes[..., 2:] - new.boxes[..., :2]).min(-1) >= 1
+    return new.images, truth._replace(boxes=new.boxes, instances=new.semantic, labels=jnp.where(there, truth.labels, 0))
+
+
+def _on_host(config: Config, method: detection.Method) -> Callable[[Variables, Array], Detections]:
     program = jax.jit(method.detect)
 
-    def detect(params: PyTree, images: Array) -> Detections:
+    def detect(variables: Variables, images: Array) -> Detections:
         parts = []
         for i in range(0, len(images), BLOCK):
             block = np.asarray(images[i : i + BLOCK])
-            regions = proposals.of_pictures(block, config.regions) if config.method in _PROPOSED else ()
-            parts.append(jax.tree.map(np.asarray, program(params, block, *regions)))
+            regions = proposals.of_pictures(block, PROPOSALS) if config.method in _PROPOSED else ()
+            parts.append(jax.tree.map(np.asarray, program(variables.params, block, *regions)))
         return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
     return detect
 
 
-make_run = minibatches.run_maker(make, validate)
+make_run = run_maker(make, validate)
 
 
 def abilities(config: Config, spec: DataSpec, model: Model) -> dict[type, Any]:
@@ -213,42 +197,64 @@ def abilities(config: Config, spec: DataSpec, model: Model) -> dict[type, Any]:
 
 
 def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model: Model, can: dict[type, Any]) -> Evaluation:
-    def more(params: PyTree, options: task.Options, held: Dataset) -> dict[str, Any]:
+    del can
+
+    def more(variables: Variables, options: Options, held: Dataset) -> dict[str, Any]:
+        del options
         images = data.pick(held.arrays, "images")
-        model.detect(params, images[:BLOCK])  # compile
+        for first in {BLOCK, len(images) % BLOCK} - {0}:
+            model.detect(variables, images[:first])  # compiles
         begin = time.perf_counter()
-        found = model.detect(params, images)
-        seconds = time.perf_counter() - begin
-        return figures(found, held) | {"seconds_an_image": seconds / len(images)}
+        found = model.detect(variables, images)
+        return figures(found, held) | {"seconds_an_image": (time.perf_counter() - begin) / len(images)}
 
-    def picture(params: PyTree, seed: int, path: Path) -> None:
+    def picture(variables: Variables, seed: int, path: Path) -> None:
         test = splits["test"]
-        some = test.part(np.arange(min(test.spec.num_examples, detection_report.PICTURES)))
-        images = data.pick(some.arrays, "images")
-        detection_report.write(path, images, model.detect(params, images), test.spec.class_names)
+        at = np.random.default_rng(seed).permutation(test.spec.num_examples)[: detection_report.PICTURES]
+        images, labels, joints = (data.pick(test.arrays, name) for name in ("images", "labels", "joints"))
+        jointed = np.unique(labels[(joints[..., 2] > 0).any(-1)])
+        detection_report.write(path, images[at], model.detect(variables, images[at]), test.spec.class_names, jointed)
 
-    return Evaluation(task.Options(train.seed), more, {"detections.png": picture},
-                      functools.partial(_in_words, config.dataset))
+    def check() -> None:
+        if config.method in _PROPOSED:
+            proposals.require()
+
+    return Evaluation(Options(train.seed), more, {"detections.png": picture}, functools.partial(_in_words, config.dataset),
+                      check)
 
 
 def figures(found: Detections, held: Dataset) -> dict[str, float]:
-    """Average precision of what is found in held-out pictures."""
-    boxes, labels, instances = (data.pick(held.arrays, name) for name in ("boxes", "labels", "instances"))
+    """How good it is what is found in held-out pictures."""
+    boxes, labels, instances, joints = (data.pick(held.arrays, name) for name in _NEEDED)
     num_classes = len(held.spec.class_names) - 1
     judge = functools.partial(metrics.average_precision, scores=found.scores, classes=found.labels, labels=labels,
                               num_classes=num_classes)
-    of = judge(metrics.box_overlaps(found.boxes, boxes))
+    overlaps = metrics.box_overlaps(found.boxes, boxes)
+    of = judge(overlaps)
     numbers = {"ap50": of.ap50, "ap": of.ap}
     if found.masks is not None:
         masks = np.arange(1, labels.shape[1] + 1)[:, None, None]
-        overlaps = [metrics.mask_overlaps(mine, true == masks) for mine, true in zip(found.masks, instances, strict=True)]
-        of = judge(np.stack(overlaps))
+        pictures = zip(found.masks, instances, strict=True)  # one after the other: all masks at once are gigabytes
+        of = judge(np.stack([metrics.mask_overlaps(mine, true == masks) for mine, true in pictures]))
         numbers |= {"mask_ap50": of.ap50, "mask_ap": of.ap}
+    if found.joints is not None and (joints[..., 2] == 2).any():
+        finds = (overlaps >= OVERLAP) & (found.labels[:, :, None] == labels[:, None]) & (labels > 0)[:, None]
+        numbers["pck"] = _share_near(found.joints, finds, joints, boxes)
     return numbers
+
+
+def _share_near(found: np.ndarray, finds: np.ndarray, joints: np.ndarray, boxes: np.ndarray) -> float:
+    """PCK of the joints of detections [N, D, J, 3], of which it is known what they find, bool [N, D, K]."""
+    own = np.take_along_axis(found, finds.argmax(1)[..., None, None], 1)  # the surest come first
+    error = np.linalg.norm(own[..., :2] - joints[..., :2], axis=-1)  # [N, K, J]
+    side = (boxes[..., 2:] - boxes[..., :2]).max(-1)
+    right = (error < NEAR * side[..., None]) & finds.any(1)[..., None]
+    return float(right[joints[..., 2] == 2].mean())
 
 
 def _in_words(dataset: str, found: dict[str, Any]) -> str:
     masks = f", of masks {found['mask_ap50']:.4f} and {found['mask_ap']:.4f}" if "mask_ap50" in found else ""
+    masks += f"; {found['pck']:.2%} of the joints are right (PCK@{NEAR})" if "pck" in found else ""
     return (f"held-out pictures of {dataset}: average precision {found['ap50']:.4f} at an overlap of 0.5, {found['ap']:.4f} "
             f"over 0.5 to 0.95{masks}; {1000 * found['seconds_an_image']:.3g} ms a picture")
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy_pictures
 from maps import MAPS
 from tools import assert_near, jit, vector
 from toy_scenes import read
@@ -19,6 +20,7 @@ from jaxdl.core.axis import AXIS
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import ArraySpec, DataSpec, Examples
 from jaxdl.data import pairs
+from jaxdl.data.dataset import from_tree
 from jaxdl.data.sequences import Windows
 from jaxdl.generative import autoencoder, gan, vae, vqvae
 from jaxdl.generative.pixel import pixelcnn, pixelrnn
@@ -28,7 +30,7 @@ from jaxdl.rl import policy
 from jaxdl.rl.policy import Config as PolicyConfig
 from jaxdl.rl.types import EnvSpec, Trajectory, Transition
 from jaxdl.runtime import mesh
-from jaxdl.supervised import attention_reader, captioner, classifier, localizer, regressor, segmenter, seq2seq, vqa
+from jaxdl.supervised import attention_reader, captioner, classifier, detector, localizer, regressor, segmenter, seq2seq, vqa
 
 B, T = 16, 6
 RATE = 0.05
@@ -179,6 +181,14 @@ def attention_reader_learner(optim, axis_name, **settings):
     return attention_reader.make(config, spec, axis_name).learner
 
 
+def detector_learner(optim, axis_name, method="fast_rcnn"):
+    """Of regions that are drawn; those that a network proposes turn with its last bits."""
+    config = detector.Config(method=method, channels=(4, 6), features=6, anchor_sizes=(8,), anchor_ratios=(1.0,), batch_size=B,
+                             total_steps=10, ema_decay=0.9, optim=optim)
+    spec = from_tree(PICTURES, class_names=toy_pictures.NAMES).spec
+    return detector.make(config, spec, axis_name).learner
+
+
 def regressor_learner(optim, axis_name):
     config = regressor.Config(hidden_sizes=(6,), loss="huber", batch_size=B, total_steps=10, optim=optim)
     spec = DataSpec("small", 100, (3,), arrays=(ArraySpec("y", (), "float32"),), input="x", target="y",
@@ -191,6 +201,7 @@ def windows(carry=None):
     return Windows([tokens[:-1]], [tokens[1:]], carry, jnp.zeros((1, B), bool))
 
 
+PICTURES = toy_pictures.pictures(B)
 SUMS = pairs.addition(1).read(None, "train")  # targets of one token and of two: shards have other numbers that count
 
 
@@ -234,6 +245,8 @@ CASES = {
     "attention_reader": Case(attention_reader_learner, images(4, 4, 1)._replace(labels=jnp.arange(B) % 3), Noise.ROWS),
     "attention_reader, constant": Case(functools.partial(attention_reader_learner, baseline="constant", draws=2),
                                        images(4, 4, 1)._replace(labels=jnp.arange(B) % 3), Noise.ROWS),
+    "detector": Case(detector_learner, PICTURES._asdict(), Noise.ROWS),
+    "detector, one stage": Case(functools.partial(detector_learner, method="one_stage"), PICTURES._asdict()),
     "regressor": Case(regressor_learner, {"x": jax.random.normal(jax.random.key(0), (B, 3)), "y": jnp.linspace(-3, 4, B)}),
     "seq2seq": Case(seq2seq_learner, SUMS.rows(slice(B))),
     "segmenter": Case(scenes_learner(segmenter, class_balance=0.5), SCENES.rows(slice(B)), rate=0.002),
