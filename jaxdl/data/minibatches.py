@@ -36,6 +36,7 @@ class Config:
     """Settings of all that learns from a dataset: which, for how long, in what parts."""
 
     shared_sizes: ClassVar[tuple[str, ...]] = ("batch_size",)  # devices share these: `axis.share`
+    usual_steps: ClassVar[int | None] = None  # updates of a run of which nothing is said; None: those of DEFAULT_EPOCHS
 
     dataset: str = "digits"
     """Name of the dataset (`jaxdl list`), or package.module:NAME of one of your own."""
@@ -95,7 +96,11 @@ def fold_of(num_examples: int, folds: int, fold: Any) -> tuple[Any, Any]:
 
 def planned_updates(config: Any, an_epoch: int) -> int:
     """Updates of the planned run of which an epoch has `an_epoch`."""
-    return (config.epochs or DEFAULT_EPOCHS) * an_epoch if config.total_steps is None else config.total_steps
+    if config.total_steps is not None:
+        return config.total_steps
+    if config.epochs is None and config.usual_steps is not None:
+        return config.usual_steps
+    return (config.epochs or DEFAULT_EPOCHS) * an_epoch
 
 
 def run_of(learner: Learner, num_examples: int, batch_size: int, axis_name: str | None = None, shards: int = 1,

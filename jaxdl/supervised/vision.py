@@ -4,7 +4,7 @@ Shapes: `B` batch, `N` pictures, `H W C` a picture.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,12 @@ from jaxdl.supervised.networks import Variables
 class Config(minibatches.Config):
     """Settings of what learns from annotated pictures."""
 
+    usual_steps: ClassVar = 6000  # an epoch of what is made means nothing
+
     dataset: str = "scenes"
     """Name of the dataset (`jaxdl list`), or package.module:NAME of one of your own."""
+    epochs: int | None = None
+    """Passes over the training examples (6,000 updates if neither this nor total_steps is given)."""
     batch_size: int = 32
     """Pictures in one update."""
     ema_decay: float | None = 0.998
