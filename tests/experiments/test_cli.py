@@ -26,7 +26,6 @@ from jaxdl.experiments import algorithms, cli, run_folder
 from jaxdl.experiments.tasks import load_run as load
 from jaxdl.generative import vae
 from jaxdl.rl import envs, policy
-from jaxdl.rl.task import TrainConfig
 from jaxdl.runtime import checkpoint, fit
 from jaxdl.runtime.run_log import read_metrics
 
