@@ -75,7 +75,7 @@ def test_digits_are_those_of_scikit_learn_rescaled_to_bytes():
 
 @pytest.mark.parametrize(("kwargs", "message"), [
     ({"name": "mnits"}, "no dataset 'mnits'; did you mean 'mnist'"),
-    ({"name": "imagenet"}, "known are: .*cifar10, diabetes, digits, fashion_mnist, idx, mnist"),
+    ({"name": "imagenet"}, "known are: .*cifar10, coco, diabetes, digits, fashion_mnist, idx, mnist"),
     ({"name": "digits", "split": "valid"}, "split must be 'train' or 'test', got 'valid'"),
     ({"name": "digits", "data_dir": "somewhere"}, "reads no folder, got somewhere"),
     ({"name": "mnist", "data_dir": "/no/such/folder"}, "/no/such/folder does not exist"),

@@ -7,7 +7,8 @@ from jaxdl.core.task import Score
 from jaxdl.experiments import algorithms, run_report
 from jaxdl.generative import vae
 
-MORE = {"exact", "r2", "elbo", "iwae", "accuracy", "return_mean", "episode_return"}
+MORE = {"exact", "r2", "elbo", "iwae", "accuracy", "return_mean", "episode_return", "mean_iou", "pixel_accuracy", "localized",
+        "pck", "ap50", "true", "cider"}
 LESS = {"absolute_error", "nll", "mse", "fid", "loss", "loss_discriminator", "error"}
 
 

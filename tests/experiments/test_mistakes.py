@@ -128,7 +128,7 @@ def copies(place, tmp_path, monkeypatch):
 
 COMMANDS = [
     ("trian dqn", "'trian'", "did you mean 'train'"),
-    ("fly", "'fly'", "arithmetic, complete, encode, evaluate, export, interpolate, list, plot, resume, sample, scale"),
+    ("fly", "'fly'", "arithmetic, attack, complete, data, encode, evaluate, explain, export, interpolate, layers, list"),
     ("--fly", "'--fly'", "commands are"),
     ("train", "algorithm or a preset", "dqn", "vae"),
     ("train dqm", "'dqm'", "did you mean 'dqn'"),

@@ -154,7 +154,8 @@ def test_a_policy_acts_on_observations_or_on_one_and_refuses_others(place):
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_a_sweep_of_any_algorithm_is_drawn_under_its_own_score_and_its_best_is_marked(algo, tmp_path, monkeypatch):
     algorithm = algorithms.load(algo)
-    score, subject = algorithm.score_of(algorithm.Config()), {algorithm.subject: "x"}
+    subject = {algorithm.subject: "x"}
+    score = algorithm.score_of(algorithm.Config(**subject))
     values = [3.0, 1.0, 2.0, float("nan")]
     files.write_json(tmp_path / "config.json", {"algo": algo, "config": subject, "train": {
         "sweep": ["learning_rate=1,2,3,4"], "num_seeds": 1}})

@@ -229,8 +229,8 @@ def test_soap_is_adam_in_a_basis_that_does_not_depend_on_the_axes():
         return turn.T @ params["kernel"] @ other
 
     plain, turned = path("soap", jnp.eye(2), jnp.eye(2)), path("soap", turn, other)
-    np.testing.assert_allclose(turned, plain, atol=2e-3)
-    assert np.abs(path("adam", turn, other) - path("adam", jnp.eye(2), jnp.eye(2))).max() > 0.02
+    np.testing.assert_allclose(turned, plain, atol=2e-2)  # 1e-3 to 6e-3 by how a processor rounds
+    assert np.abs(path("adam", turn, other) - path("adam", jnp.eye(2), jnp.eye(2))).max() > 0.2
 
 
 @pytest.mark.parametrize("correction", [True, False])
