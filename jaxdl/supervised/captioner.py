@@ -21,14 +21,14 @@ Shapes: `B` batch, `D` draws for each, `N` pictures, `R` references of a picture
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxdl.core import axis
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import refuse_idle, require, require_positive, require_unit
+from jaxdl.core.config import require, require_positive, require_unit
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Captioner, Curve, Score
 from jaxdl.core.types import Array, DataSpec, Key, Learner, Mean, PyTree, UpdateResult
@@ -47,7 +47,7 @@ _CELLS = 1 << 16  # of the table of n-grams
 
 
 @settings
-class Config(vision.Config):
+class Config(vision.ConvConfig):
     """Settings of the captioner."""
 
     applies: ClassVar = {
@@ -62,12 +62,6 @@ class Config(vision.Config):
     """Size of its state."""
     embedding_size: int = 64
     """Size of a word's vector."""
-    channels: tuple[int, ...] = (32, 64, 128)
-    """Channels of each level of convolutions; each halves the sides."""
-    norm: Literal["batch", "layer", "group", "none"] = "batch"
-    """Normalization of convolutions."""
-    activation: str = "relu"
-    """Nonlinearity of the convolutions."""
     baseline: baselines.Name = "leave_one_out"
     """What the log-likelihood of the words is compared with (hard)."""
     draws: int = 2
@@ -108,15 +102,11 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    vision.validate(config)
-    refuse_idle(config)
-    vision.check_network(config)
+    vision.validate_conv(config)
     require_positive(config, "hidden_size", "embedding_size", "draws")
     require_unit(config, "baseline_decay")
     require(config, "self_critical", config.self_critical is None or 0 <= config.self_critical < 1, "at least 0 and below 1")
-    if vision.moves(config.augment):
-        raise UserError("captions speak of places, which moved pictures change; leave flip, rotate, scale, crop and max_shift "
-                        "out")
+    vision.refuse_moves(config, "captions speak of places, which moved pictures change")
     one = config.draws * config.batch_size // config.optim.grad_accumulation == 1
     if config.look == "hard" and config.baseline in ("batch", "leave_one_out") and one:
         raise UserError(f"baseline={config.baseline} compares a reward with others, and there is one at a time: batch_size="
@@ -132,19 +122,17 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
     vision.require_arrays(spec, "a captioner", "words.captions")
     num, length = next(x.shape for x in spec.arrays if x.name == "words.captions")
     network = CaptionNetwork(config.look, len(spec.vocabulary), config.cell, config.hidden_size, config.embedding_size,
-                             config.channels, None if config.norm == "none" else config.norm, config.activation, axis_name,
+                             config.channels, vision.norm_of(config), config.activation, axis_name,
                              config.optim.compute_dtype)
     horizon = total_steps(config, spec)
-
-    def step(call: Callable, state: PyTree, memory: Memory, word: Array, key: Key | None = None) -> tuple[PyTree, Array, Seen]:
-        return call(state, memory, word, key, method="step")
 
     def told(call: Callable, state: PyTree, memory: Memory, words: Array, key: Key | None = None) -> tuple[Array, Seen, Array]:
         """Logits [B, L, V] where each word is told the ones before, where each looked, and the values before each."""
         def body(state: PyTree, x: tuple[Array, Array]) -> tuple[PyTree, tuple]:
             word, at = x
             valued = call(state, method="values_of")
-            state, logits, seen = step(call, state, memory, word, None if key is None else jax.random.fold_in(key, at))
+            k_place = None if key is None else jax.random.fold_in(key, at)
+            state, logits, seen = call(state, memory, word, k_place, method="step")
             return state, (logits, seen, valued)
 
         _, found = jax.lax.scan(body, state, (before(words).T, jnp.arange(length)))
@@ -164,9 +152,8 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
             to_go = -jnp.cumsum(nll[:, ::-1], 1)[:, ::-1]
             compared = jax.lax.stop_gradient(_baseline(config, to_go, valued, rewards, axis_name))
             advantage = jnp.where(counts, to_go - compared, 0)
-            chosen = jnp.log(jnp.take_along_axis(seen.shares, seen.place[..., None], -1)[..., 0] + 1e-12)
             entropy = jnp.where(counts, -(seen.shares * jnp.log(seen.shares + 1e-12)).sum(-1), 0)
-            of -= (jax.lax.stop_gradient(advantage) * chosen).sum(-1) + config.entropy_coef * entropy.sum(-1)
+            of -= (jax.lax.stop_gradient(advantage) * _log_share(seen)).sum(-1) + config.entropy_coef * entropy.sum(-1)
             metrics |= {"reward": to_go, "entropy": entropy}
             if config.baseline == "value":
                 off = jnp.where(counts, losses.squared(valued - jax.lax.stop_gradient(to_go)), 0)
@@ -191,7 +178,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
         counts = counted(drawn)
         log_p = -jnp.where(counts, losses.cross_entropy(logits, drawn), 0)
         if config.look == "hard":
-            log_p += jnp.where(counts, jnp.log(jnp.take_along_axis(seen.shares, seen.place[..., None], -1)[..., 0] + 1e-12), 0)
+            log_p += jnp.where(counts, _log_share(seen), 0)
         of = -(reward - usual) * log_p.sum(-1)
         return of, {"cider": usual, "cider_drawn": reward}
 
@@ -201,9 +188,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
         which = jnp.minimum((num * jax.random.uniform(k_caption, (len(images),))).astype(jnp.int32), num - 1)
         words = jnp.take_along_axis(batch.words.captions, which[:, None, None], 1)[:, 0].astype(jnp.int32)
         (begun, memory), stats = vision.learn(network, params, stats, images, True, method="encode")
-
-        def call(*args: Any, **more: Any) -> Any:
-            return network.apply(vision.joined(Variables(params, stats)), *args, **more)
+        call = vision.bound(network, Variables(params, stats))
 
         def by_truth() -> tuple[Array, dict[str, Mean]]:
             of, found = caption_loss(call, begun, memory, words, k_look, state.rewards)
@@ -247,33 +232,36 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
         return State(plain.init(key), baselines.none_yet() if config.look == "hard" and config.baseline == "constant" else None,
                      jnp.zeros(_CELLS) if critical else None, jnp.zeros(()) if critical else None)
 
-    trained = network.clone(dtype="float32")
-
-    def caller(variables: Variables) -> Callable:
-        return lambda *args, **more: trained.apply(vision.joined(variables), *args, **more)
-
     def write(variables: Variables, images: Array, decode: str = "greedy", width: int = 3, key: Key | None = None) -> Array:
-        call = caller(variables)
+        call = vision.trained(network, variables)
         state, memory = vision.apply(network, variables, images, method="encode")
         if decode != "beam":
             return _written(call, state, memory, length, jax.random.split(key) if decode == "sampled" else None)
         state, memory = jax.tree.map(lambda x: jnp.repeat(x, width, 0), (state, memory))
-        return decoding.beam_search(lambda state, word: step(call, state, memory, word)[:2], state, len(images), width,
-                                    length)[0][:, 0]
+
+        def step(state: PyTree, word: Array) -> tuple[PyTree, Array]:
+            return call(state, memory, word, method="step")[:2]
+
+        return decoding.beam_search(step, state, len(images), width, length)[0][:, 0]
 
     def looked(variables: Variables, images: Array) -> tuple[Array, Array]:
-        call = caller(variables)
+        call = vision.trained(network, variables)
         state, memory = vision.apply(network, variables, images, method="encode")
         words = _written(call, state, memory, length)
         return words, told(call, state, memory, words)[1].shares
 
     def nll(variables: Variables, images: Array, words: Array) -> tuple[Array, Array]:
         state, memory = vision.apply(network, variables, images, method="encode")
-        logits = told(caller(variables), state, memory, words)[0]
+        logits = told(vision.trained(network, variables), state, memory, words)[0]
         counts = counted(words)
         return jnp.where(counts, losses.cross_entropy(logits, words), 0).sum(-1), counts.sum(-1)
 
     return Model(Learner(begin, update, lambda state: plain.params(state.learner)), write, looked, nll)
+
+
+def _log_share(seen: Seen) -> Array:
+    """The log-probability of the place that was looked at, [...]."""
+    return jnp.log(jnp.take_along_axis(seen.shares, seen.place[..., None], -1)[..., 0] + 1e-12)
 
 
 def _written(call: Callable, state: PyTree, memory: Memory, length: int, keys: Key | None = None) -> Array:

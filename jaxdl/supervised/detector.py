@@ -11,7 +11,6 @@ Shapes: `B` batch, `N` pictures, `H W C` a picture, `R` regions, `D` detections,
 import functools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -19,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl import data, nn
+from jaxdl import data
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import refuse_idle, require, require_positive, require_unit
+from jaxdl.core.config import require, require_positive, require_unit
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve, Detections, Detector, Score
 from jaxdl.core.types import Array, DataSpec, Key, Learner, Mean, PyTree
@@ -31,7 +30,7 @@ from jaxdl.metrics import detection as metrics
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.runtime import dataset_task
 from jaxdl.runtime.dataset_task import Evaluation, dataset_algorithm
-from jaxdl.supervised import detection, detection_networks, detection_report, vision
+from jaxdl.supervised import detection, detection_networks, detection_report, networks, vision
 from jaxdl.supervised.detection import Setting, float32
 from jaxdl.supervised.detection_losses import Truth
 from jaxdl.supervised.localizer import NEAR, OVERLAP
@@ -84,11 +83,6 @@ class Config(vision.Config):
     """The optimizer."""
 
 
-@dataclass(frozen=True)
-class Options(dataset_task.Options):
-    """Settings of an evaluation."""
-
-
 class Model(NamedTuple):
     """A learner and its function."""
 
@@ -103,7 +97,6 @@ def validate(config: Config) -> None:
         UserError: names the field, what was given and what would do.
     """
     vision.validate(config)
-    refuse_idle(config)
     require_positive(config, "features", "regions", "region_size", "hidden_size", "detections", "focal_gamma")
     require_unit(config, "focal_alpha", "score_threshold", "nms_threshold")
     for field, least in (("channels", 2), ("anchor_sizes", 1), ("anchor_ratios", 1)):
@@ -112,9 +105,8 @@ def validate(config: Config) -> None:
                 f"{least} or more numbers above 0 and below 10,000")
     require(config, "regions", 2 <= config.regions <= detection.CANDIDATES, f"between 2 and {detection.CANDIDATES}")
     require(config, "detections", config.detections <= metrics.MOST, f"at most {metrics.MOST}")
-    if config.method == "mask_rcnn" and vision.moves(config.augment):
-        raise UserError("method=mask_rcnn moves no joints along with pictures; leave flip, rotate, scale, crop and max_shift "
-                        "out")
+    if config.method == "mask_rcnn":
+        vision.refuse_moves(config, "method=mask_rcnn moves no joints along with pictures")
 
 
 def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
@@ -131,9 +123,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
     setting = Setting(config, _network(config, num_classes, num_joints), spec.shape[:2], num_classes)
     method = detection.make(setting)
 
-    def init(key: Key) -> Variables:
-        made = nn.init(float32(setting.network), key, jnp.zeros((1, *spec.shape)), initial=config.init)
-        return Variables({"params": made["params"]}, {})
+    init = functools.partial(networks.begin, float32(setting.network), config.init, (jnp.zeros((1, *spec.shape)),))
 
     def loss(params: PyTree, stats: PyTree, batch: PyTree, key: Key) -> tuple[Array, tuple[dict[str, Mean], PyTree]]:
         k_change, k_draw = jax.random.split(key)
@@ -199,7 +189,7 @@ def abilities(config: Config, spec: DataSpec, model: Model) -> dict[type, Any]:
 def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model: Model, can: dict[type, Any]) -> Evaluation:
     del can
 
-    def more(variables: Variables, options: Options, held: Dataset) -> dict[str, Any]:
+    def more(variables: Variables, options: dataset_task.Options, held: Dataset) -> dict[str, Any]:
         del options
         images = data.pick(held.arrays, "images")
         for first in {BLOCK, len(images) % BLOCK} - {0}:
@@ -219,8 +209,8 @@ def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model
         if config.method in _PROPOSED:
             proposals.require()
 
-    return Evaluation(Options(train.seed), more, {"detections.png": picture}, functools.partial(_in_words, config.dataset),
-                      check)
+    in_words = functools.partial(_in_words, config.dataset)
+    return Evaluation(dataset_task.Options(train.seed), more, {"detections.png": picture}, in_words, check)
 
 
 def figures(found: Detections, held: Dataset) -> dict[str, float]:

@@ -15,7 +15,6 @@ Shapes: `B` batch, `N` pictures, `H W C` a picture, `K` objects, `J` joints, `Y`
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -25,8 +24,7 @@ from flax import linen
 
 from jaxdl import nn
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import refuse_idle, require_positive
-from jaxdl.core.errors import UserError
+from jaxdl.core.config import require_positive
 from jaxdl.core.task import Curve, Localizer, Score
 from jaxdl.core.types import Array, DataSpec, Key, Learner, Mean, PyTree
 from jaxdl.data.annotated import Annotated
@@ -46,7 +44,7 @@ OVERLAP = 0.5  # IoU of a box that is found
 
 
 @settings
-class Config(vision.Config):
+class Config(vision.ConvConfig):
     """Settings of the localizer."""
 
     applies: ClassVar = {"box_weight": ("target", "box")}
@@ -59,19 +57,8 @@ class Config(vision.Config):
     """Weight of the box's loss beside that of the class (box)."""
     coordinates: Literal["dense", "soft_argmax"] = "dense"
     """How places come out of the features."""
-    channels: tuple[int, ...] = (32, 64, 128)
-    """Channels of each level of convolutions; each halves the sides."""
     hidden_size: int = 256
     """Width of the dense layer above the features."""
-    norm: Literal["batch", "layer", "group", "none"] = "batch"
-    """Normalization of convolutions."""
-    activation: str = "relu"
-    """Nonlinearity of the layers."""
-
-
-@dataclass(frozen=True)
-class Options(dataset_task.Options):
-    """Settings of an evaluation."""
 
 
 class Found(NamedTuple):
@@ -123,12 +110,10 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    vision.validate(config)
-    refuse_idle(config)
-    vision.check_network(config)
+    vision.validate_conv(config)
     require_positive(config, "box_weight", "hidden_size")
-    if config.target == "joints" and vision.moves(config.augment):
-        raise UserError("target=joints moves no joints along with pictures; leave flip, rotate, scale, crop and max_shift out")
+    if config.target == "joints":
+        vision.refuse_moves(config, "target=joints moves no joints along with pictures")
 
 
 def largest(boxes: Array, labels: Array) -> Array:
@@ -157,7 +142,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
     vision.require_arrays(spec, "a localizer", *(("boxes", "labels") if box else ("boxes", "joints")))
     num_joints = next(x.shape[1] for x in spec.arrays if x.name == "joints") if not box else 0
     network = Network(vision.num_classes(spec) if box else None, 2 if box else num_joints, config.coordinates, config.channels,
-                      config.hidden_size, None if config.norm == "none" else config.norm, config.activation, axis_name,
+                      config.hidden_size, vision.norm_of(config), config.activation, axis_name,
                       config.optim.compute_dtype)
     sides = jnp.array([spec.shape[1], spec.shape[0]], jnp.float32)
 
@@ -229,7 +214,7 @@ def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model
         parts = [program(variables, images[i : i + _BLOCK]) for i in range(0, len(images), _BLOCK)]
         return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
-    def more(variables: Variables, options: Options, held: Dataset) -> dict[str, Any]:
+    def more(variables: Variables, options: dataset_task.Options, held: Dataset) -> dict[str, Any]:
         del options
         return figures(config, *found(variables, held.arrays.images), held.arrays)
 
@@ -240,7 +225,7 @@ def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model
         return f"{of}: accuracy {numbers['accuracy']:.2%}, mean IoU {numbers['iou']:.4f}, {numbers['localized']:.2%} localized"
 
     name = "boxes.png" if config.target == "box" else "joints.png"
-    return Evaluation(Options(train.seed), more, {name: vision_report.places_picture(splits, found)}, in_words)
+    return Evaluation(dataset_task.Options(train.seed), more, {name: vision_report.places_picture(splits, found)}, in_words)
 
 
 def _score(config: Config) -> Score:

@@ -3,6 +3,7 @@
 Shapes: `B` batch, `...` one input, `F` features, `K` outputs.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -106,22 +107,26 @@ def make(network: Network, shape: tuple[int, ...], initial: nn.Initial | None = 
     learning = network  # computes in the network's dtype while it learns, and in float32 afterwards
     trained = network.clone(dtype="float32")
 
-    def init(key: Key) -> Variables:
-        made = nn.init(trained.clone(axis_name=None), key, jnp.zeros((1, *shape)), initial=initial)
-        return Variables({"params": made["params"]}, made.get("batch_stats", {}))
-
     def both(variables: Variables, inputs: Array, key: Key | None = None) -> tuple[Array, Array]:
         rngs = None if key is None else {"dropout": key}
-        return trained.apply(_joined(variables), as_numbers(inputs), rngs=rngs)
+        return trained.apply(joined(variables), as_numbers(inputs), rngs=rngs)
 
     def learn(variables: Variables, inputs: Array, key: Key, labels: Array | None = None) -> tuple[Array, PyTree]:
-        (_, outputs), new = learning.apply(_joined(variables), as_numbers(inputs), True, labels, rngs={"dropout": key},
+        (_, outputs), new = learning.apply(joined(variables), as_numbers(inputs), True, labels, rngs={"dropout": key},
                                            mutable=["batch_stats"])
         return outputs, new.get("batch_stats", {})
 
+    init = functools.partial(begin, trained.clone(axis_name=None), initial, (jnp.zeros((1, *shape)),))
     return Net(init, lambda variables, inputs, key=None: both(variables, inputs, key)[1],
                lambda variables, inputs: both(variables, inputs)[0], learn)
 
 
-def _joined(variables: Variables) -> PyTree:
+def begin(network: linen.Module, initial: nn.Initial | None, inputs: tuple, key: Key) -> Variables:
+    """The variables with which a network of these inputs begins."""
+    made = nn.init(network, key, *inputs, initial=initial)
+    return Variables({"params": made["params"]}, made.get("batch_stats", {}))
+
+
+def joined(variables: Variables) -> PyTree:
+    """Parameters and statistics as flax takes them."""
     return variables.params | ({"batch_stats": variables.stats} if jax.tree.leaves(variables.stats) else {})

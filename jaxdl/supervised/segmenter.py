@@ -11,7 +11,6 @@ Shapes: `B` batch, `N` pictures, `H W C` a picture, `Y` classes, ground among th
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import refuse_idle, require
+from jaxdl.core.config import require
 from jaxdl.core.errors import UserError
 from jaxdl.core.task import Curve, Score, Segmenter
 from jaxdl.core.types import Array, DataSpec, Key, Learner, Mean, PyTree
@@ -39,7 +38,7 @@ _BLOCK = 100  # pictures that are predicted at once
 
 
 @settings
-class Config(vision.Config):
+class Config(vision.ConvConfig):
     """Settings of the segmenter."""
 
     applies: ClassVar = {"class_balance": ("loss", "cross_entropy", "both")}
@@ -50,19 +49,10 @@ class Config(vision.Config):
     """Channels of each level; from one to the next sides are halved."""
     upsampling: Upsampling = "transposed_2"
     """How sides are doubled."""
-    norm: Literal["batch", "layer", "group", "none"] = "batch"
-    """Normalization of convolutions."""
-    activation: str = "relu"
-    """Nonlinearity of the layers."""
     loss: Literal["cross_entropy", "dice", "both"] = "cross_entropy"
     """What is minimized."""
     class_balance: float = 0.25
     """0 weighs all pixels alike, 1 all classes; the power of a class's number of pixels by which its own are divided."""
-
-
-@dataclass(frozen=True)
-class Options(dataset_task.Options):
-    """Settings of an evaluation."""
 
 
 class Model(NamedTuple):
@@ -78,9 +68,7 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    vision.validate(config)
-    refuse_idle(config)
-    vision.check_network(config)
+    vision.validate_conv(config)
     require(config, "class_balance", 0 <= config.class_balance <= 1, "between 0 and 1")
 
 
@@ -98,7 +86,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
                         f"multiples of {halved}")
     num = vision.num_classes(spec)
     network = unet.PixelNetwork(config.network, num, config.channels, config.upsampling,
-                                None if config.norm == "none" else config.norm, config.activation, axis_name,
+                                vision.norm_of(config), config.activation, axis_name,
                                 config.optim.compute_dtype)
 
     def loss(params: PyTree, stats: PyTree, batch: Annotated, key: Key) -> tuple[Array, tuple[dict[str, Mean], PyTree]]:
@@ -148,7 +136,7 @@ def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model
     def predicted(variables: Variables, images: np.ndarray) -> np.ndarray:
         return in_blocks(lambda part: program(variables, part), _BLOCK, images)
 
-    def more(variables: Variables, options: Options, held: Dataset) -> dict[str, Any]:
+    def more(variables: Variables, options: dataset_task.Options, held: Dataset) -> dict[str, Any]:
         del options
         names, truth = held.spec.class_names, held.arrays.semantic
         said = predicted(variables, held.arrays.images)
@@ -162,7 +150,7 @@ def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model
                 f"the pixels; the lowest of {len(by_class)} classes {worst}")
 
     pictures = {"masks.png": vision_report.masks_picture(splits, predicted)}
-    return Evaluation(Options(train.seed), more, pictures, in_words)
+    return Evaluation(dataset_task.Options(train.seed), more, pictures, in_words)
 
 
 ALGORITHM = dataset_algorithm(

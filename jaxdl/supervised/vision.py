@@ -3,20 +3,23 @@
 Shapes: `B` batch, `N` pictures, `H W C` a picture.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxdl import nn, optim
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import require
+from jaxdl.core.config import refuse_idle, require
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, DataSpec, Key, Learner, Mean, PyTree, UpdateResult
 from jaxdl.data import augment, minibatches
 from jaxdl.data.augment import Config as AugmentConfig
+from jaxdl.nn.norm import Kind as Norm
 from jaxdl.optim import Config as OptimConfig
+from jaxdl.supervised import networks
 from jaxdl.supervised.networks import Variables
 
 
@@ -42,6 +45,18 @@ class Config(minibatches.Config):
     """The optimizer."""
 
 
+@settings
+class ConvConfig(Config):
+    """Settings of what sees by convolutions alone."""
+
+    channels: tuple[int, ...] = (32, 64, 128)
+    """Channels of each level of convolutions; from one to the next sides are halved."""
+    norm: Literal["batch", "layer", "group", "none"] = "batch"
+    """Normalization of convolutions."""
+    activation: str = "relu"
+    """Nonlinearity of the convolutions."""
+
+
 class State(NamedTuple):
     """State of the learner."""
 
@@ -62,6 +77,7 @@ def validate(config: Config) -> None:
         UserError: names the field, what was given and what would do.
     """
     minibatches.validate(config)
+    refuse_idle(config)
     if config.ema_decay is not None:
         require(config, "ema_decay", 0 <= config.ema_decay < 1, "at least 0 and below 1")
     augment.validate(config.augment)
@@ -71,16 +87,35 @@ def validate(config: Config) -> None:
     optim.validate(config.optim, config.batch_size, minimizes=True)
 
 
-def check_network(config: Any) -> None:
-    """Refuse `channels` and an `activation` that make no network.
+def validate_conv(config: ConvConfig) -> None:
+    """The same of what sees by convolutions.
 
     Raises:
-        UserError: names the field.
+        UserError: as `validate`.
     """
+    validate(config)
     require(config, "channels", bool(config.channels) and all(n > 0 for n in config.channels), "one or more widths above 0")
     nn.activation(config.activation)
     if config.activation == "maxout":
         raise UserError("activation=maxout needs layers of twice the width, which this network has not; use another")
+
+
+def refuse_moves(config: Config, why: str) -> None:
+    """Refuse changes after which what is in a picture is at other places.
+
+    Args:
+        why: the beginning of the sentence.
+
+    Raises:
+        UserError: says which to leave out.
+    """
+    if moves(config.augment):
+        raise UserError(f"{why}; leave flip, rotate, scale, crop and max_shift out")
+
+
+def norm_of(config: ConvConfig) -> Norm | None:
+    """The normalization as networks have it."""
+    return None if config.norm == "none" else config.norm
 
 
 def require_arrays(spec: DataSpec, who: str, *names: str) -> None:
@@ -168,29 +203,30 @@ def changed(config: AugmentConfig, key: Key, images: Array, semantic: Array | No
     return Moved(images, semantic, boxes)
 
 
+def bound(network: Any, variables: Variables) -> Callable[..., Any]:
+    """`network.apply` with these variables, for methods that take no pictures."""
+    return functools.partial(network.apply, networks.joined(variables))
+
+
+def trained(network: Any, variables: Variables) -> Callable[..., Any]:
+    """The same of a trained network, in float32."""
+    return bound(network.clone(dtype="float32"), variables)
+
+
 def apply(network: Any, variables: Variables, images: Array, *rest: Any, **more: Any) -> Any:
     """A trained network, in float32, on pictures as the dataset has them."""
-    return network.clone(dtype="float32").apply(joined(variables), as_numbers(images), *rest, **more)
+    return trained(network, variables)(as_numbers(images), *rest, **more)
 
 
 def learn(network: Any, params: PyTree, stats: PyTree, images: Array, *rest: Any, **more: Any) -> tuple[Any, PyTree]:
     """What a network gives while it learns, and its new statistics."""
-    out, new = network.apply(joined(Variables(params, stats)), as_numbers(images), *rest, mutable=["batch_stats"], **more)
+    out, new = bound(network, Variables(params, stats))(as_numbers(images), *rest, mutable=["batch_stats"], **more)
     return out, new.get("batch_stats", {})
 
 
 def init_of(network: Any, config: Config, *inputs: Any) -> Callable[[Key], Variables]:
     """Key -> the variables of a network that takes these inputs."""
-    def init(key: Key) -> Variables:
-        made = nn.init(network.clone(axis_name=None, dtype="float32"), key, *inputs, initial=config.init)
-        return Variables({"params": made["params"]}, made.get("batch_stats", {}))
-
-    return init
-
-
-def joined(variables: Variables) -> PyTree:
-    """Parameters and statistics as flax takes them."""
-    return variables.params | ({"batch_stats": variables.stats} if jax.tree.leaves(variables.stats) else {})
+    return functools.partial(networks.begin, network.clone(axis_name=None, dtype="float32"), config.init, inputs)
 
 
 def as_numbers(images: Array) -> Array:

@@ -8,16 +8,15 @@ guessed (Goyal et al., "Making the V in VQA matter", 2017).
 Shapes: `B` batch, `N` pictures, `Q` questions of a picture, `L` words.
 """
 
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxdl.core.config import config as settings
-from jaxdl.core.config import refuse_idle, require_positive
-from jaxdl.core.errors import UserError
+from jaxdl.core.config import require_positive
 from jaxdl.core.task import Answerer, Curve, Score
 from jaxdl.core.types import Array, DataSpec, Key, Learner, Mean, PyTree
 from jaxdl.data.annotated import Annotated
@@ -37,7 +36,7 @@ _BLOCK = 100  # pictures whose questions are answered side by side
 
 
 @settings
-class Config(vision.Config):
+class Config(vision.ConvConfig):
     """Settings of what answers questions."""
 
     applies: ClassVar = {"features": ("fusion", "film"), "blocks": ("fusion", "film")}
@@ -52,23 +51,12 @@ class Config(vision.Config):
     """Size of their states."""
     embedding_size: int = 64
     """Size of a word's vector."""
-    channels: tuple[int, ...] = (32, 64, 128)
-    """Channels of each level of convolutions; each halves the sides."""
     features: int = 64
     """Channels of the blocks that the question changes (film)."""
     blocks: int = 2
     """How many of them (film)."""
-    norm: Literal["batch", "layer", "group", "none"] = "batch"
-    """Normalization of convolutions."""
-    activation: str = "relu"
-    """Nonlinearity of the convolutions."""
     optim: OptimConfig = OptimConfig(learning_rate=2e-3, schedule="cosine", max_grad_norm=1.0)
     """The optimizer."""
-
-
-@dataclass(frozen=True)
-class Options(dataset_task.Options):
-    """Settings of an evaluation."""
 
 
 class Model(NamedTuple):
@@ -84,13 +72,9 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, what was given and what would do.
     """
-    vision.validate(config)
-    refuse_idle(config)
-    vision.check_network(config)
+    vision.validate_conv(config)
     require_positive(config, "hidden_size", "embedding_size", "features", "blocks")
-    if vision.moves(config.augment):
-        raise UserError("questions speak of places, which moved pictures change; leave flip, rotate, scale, crop and max_shift "
-                        "out")
+    vision.refuse_moves(config, "questions speak of places, which moved pictures change")
 
 
 def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
@@ -104,7 +88,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
     length = shapes["words.answers"][1]
     network = AnswerNetwork(len(spec.vocabulary), config.fusion, config.without, config.cell, config.hidden_size,
                             config.embedding_size, config.channels, config.features, config.blocks,
-                            None if config.norm == "none" else config.norm, config.activation, axis_name,
+                            vision.norm_of(config), config.activation, axis_name,
                             config.optim.compute_dtype)
 
     def loss(params: PyTree, stats: PyTree, batch: Annotated, key: Key) -> tuple[Array, tuple[dict[str, Mean], PyTree]]:
@@ -113,10 +97,8 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
         state, stats = vision.learn(network, params, stats, images, questions, True, method="encode")
         words = answers.reshape(-1, length)
 
-        def body(state: PyTree, word: Array) -> tuple[PyTree, Array]:
-            return network.apply(vision.joined(Variables(params, stats)), state, word, method="step")
-
-        logits = jax.lax.scan(body, state, before(words).T)[1].swapaxes(0, 1)
+        step = functools.partial(vision.bound(network, Variables(params, stats)), method="step")
+        logits = jax.lax.scan(step, state, before(words).T)[1].swapaxes(0, 1)
         counts = counted(words)
         nll = jnp.where(counts, losses.cross_entropy(logits, words), 0).sum(-1).reshape(len(images), -1)
         right = ((logits.argmax(-1) == words) | ~counts).all(-1).reshape(len(images), -1)
@@ -127,10 +109,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
         questions = jnp.asarray(questions, jnp.int32)
         state = vision.apply(network, variables, images, questions, method="encode")
         num = questions.shape[0] * questions.shape[1]
-
-        def step(state: PyTree, word: Array) -> tuple[PyTree, Array]:
-            return network.clone(dtype="float32").apply(vision.joined(variables), state, word, method="step")
-
+        step = functools.partial(vision.trained(network, variables), method="step")
         return decoding.greedy(step, state, num, length)[0].reshape(*questions.shape[:2], length)
 
     init = vision.init_of(network, config, jnp.zeros((1, *spec.shape)), jnp.zeros((1, *shapes["words.questions"]), jnp.int32))
@@ -150,7 +129,7 @@ def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model
     del can
     program = jax.jit(model.answer)
 
-    def more(variables: Variables, options: Options, held: Dataset) -> dict[str, Any]:
+    def more(variables: Variables, options: dataset_task.Options, held: Dataset) -> dict[str, Any]:
         del options
         words = held.arrays.words
         said = in_blocks(lambda images, questions: program(variables, images, questions), _BLOCK, held.arrays.images,
@@ -167,7 +146,7 @@ def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model
         return f"questions about held-out pictures of {config.dataset}{hidden}: {found['accuracy']:.2%} right; {by_kind}"
 
     picture = caption_report.answers_picture(splits, program)
-    return Evaluation(Options(train.seed), more, {"answers.png": picture}, in_words)
+    return Evaluation(dataset_task.Options(train.seed), more, {"answers.png": picture}, in_words)
 
 
 ALGORITHM = dataset_algorithm(
