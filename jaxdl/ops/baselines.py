@@ -50,14 +50,31 @@ def of_group(name: Name, total: Array, own: Array, num: Array | int) -> Array:
 
 
 def among_draws(name: Name, reward: Array, axis_name: str | None = None) -> Array:
-    """`batch` or `leave_one_out` [B, D] of rewards [B, D], over the draws for an example, or if D is 1 over all examples.
+    """`batch` or `leave_one_out` of rewards [B, D, ...], over the draws for an example, or if D is 1 over all examples.
 
     Args:
         name: of the baseline.
-        reward: of this shard's examples.
+        reward: of this shard's examples; further axes are compared each by itself.
         axis_name: the mapped axis of devices, whose examples are one group.
     """
     if reward.shape[1] > 1:
         return of_group(name, reward.sum(1, keepdims=True), reward, reward.shape[1])
-    total, num = axis.sum_over((reward.sum(), jnp.float32(reward.size)), axis_name)
+    total, num = axis.sum_over((reward.sum((0, 1)), jnp.float32(reward.shape[0])), axis_name)
     return of_group(name, total, reward, num)
+
+
+def compared_with(name: Name, reward: Array, value: Array, average: Mean | None, axis_name: str | None = None) -> Array:
+    """What rewards [B, D, ...] are compared with, in a shape that broadcasts with theirs.
+
+    Args:
+        name: of the baseline.
+        reward: of this shard's examples.
+        value: what was learned to expect, where it is the baseline.
+        average: the moving average, where it is the baseline.
+        axis_name: as in `among_draws`.
+    """
+    if name == "none":
+        return jnp.zeros(())
+    if name == "constant":
+        return value_of(average)
+    return value if name == "value" else among_draws(name, reward, axis_name)

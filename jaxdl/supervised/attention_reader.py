@@ -213,7 +213,7 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
         nll, right = losses.cross_entropy(logits, labels), (logits.argmax(-1) == labels).astype(jnp.float32)  # [B, D]
         reward = right if config.reward == "right" else -jax.lax.stop_gradient(nll)
         value = network.value(params, reading.h[:-1]) if network.value else jnp.zeros(())
-        advantage = reward - jax.lax.stop_gradient(_baseline(config, reward, value, rewards, axis_name))
+        advantage = reward - jax.lax.stop_gradient(baselines.compared_with(config.baseline, reward, value, rewards, axis_name))
         log_prob = -0.5 * jnp.square((reading.places - reading.means) / config.deviation).sum(-1)  # [T, B, D] + a constant
         parts = {"loss": nll, "policy_loss": -(log_prob * advantage).sum(0)}
         weights = {"loss": 1.0, "policy_loss": config.location_coef}
@@ -241,15 +241,6 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
 
     learned = Learner(init, update, lambda state: state.params if state.average is None else state.average.params)
     return Model(learned, loss_fn, lay, read, log_probs, network)
-
-
-def _baseline(config: Config, reward: Array, value: Array, rewards: Mean | None, axis_name: str | None) -> Array:
-    """What rewards [B, D] are compared with, at each glimpse: broadcasts to [T, B, D]."""
-    if config.baseline == "none":
-        return jnp.zeros(())
-    if config.baseline == "constant":
-        return baselines.value_of(rewards)
-    return value if config.baseline == "value" else baselines.among_draws(config.baseline, reward, axis_name)
 
 
 make_run = minibatches.run_maker(make, validate)

@@ -150,8 +150,9 @@ def make(config: Config, spec: DataSpec, axis_name: str | None = None) -> Model:
         of = nll.sum(-1)
         if hard:
             to_go = -jnp.cumsum(nll[:, ::-1], 1)[:, ::-1]
-            compared = jax.lax.stop_gradient(_baseline(config, to_go, valued, rewards, axis_name))
-            advantage = jnp.where(counts, to_go - compared, 0)
+            by_draw, value = (x.reshape(-1, draws, length) for x in (to_go, valued))
+            compared = baselines.compared_with(config.baseline, by_draw, value, rewards, axis_name)
+            advantage = jnp.where(counts, (by_draw - jax.lax.stop_gradient(compared)).reshape(to_go.shape), 0)
             entropy = jnp.where(counts, -(seen.shares * jnp.log(seen.shares + 1e-12)).sum(-1), 0)
             of -= (jax.lax.stop_gradient(advantage) * _log_share(seen)).sum(-1) + config.entropy_coef * entropy.sum(-1)
             metrics |= {"reward": to_go, "entropy": entropy}
@@ -277,18 +278,6 @@ def _written(call: Callable, state: PyTree, memory: Memory, length: int, keys: K
     num = len(memory.values)
     start = state, jnp.zeros(num, jnp.int32), jnp.zeros(num, bool)
     return jax.lax.scan(body, start, jnp.arange(length))[1].T
-
-
-def _baseline(config: Config, to_go: Array, valued: Array, rewards: Mean | None, axis_name: str | None) -> Array:
-    """What rewards [B D, L] are compared with."""
-    if config.baseline == "none":
-        return jnp.zeros(())
-    if config.baseline == "constant":
-        return baselines.value_of(rewards)
-    if config.baseline == "value":
-        return valued
-    by_step = to_go.reshape(-1, config.draws, to_go.shape[1])
-    return jax.vmap(lambda x: baselines.among_draws(config.baseline, x, axis_name), 2, 2)(by_step).reshape(to_go.shape)
 
 
 make_run = run_maker(make, validate)
