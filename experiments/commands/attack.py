@@ -73,12 +73,13 @@ def run(args: Args) -> dict[str, Any]:
         common.check_between("target", args.target, 0, len(seen.names) - 1)
     if args.attack == "auto" and args.target is not None:
         raise UserError(f"target={args.target} is of one attack, and auto aims at all classes; leave it out")
-    found, moved = (attacked_by_all if args.attack == "auto" else attacked)(seen, args)
+    found, moved, said = (attacked_by_all if args.attack == "auto" else attacked)(seen, args)
     print(_in_words(found))
     if args.out is not None:
-        draw(args.out, seen, moved, found)
+        draw(args.out, seen, moved, said)
         print(args.out)
-    return {name: value for name, value in found.items() if name != "said"} | ({"out": str(args.out)} if args.out else {})
+        found["out"] = str(args.out)
+    return found
 
 
 def one_attack(args: Args, f: attacks.Function, x: Array, labels: Array, targets: Array | None, key: Key) -> Found:
@@ -101,8 +102,8 @@ def one_attack(args: Args, f: attacks.Function, x: Array, labels: Array, targets
     return attacks.restarted(again, key, args.restarts)
 
 
-def attacked(seen: looking.Seen, args: Args) -> tuple[dict[str, Any], np.ndarray]:
-    """Numbers over all pictures, and what the attack made of them; pictures that are wrong as they are, are not attacked."""
+def attacked(seen: looking.Seen, args: Args) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """Numbers over all pictures, what the attack made of them, and what is said of that; those wrong as they are stay."""
     key, gradients = streams.key(args.seed, Purpose.EVALUATION), 0
 
     def block(x: Array, labels: Array, key: Key) -> tuple[Array, Array, Array]:
@@ -121,10 +122,10 @@ def attacked(seen: looking.Seen, args: Args) -> tuple[dict[str, Any], np.ndarray
     found = figures(seen, args, clean, moved, said) | {"gradients_an_image": gradients}
     if args.target is not None:
         found["target_said"] = float((said == args.target).mean())
-    return found, moved
+    return found, moved, said
 
 
-def attacked_by_all(seen: looking.Seen, args: Args) -> tuple[dict[str, Any], np.ndarray]:
+def attacked_by_all(seen: looking.Seen, args: Args) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """The same by AutoAttack."""
     key = streams.key(args.seed, Purpose.EVALUATION)
     result = auto(seen.f, seen.x, jnp.asarray(seen.labels), args.epsilon, args.norm, key, args.steps or 100,
@@ -132,7 +133,7 @@ def attacked_by_all(seen: looking.Seen, args: Args) -> tuple[dict[str, Any], np.
     said = np.concatenate([np.asarray(seen.f(jnp.asarray(result.x[i : i + _AT_ONCE])).argmax(-1))
                            for i in range(0, len(result.x), _AT_ONCE)])
     found = figures(seen, args, result.clean, result.x, said)
-    return found | {"withstood": result.withstood, "gradients_an_image": None}, result.x
+    return found | {"withstood": result.withstood, "gradients_an_image": None}, result.x, said
 
 
 def figures(seen: looking.Seen, args: Args, clean: np.ndarray, moved: np.ndarray, said: np.ndarray) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def figures(seen: looking.Seen, args: Args, clean: np.ndarray, moved: np.ndarray
             "accuracy": float(clean.mean()), "robust_accuracy": float(withstood.mean()),
             "success": float(1 - withstood[clean].mean()) if clean.any() else 0.0,
             **{f"mean_{norm}": float(size.mean()) if len(size) else 0.0 for norm, size in sizes.items()},
-            **{f"largest_{norm}": float(size.max(initial=0)) for norm, size in sizes.items()}, "said": said}
+            **{f"largest_{norm}": float(size.max(initial=0)) for norm, size in sizes.items()}}
 
 
 def _in_words(found: dict[str, Any]) -> str:
@@ -154,16 +155,16 @@ def _in_words(found: dict[str, Any]) -> str:
             + (f", {found['gradients_an_image']} gradients a picture" if found["gradients_an_image"] is not None else ""))
 
 
-def draw(path: Path, seen: looking.Seen, moved: np.ndarray, found: dict[str, Any]) -> None:
+def draw(path: Path, seen: looking.Seen, moved: np.ndarray, said: np.ndarray) -> None:
     """Pictures, what was made of them, and the change, amplified so that the largest is white or black."""
-    wrong = np.flatnonzero(found["said"] != seen.labels)[:_SHOWN]
+    wrong = np.flatnonzero(said != seen.labels)[:_SHOWN]
     chosen = wrong if len(wrong) else np.arange(min(_SHOWN, len(moved)))
     figure = report.blank((1.3 * len(chosen), 4.4))
     rows = figure.subplots(3, len(chosen), squeeze=False)
     for column, i in zip(rows.T, chosen, strict=True):
         x, y = np.asarray(seen.x[i]), moved[i]
         change = 0.5 + (y - x) / max(2 * np.abs(y - x).max(), 1e-9)
-        titles = seen.names[seen.labels[i]], seen.names[found["said"][i]], "change"
+        titles = seen.names[seen.labels[i]], seen.names[said[i]], "change"
         for axes, picture, title in zip(column, (x, y, change), titles, strict=True):
             axes.axis("off")
             axes.imshow(report.as_picture(picture), cmap="gray", vmin=0, vmax=255)

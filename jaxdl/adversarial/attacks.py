@@ -80,7 +80,7 @@ def _gradient(f: Function, x: Array, labels: Array, targets: Array | None, loss:
 def _worse(best: tuple[Array, Array], x: Array, far: Array) -> tuple[Array, Array]:
     """Of each input the point with the lower margin."""
     worse = far < best[1]
-    return jnp.where(worse.reshape(-1, *[1] * (x.ndim - 1)), x, best[0]), jnp.where(worse, far, best[1])
+    return jnp.where(ball.wide(worse, x), x, best[0]), jnp.where(worse, far, best[1])
 
 
 def noise(f: Function, x: Array, labels: Array, epsilon: float | Array, norm: Norm, key: Key) -> Found:
@@ -153,7 +153,6 @@ def apgd(f: Function, x: Array, labels: Array, epsilon: float | Array, norm: Nor
         least: share of the steps between two checkpoints in which the loss must rise, rho.
     """
     at = jnp.asarray(_checkpoints(steps))
-    wide = (-1, *[1] * (x.ndim - 1))
     start = ball.random(key, x, epsilon, norm)
     of, grad, far = _gradient(f, start, labels, targets, loss)
     num = len(x)
@@ -173,18 +172,18 @@ def apgd(f: Function, x: Array, labels: Array, epsilon: float | Array, norm: Nor
         worst: tuple[Array, Array]
 
     def body(state: State, k: Array) -> tuple[State, None]:
-        stride = state.length.reshape(wide)
+        stride = ball.wide(state.length, x)
         ahead = ball.project(state.now + stride * ball.steepest(state.grad, norm), x, epsilon, norm)
         share = jnp.where(k == 0, 1.0, momentum)
         new = ball.project(state.now + share * (ahead - state.now) + (1 - share) * (state.now - state.before), x, epsilon, norm)
         of, grad, far = _gradient(f, new, labels, targets, loss)
         higher = of > state.top_of
-        top, top_grad = (jnp.where(higher.reshape(wide), a, b) for a, b in ((new, state.top), (grad, state.top_grad)))
+        top, top_grad = (jnp.where(ball.wide(higher, x), a, b) for a, b in ((new, state.top), (grad, state.top_grad)))
         top_of, rises = jnp.where(higher, of, state.top_of), state.rises + (of > state.of)
         check = (at == k + 1).any()
         since = (k + 1 - jnp.where(at < k + 1, at, 0).max()).astype(jnp.float32)
         halve = check & ((rises < least * since) | (state.same_length & (state.top_then == top_of)))
-        back = halve.reshape(wide)
+        back = ball.wide(halve, x)
         return State(jnp.where(back, top, new), jnp.where(back, top, state.now), jnp.where(back, top_grad, grad),
                      jnp.where(halve, top_of, of), top, top_grad, top_of, jnp.where(halve, state.length / 2, state.length),
                      jnp.where(check, 0, rises), jnp.where(check, ~halve, state.same_length),

@@ -95,8 +95,7 @@ def towards_each(f: Function, x: Array, labels: Array, num_classes: int, attack:
     def body(state: tuple[Array, Array], at: tuple[Array, Key]) -> tuple[tuple[Array, Array], None]:
         kept, wrong = state
         new, hit = attack(*at)
-        first = (hit & ~wrong).reshape(-1, *[1] * (x.ndim - 1))
-        return (jnp.where(first, new, kept), wrong | hit), None
+        return (jnp.where(ball.wide(hit & ~wrong, x), new, kept), wrong | hit), None
 
     keys = jax.random.split(key, order.shape[1])
     return jax.lax.scan(body, (x, jnp.zeros(len(x), bool)), (order.T, keys))[0]

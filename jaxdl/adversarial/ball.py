@@ -32,7 +32,7 @@ def project(x: Array, near: Array, epsilon: float | Array, norm: Norm) -> Array:
         low, high = _inside(near, epsilon)
         return jnp.clip(x, low, high)
     change = jnp.clip(x, 0, 1) - near
-    length = _wide(size(change, "l2"), change)
+    length = wide(size(change, "l2"), change)
     most = jnp.maximum(epsilon * (1 - 1e-6) - _ROUNDED * math.sqrt(x[0].size), 0)  # sums of pixels and changes are rounded
     return jnp.clip(near + change * jnp.minimum(1, most / jnp.maximum(length, 1e-30)), 0, 1)
 
@@ -52,16 +52,16 @@ def random(key: Key, near: Array, epsilon: float | Array, norm: Norm) -> Array:
     way = jax.random.normal(k_way, near.shape)
     numbers = way[0].size
     far = epsilon * jax.random.uniform(k_far, (len(near),)) ** (1 / numbers)
-    return project(near + way * _wide(far / jnp.maximum(size(way, "l2"), 1e-30), way), near, epsilon, norm)
+    return project(near + way * wide(far / jnp.maximum(size(way, "l2"), 1e-30), way), near, epsilon, norm)
 
 
 def steepest(grad: Array, norm: Norm) -> Array:
     """The step of length 1 in the norm along which a function with this gradient [N, ...] rises most."""
     if norm == "linf":
         return jnp.sign(grad)
-    return grad / _wide(jnp.maximum(size(grad, "l2"), 1e-30), grad)
+    return grad / wide(jnp.maximum(size(grad, "l2"), 1e-30), grad)
 
 
-def _wide(of_input: Array, like: Array) -> Array:
-    """[N] as [N, 1, ...], to be multiplied with [N, ...]."""
+def wide(of_input: Array, like: Array) -> Array:
+    """[N] as [N, 1, ...], to be combined with [N, ...]."""
     return of_input.reshape(-1, *[1] * (like.ndim - 1))

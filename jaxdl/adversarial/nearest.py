@@ -19,7 +19,7 @@ import optax
 from jaxdl.adversarial import ball
 from jaxdl.adversarial.attacks import Function, margin
 from jaxdl.adversarial.ball import Norm
-from jaxdl.core.types import Array, Key
+from jaxdl.core.types import Array
 
 _HALVINGS = 40  # of an interval in which a number is searched for
 
@@ -35,11 +35,7 @@ class Nearest(NamedTuple):
 def _closer(best: tuple[Array, Array], x: Array, near: Array, wrong: Array, norm: Norm) -> tuple[Array, Array]:
     size = ball.size(x - near, norm)
     closer = wrong & (size < best[1])
-    return jnp.where(_wide(closer, x), x, best[0]), jnp.where(closer, size, best[1])
-
-
-def _wide(of_input: Array, like: Array) -> Array:
-    return of_input.reshape(-1, *[1] * (like.ndim - 1))
+    return jnp.where(ball.wide(closer, x), x, best[0]), jnp.where(closer, size, best[1])
 
 
 def deepfool(f: Function, x: Array, labels: Array, norm: Norm = "l2", steps: int = 50, overshoot: float = 0.02) -> Nearest:
@@ -66,7 +62,7 @@ def deepfool(f: Function, x: Array, labels: Array, norm: Norm = "l2", steps: int
         far, length = (jnp.take_along_axis(v, nearest[..., 0], 0)[0][:, None] for v in (far, length))
         step = (far + 1e-4) * (jnp.sign(way) if norm == "linf" else way / jnp.maximum(length, 1e-12))
         wrong = margin(logits, labels) < 0
-        moved = jnp.where(_wide(wrong, now), now, jnp.clip(now + step.reshape(now.shape), 0, 1))
+        moved = jnp.where(ball.wide(wrong, now), now, jnp.clip(now + step.reshape(now.shape), 0, 1))
         beyond = jnp.clip(x + (1 + overshoot) * (moved - x), 0, 1)
         return (moved, _closer(best, beyond, x, margin(f(beyond), labels) < 0, norm)), None
 
@@ -101,7 +97,7 @@ def carlini_wagner(f: Function, x: Array, labels: Array, steps: int = 200, rate:
         def step(state: tuple, _: None) -> tuple[tuple, None]:
             w, opt, best, found = state
             grad, (point, far) = jax.grad(loss, has_aux=True)(w)
-            wrong = far < -kappa if kappa > 0 else far < 0
+            wrong = far < -kappa
             updates, opt = optimizer.update(grad, opt)
             return (w + updates, opt, _closer(best, point, x, wrong, "l2"), found | wrong), None
 
@@ -144,14 +140,13 @@ def onto_plane(x: Array, way: Array, gap: Array, norm: Norm) -> Array:
 
 
 def fab(f: Function, x: Array, labels: Array, targets: Array, norm: Norm = "linf", steps: int = 100, most: float = 0.1,
-        beyond: float = 1.05, back: float = 0.9, start: Array | None = None) -> Nearest:
+        beyond: float = 1.05, back: float = 0.9) -> Nearest:
     """FAB towards the class `targets` [N].
 
     Args:
         most: share of the step that is from the input, alpha's maximum.
         beyond: how far over the boundary, eta.
         back: how near to the point that was found the search goes on, beta.
-        start: [N, ...] where it begins; the input if not given.
     """
     num, shape = len(x), x.shape
     origin = x.reshape(num, -1)
@@ -176,11 +171,5 @@ def fab(f: Function, x: Array, labels: Array, targets: Array, norm: Norm = "linf
         new = jnp.where(wrong[:, None], (1 - back) * origin + back * new, new)
         return (new, best), None
 
-    begin = origin if start is None else start.reshape(num, -1)
-    (_, best), _ = jax.lax.scan(body, (begin, (origin, jnp.full(num, jnp.inf))), length=steps)
+    (_, best), _ = jax.lax.scan(body, (origin, (origin, jnp.full(num, jnp.inf))), length=steps)
     return Nearest(best[0].reshape(shape), best[1], steps)
-
-
-def random_start(key: Key, x: Array, epsilon: float | Array, norm: Norm) -> Array:
-    """Where a restart of `fab` begins: a point of the ball of half the size (Croce & Hein)."""
-    return ball.random(key, x, epsilon / 2, norm)

@@ -29,13 +29,11 @@ class Net(linen.Module):
         return nn.Dense(K)(x)
 
 
-@functools.cache
-def params():
-    return random_like(jit(Net().init)(jax.random.key(1), X))
+PARAMS = random_like(jit(Net().init)(jax.random.key(1), X))
 
 
 def net(x):
-    return Net().apply(params(), x)
+    return Net().apply(PARAMS, x)
 
 
 WEIGHTS = jax.random.normal(jax.random.key(2), (SIDE * SIDE * 2, K))
@@ -60,7 +58,7 @@ def test_of_a_linear_function_all_methods_know_the_weights():
 
 
 def test_integrated_gradients_sum_to_the_difference_of_outputs():
-    baseline, _ = 0.3, params()
+    baseline = 0.3
     found = jit(lambda x: attributions.integrated_gradients(net, x, TARGET, baseline, steps=200))(X)
     whole = attributions.chosen(net, TARGET)
     np.testing.assert_allclose(found.sum((1, 2, 3)), whole(X) - whole(jnp.full_like(X, baseline)), rtol=2e-3, atol=2e-4)
@@ -80,7 +78,7 @@ def test_windows_hide_what_they_cover_and_their_mean_is_told():
 
 def chain(rule):
     """The gradient of `net` by hand, with ReLUs of a rule."""
-    p = params()["params"]
+    p = PARAMS["params"]
 
     def back(dy, x):
         return {"plain": dy * (x > 0), "deconvnet": jnp.maximum(dy, 0), "guided": jnp.maximum(dy, 0) * (x > 0)}[rule]
@@ -130,7 +128,7 @@ def test_a_layer_that_is_not_there_or_gives_no_maps_is_refused():
 def test_layers_are_kept_and_moved_without_touching_the_network():
     out, kept = layers.activations(net, ["Dense_0"])(X)
     assert_close(out, net(X))
-    p = params()["params"]["Dense_1"]
+    p = PARAMS["params"]["Dense_1"]
     assert_close(jax.nn.relu(kept["Dense_0"]) @ p["kernel"] + p["bias"], out, rtol=1e-4)
     by = jnp.ones((N, K))
     assert_close(layers.moved(net, {"Dense_1": by})(X), net(X) + 1, rtol=1e-5)
@@ -169,7 +167,7 @@ def test_guided_backpropagation_fails_the_sanity_check_that_gradients_pass():
         def explain(p):
             return method(lambda x: Net().apply(p, x), pictures, TARGET)
 
-        found = [measures.sanity(explain, params(), names, jax.random.key(i)) for i in range(8)]
+        found = [measures.sanity(explain, PARAMS, names, jax.random.key(i)) for i in range(8)]
         return float(np.nanmean(np.asarray(found)[:, -1]))
 
     assert similar(attributions.guided) > similar(attributions.gradient) + 0.1
