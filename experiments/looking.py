@@ -42,9 +42,7 @@ def open_classifier(args: common.RunArgs, num: int | None, seed: int = 0) -> See
     if len(test.spec.shape) != 3 or test.target is None or test.target.ndim != 1:
         raise UserError(f"{args.run} is not of pictures with a label each, and what explains looks at pictures")
     logits = opened.task.abilities[Classifier].logits
-    at = np.arange(test.spec.num_examples)
-    if num is not None:
-        at = np.random.default_rng(seed).permutation(at)[:num]
+    at = np.arange(test.spec.num_examples) if num is None else report.some(test, num, seed)
     names = tuple(report.class_name(test.spec, c) for c in range(test.spec.num_classes))
     return Seen(lambda x: logits(opened.params, x), logits, opened.params, to_unit(jnp.asarray(test.images[at])),
                 test.target[at], names, opened.settings.algo)

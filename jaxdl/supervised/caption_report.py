@@ -96,7 +96,7 @@ def attention_picture(splits: Mapping[str, Dataset], looked: Callable, attention
 
     def draw(params: PyTree, seed: int, path: Path) -> None:
         test = splits["test"]
-        at = np.random.default_rng(seed).permutation(test.spec.num_examples)[:_SHOWN]
+        at = report.some(test, _SHOWN, seed)
         images = test.arrays.images[at]
         words, shares = (np.asarray(x) for x in program(params, images))
         said = texts(words, test.spec.vocabulary)
@@ -130,7 +130,7 @@ def answers_picture(splits: Mapping[str, Dataset], answer: Callable) -> Callable
     """(params, seed, path): write test pictures with their questions and what is answered; the truth beside what is wrong."""
     def draw(params: PyTree, seed: int, path: Path) -> None:
         test = splits["test"]
-        of = test.rows(np.random.default_rng(seed).permutation(test.spec.num_examples)[:_SHOWN])
+        of = test.rows(report.some(test, _SHOWN, seed))
         said = np.asarray(answer(params, of.images, of.words.questions))
         figure = report.blank((12, 1.55 * len(said) / 2))
         axes = figure.subplots(-(-len(said) // 2), 2, squeeze=False)

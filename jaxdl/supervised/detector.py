@@ -30,7 +30,7 @@ from jaxdl.metrics import detection as metrics
 from jaxdl.optim import Config as OptimConfig
 from jaxdl.runtime import dataset_task
 from jaxdl.runtime.dataset_task import Evaluation, dataset_algorithm
-from jaxdl.supervised import detection, detection_networks, detection_report, networks, vision
+from jaxdl.supervised import detection, detection_networks, detection_report, networks, report, vision
 from jaxdl.supervised.detection import Setting, float32
 from jaxdl.supervised.detection_losses import Truth
 from jaxdl.supervised.localizer import NEAR, OVERLAP
@@ -200,7 +200,7 @@ def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model
 
     def picture(variables: Variables, seed: int, path: Path) -> None:
         test = splits["test"]
-        at = np.random.default_rng(seed).permutation(test.spec.num_examples)[: detection_report.PICTURES]
+        at = report.some(test, detection_report.PICTURES, seed)
         images, labels, joints = (data.pick(test.arrays, name) for name in ("images", "labels", "joints"))
         jointed = np.unique(labels[(joints[..., 2] > 0).any(-1)])
         detection_report.write(path, images[at], model.detect(variables, images[at]), test.spec.class_names, jointed)

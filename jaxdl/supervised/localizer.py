@@ -30,7 +30,7 @@ from jaxdl.core.types import Array, DataSpec, Key, Learner, Mean, PyTree
 from jaxdl.data.annotated import Annotated
 from jaxdl.data.dataset import Dataset
 from jaxdl.data.minibatches import run_maker, total_steps
-from jaxdl.metrics import classification
+from jaxdl.metrics import classification, detection
 from jaxdl.nn import unet
 from jaxdl.ops import losses
 from jaxdl.runtime import dataset_task
@@ -193,17 +193,10 @@ def figures(config: Config, logits: np.ndarray | None, places: np.ndarray, held:
     which = np.asarray(largest(held.boxes, held.labels))
     rows = np.arange(len(which))
     truth, labels = held.boxes[rows, which], held.labels[rows, which].astype(np.int64)
-    overlap = pairwise_iou(places.reshape(-1, 4), truth)
+    overlap = detection.box_overlaps(places.reshape(-1, 1, 4), truth[:, None])[:, 0, 0]
     right = logits.argmax(-1) == labels
     return {"localized": float((right & (overlap >= OVERLAP)).mean()), "accuracy": classification.accuracy(logits, labels),
             "iou": float(overlap.mean())}
-
-
-def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of each box with its own, [N, 4], [N, 4] -> [N]; 0 where both have no area."""
-    meets = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(-1)
-    areas = sum(np.clip(x[:, 2:] - x[:, :2], 0, None).prod(-1) for x in (a, b))
-    return meets / np.maximum(areas - meets, 1e-9)
 
 
 def _evaluation(config: Config, train: Any, splits: Mapping[str, Dataset], model: Model, can: dict[type, Any]) -> Evaluation:

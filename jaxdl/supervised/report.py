@@ -153,7 +153,13 @@ def draw_predictions(predicted: np.ndarray, test: Dataset) -> bytes:
     return png(_plain(figure, axes))
 
 
+def some(test: Dataset, num: int, seed: int) -> np.ndarray:
+    """Which examples are shown, at most `num` of them, drawn by a seed."""
+    return np.random.default_rng(seed).permutation(test.spec.num_examples)[:num]
+
+
 def as_picture(image: np.ndarray) -> np.ndarray:
+    """A picture [H, W, C] of bytes or of numbers in [0, 1] as matplotlib draws it."""
     image = image if image.dtype == np.uint8 else np.clip(255 * image, 0, 255).astype(np.uint8)
     return image if image.shape[-1] == 3 else image[..., 0]
 

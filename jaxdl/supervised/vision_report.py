@@ -31,7 +31,7 @@ def masks_picture(splits: Mapping[str, Dataset], predicted: Callable[[PyTree, np
     """(params, seed, path): write test pictures, their maps of classes and the predicted ones, and what differs."""
     def draw(params: PyTree, seed: int, path: Path) -> None:
         test = splits["test"]
-        at = np.random.default_rng(seed).permutation(test.spec.num_examples)[:_PICTURES]
+        at = report.some(test, _PICTURES, seed)
         images, truth = test.arrays.images[at], test.arrays.semantic[at]
         said = predicted(params, images)
         shades = colours(len(test.spec.class_names))
@@ -54,7 +54,7 @@ def places_picture(splits: Mapping[str, Dataset], found: Callable[[PyTree, np.nd
     """(params, seed, path): write test pictures with the boxes or joints that are found (orange), true boxes white."""
     def draw(params: PyTree, seed: int, path: Path) -> None:
         test = splits["test"]
-        at = np.random.default_rng(seed).permutation(test.spec.num_examples)[: 2 * _PICTURES]
+        at = report.some(test, 2 * _PICTURES, seed)
         of, names = test.rows(at), test.spec.class_names
         logits, places = found(params, of.images)
         figure = report.blank((1.5 * _PICTURES, 2 * 1.65))
