@@ -47,8 +47,7 @@ def run(args: Args) -> dict[str, Any]:
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UserError(f"out={args.out} is there already; name another folder, or remove it")
     whole = data.load(args.name, args.data_dir, args.split, args.size)
-    if not {"images", *MASKS} <= {x.name for x in whole.spec.arrays}:
-        raise UserError(f"the dataset {args.name} has no masks and boxes that could be written; use scenes or coco")
+    coco.require_annotated(whole.spec)
     chosen = whole.part(np.arange(min(args.num, whole.spec.num_examples))).complete()
     coco.write(args.out, chosen)
     for name in MASKS:

@@ -24,6 +24,7 @@ import numpy as np
 
 from jaxdl.core import files
 from jaxdl.core.errors import DataError
+from jaxdl.core.types import DataSpec
 from jaxdl.data.annotated import Annotated
 from jaxdl.data.arrays import PICTURES, read_picture, together
 from jaxdl.data.dataset import Dataset, from_tree, held_out
@@ -33,6 +34,7 @@ from jaxdl.data.registry import SPLITS, Reader
 
 ANNOTATIONS, IMAGES = "annotations.json", "images"
 MOST_OBJECTS = 100  # of a picture
+_WRITTEN = Annotated._fields[:6]  # what is written: all but words
 _MOST_CLASSES = 254  # with the ground they fit a byte
 _MOST_JOINTS = 1000  # of an object
 _MOST_BYTES = 2**29  # of a file of annotations: COCO's own has 448 MB
@@ -101,6 +103,17 @@ def read(folder: Path, split: str, size: int | None = None) -> Dataset:
     return from_tree(arrays, "coco", class_names=("ground", *first.names))
 
 
+def require_annotated(spec: DataSpec) -> None:
+    """Refuse a dataset that is not one of annotated pictures.
+
+    Raises:
+        DataError: says so.
+    """
+    if not set(_WRITTEN) <= {x.name for x in spec.arrays}:
+        raise DataError(f"the dataset {spec.name} holds no annotated pictures, and COCO's form is of nothing else; use scenes, "
+                        "or coco with your own")
+
+
 def write(folder: str | Path, dataset: Dataset) -> None:
     """Write annotated pictures into a folder, which `read` reads: a split of a dataset into a folder called as it.
 
@@ -108,8 +121,7 @@ def write(folder: str | Path, dataset: Dataset) -> None:
         UserError: there are annotations already, the dataset has no annotated pictures, or a file cannot be written.
     """
     folder = Path(folder)
-    if {x.name for x in dataset.spec.arrays} < set(Annotated._fields[:6]):
-        raise DataError(f"the dataset {dataset.name} holds no annotated pictures, and COCO's form is of nothing else")
+    require_annotated(dataset.spec)
     if (folder / ANNOTATIONS).exists():
         raise DataError(f"{folder / ANNOTATIONS} is there already; name another folder, or remove it")
     files.make_folder(folder / IMAGES)

@@ -210,3 +210,5 @@ def test_folders_that_are_none_are_refused(tmp_path):
         coco.read(tmp_path, "train")
     with pytest.raises(DataError, match="digits holds no annotated pictures"):
         coco.write(tmp_path / "x", data.load("digits"))
+    with pytest.raises(DataError, match="holds no annotated pictures"):
+        coco.write(tmp_path / "x", data.from_tree({"images": np.zeros((2, 4, 4, 1), np.uint8), "depth": np.zeros((2, 4, 4))}))
