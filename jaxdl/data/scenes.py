@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl.core.errors import DataError
 from jaxdl.core.types import Array, ArraySpec, DataSpec
 from jaxdl.data import digits, idx, scene_drawing, scene_words
 from jaxdl.data.annotated import Annotated
@@ -158,10 +159,17 @@ def _seen(body: Array, instances: Array) -> Array:
 
 
 def recipe(folder: Path | None, split: str) -> Recipe:
-    """The digits of a split: of MNIST in its folder, else of scikit-learn."""
+    """The digits of a split: of MNIST in its folder, else of scikit-learn.
+
+    Raises:
+        DataError: what lies in the folder are no such digits.
+    """
     of = "train" if split == "train" else "test"
     if folder is not None:
         images, labels = idx.read_split(folder, of, 10)
+        if images.shape[1:] != (GLYPH, GLYPH, 1):
+            raise DataError(f"scenes are made of grey digits of {GLYPH}x{GLYPH}, as MNIST has them, and the images in {folder} "
+                            f"have the shape {list(images.shape[1:])}; leave the folder out for scikit-learn's digits")
         return Recipe(np.ascontiguousarray(images[..., 0]), labels)
     images, labels = digits.read(of)
     return Recipe(_enlarged(images[..., 0]), labels)
