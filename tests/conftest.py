@@ -4,6 +4,9 @@ import os
 import shutil
 import tempfile
 from importlib.metadata import version
+from pathlib import Path
+
+import pytest
 
 # Compiling is most of what tests do: programs without compiler options compile in half the time, and with the emitters of
 # loops that jaxlib 0.11 has no more in an eighth less again.
@@ -25,6 +28,16 @@ if _MADE:  # workers and commands that tests start inherit it
 def pytest_unconfigure():
     if _MADE:
         shutil.rmtree(_MADE, ignore_errors=True)
+
+
+@pytest.fixture
+def mnist_dir():
+    """The folder with MNIST's four files, where it is on this machine."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
+    folder = Path(os.environ.get("JAXDL_MNIST_DIR", default))
+    if not (folder / "train-images-idx3-ubyte.gz").exists():
+        pytest.skip("MNIST is not here: set JAXDL_MNIST_DIR to the folder with its four files")
+    return folder
 
 
 # What takes longest, the longest first: `--dist loadfile --no-loadscope-reorder` gives a file to one worker (what tests of a

@@ -2,10 +2,8 @@
 
 import hashlib
 import http.server
-import os
 import threading
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +11,6 @@ import pytest
 from jaxdl import data
 from jaxdl.core.errors import DataError
 from jaxdl.data import mnist
-
-
-@pytest.fixture
-def mnist_dir():
-    default = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
-    folder = Path(os.environ.get("JAXDL_MNIST_DIR", default))
-    if not (folder / "train-images-idx3-ubyte.gz").exists():
-        pytest.skip("MNIST is not here: set JAXDL_MNIST_DIR to the folder with its four files")
-    return folder
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 import functools
 import itertools
-import os
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +13,7 @@ from toy_scenes import read
 
 from jaxdl import data
 from jaxdl.core.errors import DataError
-from jaxdl.data import dataset, minibatches, scene_drawing, scene_grammar, scene_words, scenes
+from jaxdl.data import dataset, idx, minibatches, scene_drawing, scene_grammar, scene_words, scenes
 from jaxdl.data.made import Made
 from jaxdl.data.scene_drawing import GLYPH, JOINTS, LIMBS
 from jaxdl.data.scene_words import COLOURS, DIGITS, ENDS, NOUNS, SEVERAL, VOCABULARY
@@ -316,11 +314,7 @@ def test_shapes_are_of_the_places_that_they_cover():
     assert 0.2 < share["star"] < 0.5
 
 
-def test_digits_of_mnist_where_its_folder_is_given():
-    default = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
-    mnist_dir = Path(os.environ.get("JAXDL_MNIST_DIR", default))
-    if not mnist_dir.is_dir():
-        pytest.skip("MNIST is not here: set JAXDL_MNIST_DIR to the folder with its four files")
+def test_digits_of_mnist_where_its_folder_is_given(mnist_dir):
     train = scenes.recipe(mnist_dir, "train")
     assert train.digits.shape == (60_000, GLYPH, GLYPH)
     assert train.labels.shape == (60_000,)
@@ -334,6 +328,10 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path):
         data.load("scenes", tmp_path / "none")
     with pytest.raises(DataError, match=str(tmp_path)):
         data.load("scenes", tmp_path)  # a folder without MNIST's files
+    for split in data.SPLITS:
+        idx.write_split(tmp_path, split, np.zeros((10, 8, 8, 1), np.uint8), np.arange(10))
+    with pytest.raises(DataError, match=r"digits of 28x28.*the shape \[8, 8, 1\]"):
+        data.load("scenes", tmp_path)
 
 
 def test_devices_share_scenes_and_each_makes_its_own():

@@ -559,17 +559,13 @@ def test_a_loaded_model_draws_images(here):
         load("model", member=1)
 
 
-def test_a_model_of_mnist_reads_the_folder_that_it_is_given(call):
-    default = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
-    folder = Path(os.environ.get("JAXDL_MNIST_DIR", default))
-    if not (folder / "train-images-idx3-ubyte.gz").exists():
-        pytest.skip("MNIST is not here: set JAXDL_MNIST_DIR to the folder with its four files")
-    summary, _ = call(*VAE, "--dataset", "mnist", "--data-dir", str(folder), "--out", "mnist")
+def test_a_model_of_mnist_reads_the_folder_that_it_is_given(call, mnist_dir):
+    summary, _ = call(*VAE, "--dataset", "mnist", "--data-dir", str(mnist_dir), "--out", "mnist")
     assert (summary["dataset"], summary["eval"]["num"], summary["steps"]) == ("mnist", 10_000, 20)
     assert -784 * math.log(2) * 1.1 < summary["eval"]["elbo"] < -200
     assert load("mnist").sample(2, 0).shape == (2, 28, 28, 1)
     moved = Path("moved")
-    moved.symlink_to(folder)
+    moved.symlink_to(mnist_dir)
     assert load("mnist", data_dir=moved).step == 20
 
 
