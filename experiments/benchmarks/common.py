@@ -53,7 +53,7 @@ def main(script: str, sides: dict[str, tuple], ratios: dict[str, tuple],
     figures = {what: _ratio(medians[a][figure], medians[b][figure], better)
                for what, (a, b, figure, better) in ratios.items()}
     result = {"command": " ".join(["python", os.path.relpath(script), *(f"--repeats {args.repeats}".split())]),
-              "machine": {"processor": _processor(), "cores": _count(args.cores), "python": platform.python_version()},
+              "machine": {"processor": processor(), "cores": _count(args.cores), "python": platform.python_version()},
               "ratios": figures, "medians": medians,
               "spread": {name: _spread(runs) for name, runs in rows.items()},
               "runs": {name: {k: [r[k] for r in runs] for k in runs[0] if isinstance(runs[0][k], float)}
@@ -62,14 +62,15 @@ def main(script: str, sides: dict[str, tuple], ratios: dict[str, tuple],
     print(json.dumps(figures, indent=2))
 
 
-def median_rate(part: Callable[[], object], items: int, parts: int = 3) -> float:
+def median_rate(part: Callable[[], object], items: int, parts: int = 3, clock: Callable[[], float] = time.perf_counter
+                ) -> float:
     """Items a second of the median of `parts` calls, after one that warms up; a call takes `items` of them."""
     part()
     seconds = []
     for _ in range(parts):
-        start = time.perf_counter()
+        start = clock()
         part()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     return items / statistics.median(seconds)
 
 
@@ -122,7 +123,8 @@ def _own(argv: list[str]) -> list[str]:
     return kept
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The model of the processor."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()

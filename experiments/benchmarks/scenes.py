@@ -9,9 +9,7 @@ the same run, one after the other, medians of three parts.
 import argparse
 import json
 import platform
-import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import common
@@ -39,24 +37,13 @@ def main() -> None:
     args = parser.parse_args()
     made = data.load("scenes", split="train").arrays
     found = {"command": "taskset -c 0 python experiments/benchmarks/scenes.py", "jax": jax.__version__,
-             "machine": {"processor": common._processor(), "cores": 1, "python": platform.python_version()},
+             "machine": {"processor": common.processor(), "cores": 1, "python": platform.python_version()},
              "scenes_per_s": {what: round(rate(made, names)) for what, names in ASKED.items()}, "learners": {}}
     print(found["scenes_per_s"], flush=True)
     for words in LEARNERS:
         found["learners"][words] = step(words, args.updates)
         print(words, found["learners"][words], flush=True)
     args.out.write_text(json.dumps(found, indent=2) + "\n")
-
-
-def processor_rate(part: Callable[[], object], items: int) -> float:
-    """Items a second of processor time, the median of three parts after one that warms up."""
-    part()
-    seconds = []
-    for _ in range(3):
-        start = time.process_time()
-        part()
-        seconds.append(time.process_time() - start)
-    return items / statistics.median(seconds)
 
 
 def rate(made: Made, names: tuple[str, ...] | None) -> float:
@@ -67,7 +54,8 @@ def rate(made: Made, names: tuple[str, ...] | None) -> float:
 
     recipe, index = jax.tree.map(jax.numpy.asarray, (made.recipe, made.index[:BATCH]))
     program = jax.jit(some, compiler_options=TRAIN_OPTIONS).lower(recipe, index).compile()
-    return processor_rate(lambda: [jax.block_until_ready(program(recipe, index)) for _ in range(20)], 20 * BATCH)
+    return common.median_rate(lambda: [jax.block_until_ready(program(recipe, index)) for _ in range(20)], 20 * BATCH,
+                              clock=time.process_time)
 
 
 def step(words: str, updates: int) -> dict[str, float]:
@@ -86,7 +74,7 @@ def step(words: str, updates: int) -> dict[str, float]:
             state, _ = driver.chunk(state, updates)
             jax.block_until_ready(state)
 
-        times[name] = 1e3 / processor_rate(part, updates)
+        times[name] = 1e3 / common.median_rate(part, updates, clock=time.process_time)
     return {"made_ms": round(times["made"], 2), "lying_ms": round(times["lying"], 2),
             "share": round(1 - times["lying"] / times["made"], 4)}
 

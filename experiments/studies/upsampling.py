@@ -55,22 +55,26 @@ def run(args: Args) -> dict[str, Any]:
     check_between("num_draws", args.num_draws, 1, 100_000)
     common.check_folder(args)
     key = jax.random.key(args.seed)
-    found = {"num_draws": args.num_draws, "ways": {way: measure(way, args.num_draws, key) for way in WAYS}}
+    pictures = {way: doubled(way, args.num_draws, key) for way in WAYS}
+    found = {"num_draws": args.num_draws, "roughness": {way: measure(of_way) for way, of_way in pictures.items()}}
     common.print_table("roughness", list(WEIGHTS), {
-        way: [row["roughness"][weights] for weights in WEIGHTS] for way, row in found["ways"].items()})
-    return common.finish("upsampling", args, found, draw)
+        way: [row[weights] for weights in WEIGHTS] for way, row in found["roughness"].items()})
+    return common.finish("upsampling", args, found, lambda found: draw(found, pictures))
 
 
-def measure(way: Kind, num_draws: int, key: Key) -> dict[str, Any]:
-    """Roughness by weights, and a picture of each."""
+def measure(pictures: dict[str, Array]) -> dict[str, float]:
+    """Mean roughness by weights, of what `doubled` gave."""
+    return {weights: float(jax.vmap(roughness)(drawn).mean()) for weights, drawn in pictures.items()}
+
+
+def doubled(way: Kind, num_draws: int, key: Key) -> dict[str, Array]:
+    """Pictures [draws, H, W] by weights: one of weights that are alike, and so many of random ones."""
     network, x = _Network(way), smooth()
     shapes = jax.eval_shape(lambda key: network.init(key, x), key)
     alike = jax.tree.map(lambda p: jnp.full(p.shape, float(p.ndim > 1) / np.prod(p.shape[:-1])), shapes)
     even = network.apply(alike, x)[0, ..., 0]
     picture = jax.jit(jax.vmap(lambda key: network.apply(nn.init(network, key, x), x)[0, ..., 0]))
-    drawn = picture(jax.random.split(key, num_draws))
-    return {"roughness": {"alike": float(roughness(even)), "random": float(jax.vmap(roughness)(drawn).mean())},
-            "pictures": {"alike": _rounded(even), "random": _rounded(drawn[0])}}
+    return {"alike": even[None], "random": picture(jax.random.split(key, num_draws))}
 
 
 def smooth() -> Array:
@@ -88,19 +92,14 @@ def roughness(y: Array) -> Array:
     return jnp.sqrt(sum(squares) / 2) / jnp.maximum(inside.std(), 1e-12)
 
 
-def _rounded(picture: Array) -> list:
-    return np.round(np.asarray(picture, np.float64), 5).tolist()
-
-
-def draw(found: dict[str, Any]) -> "Figure":
-    """The pictures, a way a column."""
+def draw(found: dict[str, Any], pictures: dict[str, dict[str, Array]]) -> "Figure":
+    """The first picture of each, a way a column."""
     figure, axes = common.new_figure(len(WEIGHTS), len(WAYS), 2.1 * len(WAYS), 4.8)
     for row, weights in zip(axes, WEIGHTS, strict=True):
-        for one, (way, of_way) in zip(row, found["ways"].items(), strict=True):
-            picture = np.array(of_way["pictures"][weights])[_BORDER:-_BORDER, _BORDER:-_BORDER]
-            one.imshow(picture, cmap="gray")
+        for one, (way, of_way) in zip(row, pictures.items(), strict=True):
+            one.imshow(of_way[weights][0, _BORDER:-_BORDER, _BORDER:-_BORDER], cmap="gray")
             one.set_xticks([])
             one.set_yticks([])
-            one.set_title(f"{way}\nroughness {of_way['roughness'][weights]:.3f}", fontsize=9)
+            one.set_title(f"{way}\nroughness {found['roughness'][way][weights]:.3f}", fontsize=9)
         row[0].set_ylabel(f"weights {weights}")
     return figure
