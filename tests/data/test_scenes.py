@@ -60,7 +60,7 @@ def test_an_index_gives_one_scene_whatever_is_made_with_it():
     source = minibatches.dataset(64, 8)
     state = source.init(jax.random.key(0))._replace(batch=jnp.int32(3))
     (_, batch), (_, expected) = (jit(lambda data: source.sample(state, jax.random.key(1), 0, data))(x)
-                                 for x in (whole.on_device(), jax.tree.map(jnp.asarray, every)))
+                                 for x in (part.on_device(), jax.tree.map(lambda x: jnp.asarray(x[order]), every)))
     same_scenes(batch, expected)
     assert len(np.unique(every.images.reshape(64, -1), axis=0)) == 64
 

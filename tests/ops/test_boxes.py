@@ -38,6 +38,7 @@ def test_overlaps_by_hand():
     a = jnp.array([[0, 0, 4, 4], [2, 2, 6, 6], [5, 5, 5, 9], [3, 3, 1, 1.0]])
     np.testing.assert_allclose(ops.box_area(a), [16, 16, 0, 0])
     np.testing.assert_allclose(ops.box_iou(a, a[:2]), [[1, 4 / 28], [4 / 28, 1], [0, 0], [0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(ops.box_iou(a / 64, a[:2] / 64), ops.box_iou(a, a[:2]), rtol=1e-6)  # also of less than a pixel
     assert ops.box_iou(jnp.zeros((2, 5, 4)), jnp.zeros((2, 3, 4))).shape == (2, 5, 3)
     np.testing.assert_allclose(ops.clip_boxes(jnp.array([-3.0, 2, 70, 50]), 40, 60), [0, 2, 60, 40])
 
