@@ -113,5 +113,18 @@ def test_the_ratio_of_differences_knows_no_scale():
     np.testing.assert_allclose(attacks.loss_of(z, LABELS, "dlr"), -(top[:, 0] - top[:, 1]) / (top[:, 0] - top[:, 2]), rtol=1e-4)
 
 
+def test_steps_are_halved_until_they_come_to_the_top():
+    """Of a loss whose top lies within the ball, at places that differ by pixel: steps of 2 epsilon pass it again and again."""
+    middle, epsilon = 0.3 + 0.4 * X, 0.1
+    top = middle + epsilon * jax.random.uniform(jax.random.key(5), X.shape, minval=-0.8, maxval=0.8)
+
+    def hill(x):
+        far = jnp.square(x - top).sum((1, 2, 3))
+        return jnp.stack([jnp.zeros(N), 1 - 50 * far], -1)
+
+    found = jit(lambda key: attacks.apgd(hill, middle, jnp.zeros(N, jnp.int32), epsilon, "linf", key, 100)[:2])
+    assert float(jnp.abs(found(jax.random.key(0))[0] - top).max()) < 0.1 * epsilon
+
+
 def test_steps_are_halved_where_the_paper_has_it():
     assert attacks._checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
