@@ -112,7 +112,7 @@ def attacked(seen: looking.Seen, args: Args) -> tuple[dict[str, Any], np.ndarray
         clean = attacks.margin(seen.f(x), labels) > 0
         found = one_attack(args, seen.f, x, labels, targets, key)
         gradients = found.gradients
-        moved = jnp.where(clean.reshape(-1, *[1] * (x.ndim - 1)), found.x, x)
+        moved = jnp.where(ball.wide(clean, x), found.x, x)
         return clean, moved, seen.f(moved).argmax(-1)
 
     program, labels = jax.jit(block), jnp.asarray(seen.labels)

@@ -49,6 +49,8 @@ def test_attacks_break_more_than_noise_does_and_keep_their_bound(capsys, trained
     for row in found.values():
         assert row["largest_linf"] <= np.float32(0.15)
         assert row["accuracy"] == found["noise"]["accuracy"]
+    still = run(capsys, "attack", trained / "conv", "--attack", "fgsm", "--epsilon", "0")
+    assert still["robust_accuracy"] == still["accuracy"] < 1  # what is wrong as it is stays as it is
     again = run(capsys, "attack", trained / "conv", "--attack", "pgd", "--epsilon", "0.15", "--num", "100", "--steps", "10")
     assert again == found["pgd"]
 
