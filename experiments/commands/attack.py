@@ -19,7 +19,7 @@ from jaxdl.core import files, streams
 from jaxdl.core.errors import UserError
 from jaxdl.core.streams import Purpose
 from jaxdl.core.types import Array, Key
-from jaxdl.experiments import looking
+from jaxdl.experiments import looking, policies
 from jaxdl.experiments.commands import common
 from jaxdl.supervised import report
 
@@ -54,6 +54,8 @@ class Args(common.RunArgs):
 
 def run(args: Args) -> dict[str, Any]:
     """Attack, count and draw."""
+    if (agent := policies.opened(args)) is not None:
+        return policies.under_attack(agent, args)
     most = 1.0 if args.norm == "linf" else np.inf
     if not 0 <= args.epsilon <= most:
         raise UserError(f"epsilon must be between 0 and {most:g} ({args.norm}; pixels are from 0 to 1), got {args.epsilon}")

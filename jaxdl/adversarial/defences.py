@@ -1,6 +1,6 @@
 """Learning that makes a classifier withstand attacks.
 
-    fgsm       the loss at x + one step from a random point of the ball          Wong, Rice & Kolter, "Fast is better than free", 2020
+    fgsm       the loss at x + one step from a random point of the ball          Wong, Rice & Kolter 2020
     pgd        the loss at the worst point that several steps find               Madry et al. 2018
     trades     loss(x) + weight KL(p(x) || p(x')), x' where KL is largest        Zhang et al. 2019
     interval   share loss(x) + (1 - share) loss(the worst that bounds allow)     Gowal et al. 2018 (`intervals`)
@@ -23,7 +23,6 @@ import jax.numpy as jnp
 from jaxdl.adversarial import attacks, ball, intervals
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import refuse_idle, require
-from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, Key, PyTree
 from jaxdl.ops import losses
 
@@ -42,8 +41,8 @@ class Config:
         "ramp": ("defence", "fgsm", "pgd", "trades", "interval"), "defence_norm": ("defence", "fgsm", "pgd", "trades")}
 
     defence: Literal["fgsm", "pgd", "trades", "interval", "noise"] | None = None
-    """Learn to withstand changes of the inputs: by attacks of one step or several, by both losses of TRADES, by bounds on what any
-    change could do, or by noise (for randomized smoothing)."""
+    """Learn to withstand changes of the inputs: by attacks of one step or several, by both losses of TRADES, by bounds on what
+    any change could do, or by noise (for randomized smoothing)."""
     epsilon: float = 0.1
     """Size of the changes, of pixels from 0 to 1; of noise its deviation."""
     defence_norm: ball.Norm = "linf"
@@ -136,24 +135,11 @@ def _worst(config: Config, f: Function, inputs: Array, labels: Array, epsilon: A
         length = config.attack_step * epsilon / config.epsilon
     elif config.defence == "fgsm" and not config.random_start:
         length = epsilon
-    if config.defence == "trades":
-        return _most_divergent(f, inputs, epsilon, norm, steps, length, key)
-    start = ball.random(key, inputs, epsilon, norm) if config.random_start else inputs
-
-    def step(_: int, x: Array) -> Array:
-        grad = jax.grad(lambda x: attacks.loss_of(f(x), labels, "cross_entropy").sum())(x)
-        return ball.project(x + length * ball.steepest(grad, norm), inputs, epsilon, norm)
-
-    return jax.lax.fori_loop(0, steps, step, start)
-
-
-def _most_divergent(f: Function, inputs: Array, epsilon: Array, norm: ball.Norm, steps: int, length: Array, key: Key) -> Array:
-    """Steps up the divergence from what is said of the inputs, which is 0 at them: they begin a little beside."""
-    said = f(inputs)
-
-    def step(_: int, x: Array) -> Array:
-        grad = jax.grad(lambda x: divergence(said, f(x)).sum())(x)
-        return ball.project(x + length * ball.steepest(grad, norm), inputs, epsilon, norm)
-
-    start = ball.project(inputs + 1e-3 * jax.random.normal(key, inputs.shape), inputs, epsilon, norm)
-    return jax.lax.fori_loop(0, steps, step, start)
+    if config.defence == "trades":  # from a little beside the inputs, where the divergence is 0
+        said = f(inputs)
+        loss = lambda x: divergence(said, f(x))  # noqa: E731
+        start = ball.project(inputs + 1e-3 * jax.random.normal(key, inputs.shape), inputs, epsilon, norm)
+    else:
+        loss = lambda x: losses.cross_entropy(f(x), labels)  # noqa: E731
+        start = ball.random(key, inputs, epsilon, norm) if config.random_start else inputs
+    return attacks.ascended(loss, start, inputs, epsilon, norm, steps, length)

@@ -106,7 +106,7 @@ def _rule(eqn: Any, run: jaxprs.Run, inputs: list[Any]) -> list[Any]:
         return _both_ends(run, inputs)
     if name in ("mul", *_PRODUCTS) and len(there) == 2:
         return [_product(run, *inputs)] if name == "mul" else _unknown(name)
-    if name == "div" and there == [0] or name in ("mul", *_PRODUCTS) or within is not None:
+    if (name == "div" and there == [0]) or name in ("mul", *_PRODUCTS) or within is not None:
         return _linear(run, inputs, [jnp.abs(x) if i not in there else None for i, x in enumerate(inputs)])
     if name in ("add", "add_any", "sub", "neg", "concatenate", "pad", "select_n", *_MOVES):
         if name == "select_n" and 0 in there:
@@ -114,25 +114,22 @@ def _rule(eqn: Any, run: jaxprs.Run, inputs: list[Any]) -> list[Any]:
         keep = name in _MOVES or name == "select_n"  # indices and conditions: as they are
         rest = [None if i in there else x if keep and not (name == "select_n" and i) else jnp.zeros_like(x)
                 for i, x in enumerate(inputs)]
-        return _linear(run, inputs, rest, {"sub": "add", "neg": "copy"}.get(name))
+        return _linear(run, inputs, rest, name in ("sub", "neg"))
     return _unknown(name)
 
 
-def _linear(run: jaxprs.Run, inputs: list[Any], rest: list[Any], sums: str | None = None) -> list[Any]:
+def _linear(run: jaxprs.Run, inputs: list[Any], rest: list[Any], sums: bool = False) -> list[Any]:
     """A linear equation: on centres with the other inputs as they are, on radii with `rest` in their place.
 
     Args:
         rest: of each input that is no interval what meets the radii.
-        sums: radii are added ("add") or stay ("copy"), whatever becomes of the centres.
+        sums: radii are added up, whatever becomes of the centres.
     """
     there = [i for i, x in enumerate(inputs) if isinstance(x, Interval)]
     at = lambda values, others: run(*[values.get(i, x) for i, x in enumerate(others)])  # noqa: E731
     centres = at({i: (inputs[i].low + inputs[i].high) / 2 for i in there}, inputs)
     half = {i: (inputs[i].high - inputs[i].low) / 2 for i in there}
-    if sums is None:
-        radii = at(half, rest)
-    else:
-        radii = [jnp.broadcast_to(sum(half.values()), centres[0].shape)]
+    radii = [jnp.broadcast_to(sum(half.values()), centres[0].shape)] if sums else at(half, rest)
     roots = [inputs[i].root() for i in there]
     shared = all(root[0] is roots[0][0][0] for root, _ in roots)
     out = []
@@ -169,5 +166,5 @@ def _is_convolution(closed: Any) -> bool:
 
 
 def _unknown(name: str) -> Any:
-    raise UserError(f"bounds are known of dense layers, convolutions, pools and activations that rise, and this network computes "
-                    f"'{name}' of its inputs; use activation=relu and no layer or group normalization")
+    raise UserError(f"bounds are known of dense layers, convolutions, pools and activations that rise, and this network "
+                    f"computes '{name}' of its inputs; use activation=relu and no layer or group normalization")

@@ -85,7 +85,8 @@ def _refuse_beside_defence(config: Config) -> None:
         given = f"loss={config.loss}" if config.loss != "cross_entropy" else f"label_smoothing={config.label_smoothing}"
         raise UserError(f"defence={defence} is of plain cross-entropy, and {given}; leave it out")
     if config.augment.mixup is not None:
-        raise UserError(f"defence={defence} is of one label an example, and mixup={config.augment.mixup} mixes two; leave it out")
+        raise UserError(f"defence={defence} is of one label an example, and mixup={config.augment.mixup} mixes two; leave it "
+                        "out")
     if defence == "interval" and config.norm is not None:
         raise UserError(f"defence=interval knows no bounds of norm={config.norm}; leave it out")
 
