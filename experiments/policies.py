@@ -74,8 +74,7 @@ def under_attack(of: Opened, args: Any) -> dict[str, Any]:
     if args.attack not in get_args(attacked.Attack):
         known = ", ".join(get_args(attacked.Attack))
         raise UserError(f"attack={args.attack} is of classifiers; policies are attacked by {known}")
-    most = 1.0 if of.pictures else attacked.REACH
-    common.check_between("epsilon", args.epsilon, 0, most)
+    common.check_between("epsilon", args.epsilon, 0, 1.0 if of.pictures else 1000.0)
     episodes, steps = args.num or of.task.options.episodes, args.steps or 10
     sizes = [args.epsilon * i / (_POINTS - 1) for i in range(_POINTS)]
     spread = deviation(of, args.seed)

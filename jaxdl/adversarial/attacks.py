@@ -84,10 +84,10 @@ def _worse(best: tuple[Array, Array], x: Array, far: Array) -> tuple[Array, Arra
 
 
 def ascended(loss: Callable[[Array], Array], start: Array, near: Array, epsilon: float | Array, norm: Norm, steps: int,
-             length: float | Array) -> Array:
+             length: float | Array, project: Callable[..., Array] = ball.project) -> Array:
     """Where steps of steepest ascent of a loss [N] end, each projected into the ball around `near`."""
     def step(_: int, x: Array) -> Array:
-        return ball.project(x + length * ball.steepest(jax.grad(lambda x: loss(x).sum())(x), norm), near, epsilon, norm)
+        return project(x + length * ball.steepest(jax.grad(lambda x: loss(x).sum())(x), norm), near, epsilon, norm)
 
     return jax.lax.fori_loop(0, steps, step, start)
 

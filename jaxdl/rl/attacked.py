@@ -10,7 +10,6 @@ observations are pictures, and else of standard deviations of each number over e
 Shapes: `N` environments, `...` one observation, `K` outputs.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import gymnasium
@@ -25,8 +24,6 @@ from jaxdl.rl import observations
 from jaxdl.rl.types import Actor, Agent, EnvSpec
 
 Attack = Literal["noise", "fgsm", "pgd"]
-
-REACH = 8.0  # standard deviations on either side of an observation, within which changes lie
 
 
 def as_numbers(spec: EnvSpec, obs: Array) -> Array:
@@ -60,26 +57,20 @@ def under_attack(agent: Agent, spec: EnvSpec, attack: Attack, norm: ball.Norm, s
 
     def act(params: tuple[PyTree, Array], carry: PyTree, obs: Array, key: Key, t: Array) -> tuple[PyTree, Array, PyTree]:
         params, epsilon = params
-        near, back = in_unit(as_numbers(spec, obs), deviation)
-        size = epsilon if deviation is None else epsilon / (2 * REACH)
-        f = lambda x: agent.outputs(params, carry, back(x))  # noqa: E731
+        seen, scale = as_numbers(spec, obs), 1 if deviation is None else deviation
+        near, project = seen / scale, ball.unbounded if deviation is not None else ball.project
+        f = lambda x: agent.outputs(params, carry, scale * x)  # noqa: E731
         said = f(near)
         chosen = said.argmax(-1)
 
         def loss(x: Array) -> Array:
             return losses.cross_entropy(f(x), chosen) if discrete else jnp.square(f(x) - said).sum(-1)
 
-        start = near if attack == "fgsm" and discrete else ball.random(key, near, size, norm)
+        start = near if attack == "fgsm" and discrete else ball.random(key, near, epsilon, norm, project)
         num = {"noise": 0, "fgsm": 1, "pgd": steps}[attack]
-        length = size if attack == "fgsm" else 2.5 * size / max(steps, 1)
-        moved = attacks.ascended(loss, start, near, size, norm, num, length)
-        return agent.greedy.act(params, carry, back(moved), key, t)
+        length = epsilon if attack == "fgsm" else 2.5 * epsilon / max(steps, 1)
+        moved = attacks.ascended(loss, start, near, epsilon, norm, num, length, project)
+        return agent.greedy.act(params, carry, scale * moved, key, t)
 
     return Actor(agent.greedy.init, act)
 
-
-def in_unit(x: Array, deviation: Array | None) -> tuple[Array, Callable[[Array], Array]]:
-    """Numbers within [0, 1], from whose ends changes are far, and the way back; pictures are within it as they are."""
-    if deviation is None:
-        return x, lambda x: x
-    return jnp.full_like(x, 0.5), lambda u: x + 2 * REACH * deviation * (u - 0.5)

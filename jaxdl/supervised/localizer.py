@@ -55,7 +55,7 @@ class Config(vision.ConvConfig):
     """What is found: class and box of an object, or joints."""
     box_weight: float = 10.0
     """Weight of the box's loss beside that of the class (box)."""
-    coordinates: Literal["dense", "soft_argmax"] = "dense"
+    coordinates: Literal["dense", "soft_argmax"] = "soft_argmax"
     """How places come out of the features."""
     hidden_size: int = 256
     """Width of the dense layer above the features."""
@@ -80,7 +80,7 @@ class Network(linen.Module):
 
     num_classes: int | None  # None: no class is asked for
     num_places: int
-    coordinates: Literal["dense", "soft_argmax"] = "dense"
+    coordinates: Literal["dense", "soft_argmax"] = "soft_argmax"
     channels: tuple[int, ...] = (32, 64, 128)
     hidden_size: int = 256
     norm: Literal["batch", "layer", "group"] | None = "batch"

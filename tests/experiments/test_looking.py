@@ -96,7 +96,8 @@ def test_certified_accuracy_falls_with_the_size(capsys, trained, method, norm):
 def test_a_defence_is_learned_with_and_told(capsys, trained, tmp_path):
     out = tmp_path / "robust"
     words = ["--total-steps", "200", "--quick-compile", "--network", "mlp", "--hidden-sizes", "24", "--learning-rate", "1e-2"]
-    assert cli.main(["train", "classifier", *words, "--defence", "interval", "--epsilon", "0.05", "--ramp", "0.5", "--out", str(out)]) == 0
+    words += ["--defence", "interval", "--epsilon", "0.05", "--ramp", "0.5"]
+    assert cli.main(["train", "classifier", *words, "--out", str(out)]) == 0
     capsys.readouterr()
     found = run(capsys, "certify", out, "--epsilon", "0.05")["certified_accuracy"]
     assert found[0] > 0.8
