@@ -1,7 +1,7 @@
 """The network that answers questions about pictures: a cell reads the question, convolutions see, and a cell writes the answer.
 
-    film     the question scales and shifts the features of residual blocks, x + relu(g(q) norm(conv(x)) + b(q)) (Perez et al., "FiLM:
-             visual reasoning with a general conditioning layer", 2018)
+    film     the question scales and shifts the features of residual blocks, x + relu(g(q) norm(conv(x)) + b(q)) (Perez et al.,
+             "FiLM: visual reasoning with a general conditioning layer", 2018)
     concat   the mean of the features beside the question's state (Antol et al., "VQA: visual question answering", 2015)
 
 Shapes: `B` pictures, `Q` questions of each, `L` words, `H` of a cell, `V` words of the vocabulary.
