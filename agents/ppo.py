@@ -21,6 +21,7 @@ et al., "Robust deep reinforcement learning against adversarial perturbations on
 Shapes: `T` steps of a rollout, `B` environments, `b` sequences of a minibatch.
 """
 
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -152,9 +153,8 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         params = model.init(key)
         return State(params, optimizer.init(params), model.moments)
 
-    def moved_by_the_worst(params: PyTree, part: Minibatch, dist: Array, key: Key) -> Array:
-        """How far the worst change that is found moves the policy, KL [T, b]."""
-        deviation = jnp.maximum(part.obs.std((0, 1)), 1e-6)
+    def moved_by_the_worst(params: PyTree, part: Minibatch, dist: Array, deviation: Array, key: Key) -> Array:
+        """How far the worst change that is found, in deviations of each number, moves the policy, KL [T, b]."""
         rows = jnp.zeros((part.obs.shape[0] * part.obs.shape[1], *part.obs.shape[2:]))
 
         def far(change: Array) -> Array:
@@ -166,7 +166,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         worst = attacks.ascended(far, start, rows, config.robust_epsilon, "linf", config.robust_steps, length, ball.unbounded)
         return far(jax.lax.stop_gradient(worst))
 
-    def loss_fn(params: PyTree, part: Minibatch, key: Key):
+    def loss_fn(deviation: Array | None, params: PyTree, part: Minibatch, key: Key):
         out = model.unroll(params, part.carry, part.obs, part.first, config.optim.compute_dtype)
         log_ratio = model.actions.log_prob(out.dist, part.action) - part.log_prob
         ratio, entropy = jnp.exp(log_ratio), model.actions.entropy(out.dist)
@@ -174,7 +174,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
         critic = value_loss(out.value, part.value, part.target, config.clip_range_vf)
         loss = actor + config.vf_coef * critic - config.ent_coef * entropy
         if config.robust_weight is not None:
-            loss += config.robust_weight * moved_by_the_worst(params, part, out.dist, key)
+            loss += config.robust_weight * moved_by_the_worst(params, part, out.dist, deviation, key)
         metrics = [ratio - 1 - log_ratio, loss, actor, critic, entropy, jnp.abs(ratio - 1) > config.clip_range]
         return (part.weight * loss).mean(), on_policy.masked_means(metrics, part.weight)
 
@@ -192,6 +192,8 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
     def update(state: State, trajectory: Trajectory, key: Key) -> tuple[State, UpdateResult]:
         whole, explained = read(state, trajectory)
         k_worst = jax.random.fold_in(key, 2**31)  # orders have the numbers of epochs
+        deviation = None if config.robust_weight is None else on_policy.deviations(whole.obs, axis_name)
+        loss = partial(loss_fn, deviation)
 
         def weigh(index: Array) -> tuple[Array, Array, Array]:
             """The sequences of a minibatch, their weights and their advantages."""
@@ -209,7 +211,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None) -> Agent:
             index, weight, advantage = part if weights_ahead else weigh(part)
             minibatch = on_policy.select(whole, index)._replace(weight=weight, advantage=advantage)
             k_loss = jax.random.fold_in(k_worst, number)
-            grads, metrics = optim.gradients(loss_fn, params, minibatch, k_loss, config.optim, on_policy.BATCH_AXIS)
+            grads, metrics = optim.gradients(loss, params, minibatch, k_loss, config.optim, on_policy.BATCH_AXIS)
             new = optimizer.step(grads, opt, params, axis_name)
             if config.target_kl is not None:
                 kl = axis.sum_over(Mean(metrics.total[METRICS.index("approx_kl")], metrics.count), axis_name)
