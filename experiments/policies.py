@@ -56,6 +56,20 @@ def opened(args: common.RunArgs) -> Opened | None:
     return Opened(agent, run.params, config, envs.spec(config.env_id, config.env), run.task)
 
 
+def network(of: Opened, num: int, seed: int) -> tuple[Callable[[PyTree, Array], Array], Array]:
+    """The outputs of an agent as a function (params, x [N, ...]), and so many observations that its greedy policy met.
+
+    Pictures are [N, H, W, C] in [0, 1]; a recurrent policy begins at each observation.
+    """
+    to_picture, back = _as_pictures(of.spec)
+    seen = evaluate.observed(of.agent.greedy, of.params, of.config.env_id, steps=max(_STEPS, num), seed=seed,
+                             settings=of.config.env)
+    seen = seen.reshape(-1, *seen.shape[2:])
+    at = np.random.default_rng(seed).choice(len(seen), num, replace=False)
+    x = to_picture(attacked.as_numbers(of.spec, jnp.asarray(seen[np.sort(at)])))
+    return (lambda params, x: of.agent.outputs(params, of.agent.greedy.init(len(x)), back(x))), x
+
+
 def deviation(of: Opened, seed: int) -> np.ndarray | None:
     """The standard deviation of each number of an observation over steps of the greedy policy; None for pictures."""
     if of.pictures:

@@ -45,8 +45,19 @@ def test_a_film_of_what_an_action_depends_on(capsys, trained, name, method):
     (["explain", "--method", "saliency", "--out", "a.gif"], "method=saliency cannot be filmed in CartPole-v1"),
     (["explain", "--out", "a.png"], "video must end in .gif"),
     (["explain", "--target", "1", "--out", "a.gif"], "target=1 is of classes"),
-    (["certify"], "tells no classes apart"), (["layers"], "tells no classes apart")])
+    (["certify"], "tells no classes apart")])
 def test_what_is_not_of_policies_is_refused(capsys, trained, tmp_path, monkeypatch, words, sentence):
     monkeypatch.chdir(tmp_path)
     assert sentence in refused(capsys, words[0], trained / "ppo", *words[1:])
     assert not list(tmp_path.iterdir())
+
+
+def test_layers_of_policies_and_of_encoders_are_listed(capsys, trained, tmp_path):
+    assert run(capsys, "layers", trained / "ppo")["layers"]["policy"] == [2]
+    conv = run(capsys, "layers", trained / "dqn")["layers"]
+    assert [8, 8, 16] in conv.values()
+    words = ["autoencoder", "--total-steps", "2", "--network", "mlp", "--hidden-sizes", "12", "--quick-compile"]
+    assert cli.main(["train", *words, "--out", str(tmp_path / "encoder")]) == 0
+    assert [12] in run(capsys, "layers", tmp_path / "encoder")["layers"].values()
+    assert cli.main(["train", "vae", "--total-steps", "2", "--quick-compile", "--out", str(tmp_path / "vae")]) == 0
+    assert "no classes, actions or features" in refused(capsys, "layers", tmp_path / "vae")
