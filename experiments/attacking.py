@@ -14,6 +14,7 @@ from jaxdl.adversarial import attacks, ball, nearest
 from jaxdl.adversarial.attacks import Function
 from jaxdl.adversarial.auto import auto, within
 from jaxdl.adversarial.square import square
+from jaxdl.adversarial.universal import applied, universal
 from jaxdl.core import streams
 from jaxdl.core.errors import UserError
 from jaxdl.core.streams import Purpose
@@ -22,7 +23,7 @@ from jaxdl.experiments.commands.common import check_between, check_seed
 
 NEAREST = "deepfool", "carlini_wagner", "fab_t"  # attacks that look for the smallest change
 _RANDOM = "pgd", "apgd_ce", "apgd_dlr", "fab_t", "square"  # that begin at random
-_STEPS = {"auto": 100, "fab_t": 100, "deepfool": 50, "carlini_wagner": 200}  # 40 of others
+_STEPS = {"universal": 400, "auto": 100, "fab_t": 100, "deepfool": 50, "carlini_wagner": 200}  # 40 of others
 _QUERIES = 5000
 _AT_ONCE = 500  # pictures that are attacked side by side
 
@@ -31,16 +32,18 @@ _AT_ONCE = 500  # pictures that are attacked side by side
 class Settings:
     """Which attack."""
 
-    attack: Literal[*get_args(attacks.Attack), "deepfool", "carlini_wagner", "fab_t", "square", "auto"] = "pgd"
+    attack: Literal[*get_args(attacks.Attack), "deepfool", "carlini_wagner", "fab_t", "square", "universal", "auto"
+                    ] = "pgd"
     """Noise of the same size, one step, or many; apgd chooses its steps by itself; deepfool, carlini_wagner and fab_t look for
-    the smallest change; square asks for outputs alone; auto: AutoAttack's four, one after the other."""
+    the smallest change; square asks for outputs alone; universal: one change for all, made on training pictures; auto:
+    AutoAttack's four, one after the other."""
     norm: ball.Norm = "linf"
     """How changes are measured: the largest of all pixels, or the root of the sum of their squares."""
     epsilon: float = 0.1
     """Size of the change at most; pixels are from 0 to 1."""
     steps: int | None = None
-    """Steps of an attack; if not given 100 of auto and fab_t, 50 of deepfool, 200 of each of six searches of carlini_wagner, 40
-    of others."""
+    """Steps of an attack; if not given 100 of auto and fab_t, 50 of deepfool, 200 of each of six searches of carlini_wagner,
+    400 minibatches of universal, 40 of others."""
     queries: int | None = None
     """How often square, also that of auto, asks the network of a picture at most; 5,000 if not given."""
     restarts: int = 1
@@ -186,6 +189,25 @@ def attacked(f: Function, x: Array, labels: np.ndarray, settings: Settings, judg
     return Attacked(clean, whole["moved"], whole["said"], more)
 
 
+def by_one_change(f: Function, x: Array, labels: np.ndarray, taught: tuple[Array, np.ndarray], settings: Settings,
+                  judge: Function | None = None) -> Attacked:
+    """Pictures with one change for all of them, which training pictures and their labels taught; wrong ones move too."""
+    k_made, k_random = jax.random.split(streams.key(settings.seed, Purpose.EVALUATION))
+    epsilon, norm, judge = settings.epsilon, settings.norm, judge or f
+    steps = settings.steps or _STEPS["universal"]
+    make = jax.jit(lambda x, y, key: universal(f, x, y, epsilon, norm, key, steps, target=settings.target))
+    change = make(taught[0], jnp.asarray(taught[1]), k_made)
+    way = ball.steepest(jax.random.normal(k_random, (1, *x.shape[1:])), norm)[0]
+    moved, control, known = (applied(d, to, epsilon, norm) for d, to in (
+        (change, x), (epsilon * way, x), (change, taught[0])))
+    said = said_of(judge, moved)
+    more = {"made_on": len(taught[0]), "made_on_accuracy": float((said_of(judge, known) == taught[1]).mean()),
+            "random_accuracy": float((said_of(judge, control) == labels).mean())}
+    if settings.target is not None:
+        more["target_said"] = float((said == settings.target).mean())
+    return Attacked(said_of(judge, x) == labels, np.asarray(moved), said, more)
+
+
 def _median(values: np.ndarray) -> float | None:
     """None where it is not finite."""
     found = float(np.median(values)) if len(values) else np.inf
@@ -226,6 +248,9 @@ def in_words(found: dict[str, Any]) -> str:
              f"(linf) and {found['mean_l2']:.3f} (l2) in the mean")
     if found.get("median_size") is not None:
         words += f"; the median of the smallest is {found['median_size']:.4g} ({found['norm']})"
+    if "random_accuracy" in found:
+        words += f"; one change for all, made on {found['made_on']:,} training pictures, where one at random leaves "
+        return words + f"{found['random_accuracy']:.2%}"
     if "mean_queries" in found:
         half = "" if found["median_queries"] is None else f", {found['median_queries']:,.0f} in the median of those that broke"
         return words + f"; {found['mean_queries']:,.0f} queries a picture in the mean{half}"

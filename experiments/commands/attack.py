@@ -15,6 +15,7 @@ from jaxdl.experiments.commands import common
 from jaxdl.supervised import report
 
 _SHOWN = 8
+_TAUGHT = 5000  # training pictures that one change for all is made on, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,11 @@ def run(args: Args) -> dict[str, Any]:
         common.check_picture(args.out, ".png")
     seen = looking.open_classifier(args, args.num, args.seed)
     attacking.check_fits(args, seen.x.shape[1:], len(seen.names))
-    result = attacking.attacked(seen.f, seen.x, seen.labels, args)
+    if args.attack == "universal":
+        taught = looking.open_classifier(args, _TAUGHT, args.seed, "train")
+        result = attacking.by_one_change(seen.f, seen.x, seen.labels, (taught.x, taught.labels), args)
+    else:
+        result = attacking.attacked(seen.f, seen.x, seen.labels, args)
     found = attacking.figures(result, seen.x, seen.labels, args)
     print(attacking.in_words(found))
     if args.out is not None:

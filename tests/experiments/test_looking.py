@@ -63,31 +63,6 @@ def test_all_four_attacks_one_after_the_other(capsys, trained):
     assert list(found["withstood"]) == ["no attack", "apgd_ce", "apgd_t", "fab_t", "square"]
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_the_smallest_changes_are_counted_within_the_bound(capsys, trained, norm):
-    epsilon = {"linf": 0.05, "l2": 0.5}[norm]
-    rest = ["--norm", norm, "--epsilon", str(epsilon), "--num", "60"]
-    for words in (["deepfool"], ["fab_t", "--steps", "10", "--restarts", "2"], ["carlini_wagner", "--steps", "40"]):
-        if norm == "linf" and words[0] == "carlini_wagner":
-            continue
-        found = run(capsys, "attack", trained / "mlp", "--attack", *words, *rest)
-        assert found[f"largest_{norm}"] <= np.float32(epsilon)
-        assert found["found"] > 0.95
-        assert 0 < found["median_size"] < 1.5
-        # half of those that are right as they are break within the median
-        of_half = run(capsys, "attack", trained / "mlp", "--attack", *words, "--norm", norm, "--num", "60", "--epsilon",
-                      str(found["median_size"] * 1.001))
-        assert of_half["success"] == pytest.approx(0.5, abs=0.1)
-
-
-def test_queries_are_counted(capsys, trained):
-    words = ["attack", trained / "mlp", "--attack", "square", "--epsilon", "0.1", "--num", "60", "--queries"]
-    few, many = (run(capsys, *words, str(n)) for n in (5, 200))
-    assert few["robust_accuracy"] > many["robust_accuracy"]
-    assert few["mean_queries"] <= 5 < many["mean_queries"] <= 200
-    assert many["median_queries"] < many["mean_queries"]
-
-
 @pytest.mark.parametrize(("words", "sentence"), [
     (["explain", "mlp", "--method", "grad_cam"], "no maps"),
     (["explain", "conv", "--method", "grad_cam", "--layer", "ConvEncoder_0/Conv_7"], "did you mean 'ConvEncoder_0/Conv_"),
@@ -101,13 +76,6 @@ def test_queries_are_counted(capsys, trained):
     (["attack", "conv", "--epsilon", "nan"], "epsilon"),
     (["attack", "conv", "--attack", "fgsm", "--restarts", "3"], "restarts"),
     (["attack", "conv", "--attack", "auto", "--target", "3"], "target"),
-    (["attack", "conv", "--attack", "fab_t", "--target", "3"], "target"),
-    (["attack", "conv", "--attack", "deepfool", "--restarts", "3"], "restarts"),
-    (["attack", "conv", "--attack", "carlini_wagner"], "norm=linf"),
-    (["attack", "conv", "--queries", "10"], "queries"),
-    (["attack", "conv", "--target", "10"], "target"),
-    (["attack", "conv", "--norm", "l2", "--epsilon", "inf"], "epsilon"),
-    (["attack", "conv", "--norm", "l2", "--epsilon", "9"], "epsilon"),
     (["attack", "conv", "--steps", "0"], "steps"),
 ])
 def test_what_makes_no_sense_is_refused(capsys, trained, words, sentence):

@@ -1,0 +1,76 @@
+"""`attack` on small runs that learned the digits: every attack by one command, what it tells, draws and refuses."""
+
+import numpy as np
+import pytest
+from tools import refused, run
+
+from jaxdl.experiments import cli
+
+SMALL = ["--quick-compile", "--batch-size", "128", "--learning-rate", "3e-3"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("attacked")
+    for name, words in {"mlp": ["--hidden-sizes", "32", "--total-steps", "250"],
+                        "tanh": ["--hidden-sizes", "24", "--activation", "tanh", "--total-steps", "250"]}.items():
+        assert cli.main(["train", "classifier", "--network", "mlp", *words, *SMALL, "--out", str(folder / name)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_smallest_changes_are_counted_within_the_bound(capsys, trained, norm):
+    epsilon = {"linf": 0.05, "l2": 0.5}[norm]
+    for words in (["deepfool"], ["fab_t", "--steps", "10", "--restarts", "2"], ["carlini_wagner", "--steps", "40"]):
+        if norm == "linf" and words[0] == "carlini_wagner":
+            continue
+        words = ["attack", trained / "mlp", "--attack", *words, "--norm", norm, "--num", "60", "--epsilon"]
+        found = run(capsys, *words, str(epsilon))
+        assert found[f"largest_{norm}"] <= np.float32(epsilon)
+        assert found["found"] > 0.95
+        assert 0 < found["median_size"] < 1.5
+        of_half = run(capsys, *words, str(found["median_size"] * 1.0001))
+        assert of_half["success"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_queries_are_counted(capsys, trained):
+    words = ["attack", trained / "mlp", "--attack", "square", "--epsilon", "0.15", "--num", "60", "--queries"]
+    few, many = (run(capsys, *words, str(n)) for n in (3, 200))
+    assert few["robust_accuracy"] > many["robust_accuracy"]
+    assert few["mean_queries"] <= 3 < many["mean_queries"] <= 200
+    assert many["median_queries"] < many["mean_queries"]
+
+
+def test_all_four_attacks_in_l2(capsys, trained):
+    found = run(capsys, "attack", trained / "mlp", "--attack", "auto", "--norm", "l2", "--epsilon", "0.4", "--num", "40",
+                "--steps", "4", "--queries", "20")
+    left = list(found["withstood"].values())
+    assert left == sorted(left, reverse=True)
+    assert list(found["withstood"]) == ["no attack", "apgd_ce", "apgd_t", "fab_t", "square"]
+    assert found["largest_l2"] <= np.float32(0.4)
+    assert 0 < left[-1] == found["robust_accuracy"] < left[0]
+
+
+def test_one_change_for_all_breaks_held_out_pictures_that_a_random_one_does_not(capsys, trained):
+    words = ["attack", trained / "mlp", "--attack", "universal", "--epsilon", "0.2", "--steps", "60"]
+    found = run(capsys, *words)
+    assert found["robust_accuracy"] < found["random_accuracy"] - 0.2
+    assert found["made_on_accuracy"] == pytest.approx(found["robust_accuracy"], abs=0.2)
+    assert found["largest_linf"] <= np.float32(0.2)
+    aimed = run(capsys, *words, "--target", "1")
+    assert aimed["target_said"] > 0.3
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (["--attack", "fab_t", "--target", "3"], "target"),
+    (["--attack", "deepfool", "--restarts", "3"], "restarts"),
+    (["--attack", "universal", "--restarts", "3"], "restarts"),
+    (["--attack", "carlini_wagner"], "norm=linf"),
+    (["--queries", "10"], "queries"),
+    (["--target", "10"], "target"),
+    (["--attack", "universal", "--target", "-1"], "target"),
+    (["--norm", "l2", "--epsilon", "inf"], "epsilon"),
+    (["--norm", "l2", "--epsilon", "9"], "epsilon"),
+])
+def test_what_makes_no_sense_is_refused(capsys, trained, words, sentence):
+    assert sentence in refused(capsys, "attack", trained / "mlp", *words)
