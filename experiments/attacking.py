@@ -229,6 +229,17 @@ def said_of(f: Function, x: Array | np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(say(jnp.asarray(x[i : i + _AT_ONCE]))) for i in range(0, len(x), _AT_ONCE)])
 
 
+def elsewhere(result: Attacked, f: Function, x: Array, labels: np.ndarray) -> dict[str, float]:
+    """What pictures that were made for one classifier do to another.
+
+    Of those that broke the first and were right as they are for both, `transferred` is the share that breaks the second.
+    """
+    clean, withstood = said_of(f, x) == labels, said_of(f, result.moved) == labels
+    broken = result.clean & (result.said != labels) & clean
+    return {"accuracy": float(clean.mean()), "robust_accuracy": float(withstood.mean()),
+            "transferred": float(1 - withstood[broken].mean()) if broken.any() else 0.0}
+
+
 def figures(result: Attacked, x: Array, labels: np.ndarray, settings: Settings) -> dict[str, Any]:
     """How many pictures withstood, and how far they were moved."""
     clean, withstood = result.clean, result.said == labels

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from jaxdl.core import files
+from jaxdl.adversarial.attacks import Function
+from jaxdl.adversarial.substitute import substitute
+from jaxdl.core import files, streams
+from jaxdl.core.errors import UserError
+from jaxdl.core.streams import Purpose
 from jaxdl.experiments import attacking, looking
 from jaxdl.experiments.commands import common
 from jaxdl.supervised import report
@@ -24,31 +29,91 @@ class Args(common.RunArgs, attacking.Settings):
 
     num: int | None = None
     """Held-out pictures; all if not given."""
+    on: tuple[Path, ...] = ()
+    """Other runs on the same pictures: what was made on RUN is measured on them too."""
+    substitute: int | None = None
+    """RUN only answers: the attack is made on a network that was trained on its answers about so many held-out pictures, and
+    about 15 times as many that it makes of them."""
     out: Path | None = None
     """Picture to write, .png: pictures that withstood least, their changes amplified, and what is said of them."""
 
 
 def run(args: Args) -> dict[str, Any]:
     """Attack, count and draw."""
-    attacking.validate(args)
-    if args.num is not None:
-        common.check_between("num", args.num, 1, 10**9)
-    if args.out is not None:
-        common.check_picture(args.out, ".png")
-    seen = looking.open_classifier(args, args.num, args.seed)
+    check(args)
+    seen = looking.open_classifier(args, None if args.num is None else args.num + (args.substitute or 0), args.seed)
     attacking.check_fits(args, seen.x.shape[1:], len(seen.names))
+    others = {str(path): other_run(args, path, seen) for path in args.on}
+    more, f = {}, seen.f
+    if args.substitute is not None:
+        f, seen, more = substituted(args, seen)
     if args.attack == "universal":
         taught = looking.open_classifier(args, _TAUGHT, args.seed, "train")
-        result = attacking.by_one_change(seen.f, seen.x, seen.labels, (taught.x, taught.labels), args)
+        result = attacking.by_one_change(f, seen.x, seen.labels, (taught.x, taught.labels), args, seen.f)
     else:
-        result = attacking.attacked(seen.f, seen.x, seen.labels, args)
-    found = attacking.figures(result, seen.x, seen.labels, args)
+        result = attacking.attacked(f, seen.x, seen.labels, args, seen.f)
+    found = attacking.figures(result, seen.x, seen.labels, args) | more
     print(attacking.in_words(found))
+    if others:
+        found["on"] = {path: attacking.elsewhere(result, other, seen.x, seen.labels) for path, other in others.items()}
+        for path, row in found["on"].items():
+            print(f"on {path}: accuracy {row['accuracy']:.2%}, and {row['robust_accuracy']:.2%} under attack; "
+                  f"{row['transferred']:.2%} of what broke {args.run} break it")
     if args.out is not None:
         draw(args.out, seen, result.moved, result.said)
         print(args.out)
         found["out"] = str(args.out)
     return found
+
+
+def check(args: Args) -> None:
+    """Refuse flags that make no sense.
+
+    Raises:
+        UserError: names the flag, what was given and what would do.
+    """
+    attacking.validate(args)
+    if args.num is not None:
+        common.check_between("num", args.num, 1, 10**9)
+    if args.substitute is not None:
+        common.check_between("substitute", args.substitute, 1, 10_000)
+        if args.attack in ("noise", "square"):
+            raise UserError(f"substitute={args.substitute} is asked for gradients, and attack={args.attack} needs none; leave "
+                            "it out")
+    if args.out is not None:
+        common.check_picture(args.out, ".png")
+
+
+def other_run(args: Args, path: Path, seen: looking.Seen) -> Function:
+    """Another classifier of the same pictures.
+
+    Raises:
+        UserError: its pictures or its classes are others.
+    """
+    other = looking.open_classifier(common.RunArgs(run=path, data_dir=args.data_dir), 1)
+    for what, mine, theirs in (("pictures", seen.x.shape[1:], other.x.shape[1:]), ("classes", seen.names, other.names)):
+        if mine != theirs:
+            raise UserError(f"on={path} is of {what} {', '.join(map(str, theirs))}, and {args.run} of {what} "
+                            f"{', '.join(map(str, mine))}; give runs on the same dataset")
+    return other.f
+
+
+def substituted(args: Args, seen: looking.Seen) -> tuple[Function, looking.Seen, dict[str, Any]]:
+    """A network that learned the answers of RUN about the first pictures, and what is left of the pictures.
+
+    Raises:
+        UserError: none are left.
+    """
+    num = args.substitute
+    if num >= len(seen.x):
+        raise UserError(f"substitute must be less than the {len(seen.x):,} held-out pictures, of which the others are "
+                        f"attacked, got {num}")
+    ask = jax.jit(lambda x: seen.f(x).argmax(-1))
+    made = substitute(ask, seen.x[:num], len(seen.names), streams.key(args.seed, Purpose.SAMPLES))
+    left = seen._replace(x=seen.x[num:], labels=seen.labels[num:])
+    agreement = float((attacking.said_of(made.f, left.x) == attacking.said_of(seen.f, left.x)).mean())
+    print(f"a substitute was trained on {made.queries:,} answers; it agrees on {agreement:.2%} of the other pictures")
+    return made.f, left, {"substitute": {"answers": made.queries, "agreement": agreement}}
 
 
 def draw(path: Path, seen: looking.Seen, moved: np.ndarray, said: np.ndarray) -> None:

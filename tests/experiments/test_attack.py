@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from tools import refused, run
 
-from jaxdl.experiments import cli
+from jaxdl.core.errors import UserError
+from jaxdl.experiments import cli, looking
+from jaxdl.experiments.commands import attack
 
 SMALL = ["--quick-compile", "--batch-size", "128", "--learning-rate", "3e-3"]
 
@@ -15,6 +17,11 @@ def trained(tmp_path_factory):
     for name, words in {"mlp": ["--hidden-sizes", "32", "--total-steps", "250"],
                         "tanh": ["--hidden-sizes", "24", "--activation", "tanh", "--total-steps", "250"]}.items():
         assert cli.main(["train", "classifier", "--network", "mlp", *words, *SMALL, "--out", str(folder / name)]) == 0
+    rng = np.random.default_rng(0)
+    np.savez(folder / "fewer.npz", images=rng.integers(0, 256, (60, 8, 8, 1), np.uint8), labels=rng.integers(0, 3, 60))
+    assert cli.main(["train", "classifier", "--dataset", "arrays", "--data-dir", str(folder / "fewer.npz"), "--network", "mlp",
+                     "--hidden-sizes", "4", "--total-steps", "2", "--quick-compile", "--batch-size", "8", "--out",
+                     str(folder / "fewer")]) == 0
     return folder
 
 
@@ -61,6 +68,26 @@ def test_one_change_for_all_breaks_held_out_pictures_that_a_random_one_does_not(
     assert aimed["target_said"] > 0.3
 
 
+def test_what_is_made_on_one_run_is_measured_on_others(capsys, trained):
+    words = ["attack", trained / "mlp", "--epsilon", "0.15", "--steps", "10"]
+    found = run(capsys, *words, "--on", trained / "tanh", trained / "mlp")
+    row, itself = found["on"].values()
+    assert itself == {"accuracy": found["accuracy"], "robust_accuracy": found["robust_accuracy"], "transferred": 1}
+    noise = run(capsys, "attack", trained / "tanh", "--epsilon", "0.15", "--attack", "noise")
+    assert found["robust_accuracy"] < row["robust_accuracy"] < noise["robust_accuracy"] - 0.1
+    assert 0 < row["transferred"] < 1
+
+
+def test_a_substitute_needs_answers_alone(capsys, trained):
+    words = ["attack", trained / "mlp", "--epsilon", "0.15", "--steps", "10", "--num", "150"]
+    found = run(capsys, *words, "--substitute", "20")
+    assert found["num"] == 150
+    assert found["substitute"]["answers"] == 320
+    assert found["substitute"]["agreement"] > 0.6
+    noise, itself = (run(capsys, *words, *more)["robust_accuracy"] for more in (["--attack", "noise"], []))
+    assert itself < found["robust_accuracy"] < noise - 0.1
+
+
 @pytest.mark.parametrize(("words", "sentence"), [
     (["--attack", "fab_t", "--target", "3"], "target"),
     (["--attack", "deepfool", "--restarts", "3"], "restarts"),
@@ -71,6 +98,24 @@ def test_one_change_for_all_breaks_held_out_pictures_that_a_random_one_does_not(
     (["--attack", "universal", "--target", "-1"], "target"),
     (["--norm", "l2", "--epsilon", "inf"], "epsilon"),
     (["--norm", "l2", "--epsilon", "9"], "epsilon"),
+    (["--substitute", "0"], "substitute"),
+    (["--substitute", "360"], "substitute must be less than the 360"),
+    (["--substitute", "10", "--attack", "square"], "substitute=10"),
+    (["--on", "FOLDER/tanh", "FOLDER/fewer"], "is of classes 0, 1, 2"),
+    (["--on", "FOLDER/nothing"], "nothing"),
 ])
 def test_what_makes_no_sense_is_refused(capsys, trained, words, sentence):
+    words = [word.replace("FOLDER", str(trained)) for word in words]
     assert sentence in refused(capsys, "attack", trained / "mlp", *words)
+
+
+def test_other_runs_are_of_the_same_pictures(trained):
+    args = attack.Args(run=trained / "mlp")
+    seen = looking.open_classifier(args, 1)
+    with pytest.raises(UserError, match="of pictures 8, 8, 1"):
+        attack.other_run(args, trained / "tanh", seen._replace(x=np.zeros((1, 9, 8, 1))))
+
+
+def test_what_needs_more_classes_is_refused(capsys, trained):
+    for words in (["auto"], ["apgd_dlr", "--target", "1"]):
+        assert "classes" in refused(capsys, "attack", trained / "fewer", "--attack", *words)
