@@ -25,7 +25,7 @@ NEAREST = "deepfool", "carlini_wagner", "fab_t"  # attacks that look for the sma
 _RANDOM = "pgd", "apgd_ce", "apgd_dlr", "fab_t", "square"  # that begin at random
 _STEPS = {"universal": 400, "auto": 100, "fab_t": 100, "deepfool": 50, "carlini_wagner": 200}  # 40 of others
 _QUERIES = 5000
-_AT_ONCE = 500  # pictures that are attacked side by side
+AT_ONCE = 500  # pictures that are attacked side by side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ class _Made(NamedTuple):
     queries: Array | None = None  # [N]
 
 
-def _of_bound(settings: Settings, f: Function, x: Array, labels: Array, key: Key) -> attacks.Found:
+def of_bound(settings: Settings, f: Function, x: Array, labels: Array, key: Key) -> attacks.Found:
     """An attack within a bound."""
     rest, steps = {"epsilon": settings.epsilon, "norm": settings.norm}, settings.steps or 40
     targets = None if settings.target is None else jnp.full(len(x), settings.target)
@@ -164,7 +164,7 @@ def attacked(f: Function, x: Array, labels: np.ndarray, settings: Settings, judg
             near, size = within(found, f, x, labels, settings.epsilon, settings.norm)[1], found.size
             moved = jnp.where(ball.wide(near, x), ball.project(found.x, x, settings.epsilon, settings.norm), x)
         else:
-            found = _of_bound(settings, f, x, labels, key)
+            found = of_bound(settings, f, x, labels, key)
             moved = found.x
             queries = found.queries if settings.attack == "square" else None
         gradients = found.gradients
@@ -172,8 +172,8 @@ def attacked(f: Function, x: Array, labels: np.ndarray, settings: Settings, judg
         return {"clean": clean, "moved": moved, "said": judge(moved).argmax(-1), "size": size, "queries": queries}
 
     program, labels = jax.jit(block), jnp.asarray(labels)
-    parts = [program(x[i : i + _AT_ONCE], labels[i : i + _AT_ONCE], jax.random.fold_in(key, i))
-             for i in range(0, len(x), _AT_ONCE)]
+    parts = [program(x[i : i + AT_ONCE], labels[i : i + AT_ONCE], jax.random.fold_in(key, i))
+             for i in range(0, len(x), AT_ONCE)]
     whole = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]
              if parts[0][name] is not None}
     clean, more = whole["clean"], {"gradients_an_image": gradients}
@@ -226,7 +226,7 @@ def _by_all(f: Function, x: Array, labels: np.ndarray, settings: Settings, judge
 def said_of(f: Function, x: Array | np.ndarray) -> np.ndarray:
     """The classes that f says of pictures, [N]."""
     say = jax.jit(lambda x: f(x).argmax(-1))
-    return np.concatenate([np.asarray(say(jnp.asarray(x[i : i + _AT_ONCE]))) for i in range(0, len(x), _AT_ONCE)])
+    return np.concatenate([np.asarray(say(jnp.asarray(x[i : i + AT_ONCE]))) for i in range(0, len(x), AT_ONCE)])
 
 
 def elsewhere(result: Attacked, f: Function, x: Array, labels: np.ndarray) -> dict[str, float]:

@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxdl.adversarial.attacks import Function
 from jaxdl.adversarial.substitute import substitute
-from jaxdl.core import files, streams
+from jaxdl.core import streams
 from jaxdl.core.errors import UserError
 from jaxdl.core.streams import Purpose
-from jaxdl.experiments import attacking, looking
+from jaxdl.experiments import attack_pictures, attacking, looking
 from jaxdl.experiments.commands import common
-from jaxdl.supervised import report
 
-_SHOWN = 8
 _TAUGHT = 5000  # training pictures that one change for all is made on, at most
 
 
@@ -35,7 +32,10 @@ class Args(common.RunArgs, attacking.Settings):
     """RUN only answers: the attack is made on a network that was trained on its answers about so many held-out pictures, and
     about 15 times as many that it makes of them."""
     out: Path | None = None
-    """Picture to write, .png: pictures that withstood least, their changes amplified, and what is said of them."""
+    """Picture to write, .png."""
+    plot: attack_pictures.Plot = "examples"
+    """What it shows: pictures, their changes amplified, and what is said of them; accuracy against epsilon, by noise, FGSM and
+    PGD; error against restarts; or the classes that are said around pictures, along the gradient and at random."""
 
 
 def run(args: Args) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def run(args: Args) -> dict[str, Any]:
             print(f"on {path}: accuracy {row['accuracy']:.2%}, and {row['robust_accuracy']:.2%} under attack; "
                   f"{row['transferred']:.2%} of what broke {args.run} break it")
     if args.out is not None:
-        draw(args.out, seen, result.moved, result.said)
+        found |= attack_pictures.draw(args.plot, args.out, f, seen, result, args)
         print(args.out)
         found["out"] = str(args.out)
     return found
@@ -82,6 +82,11 @@ def check(args: Args) -> None:
                             "it out")
     if args.out is not None:
         common.check_picture(args.out, ".png")
+    elif args.plot != "examples":
+        raise UserError(f"plot={args.plot} is of a picture, and none is written; give --out FILE.png")
+    if args.plot == "restarts" and (args.restarts < 2 or args.attack == "fab_t"):
+        raise UserError("plot=restarts needs several restarts of pgd, apgd_ce, apgd_dlr or square, got "
+                        f"restarts={args.restarts} of {args.attack}")
 
 
 def other_run(args: Args, path: Path, seen: looking.Seen) -> Function:
@@ -114,20 +119,3 @@ def substituted(args: Args, seen: looking.Seen) -> tuple[Function, looking.Seen,
     agreement = float((attacking.said_of(made.f, left.x) == attacking.said_of(seen.f, left.x)).mean())
     print(f"a substitute was trained on {made.queries:,} answers; it agrees on {agreement:.2%} of the other pictures")
     return made.f, left, {"substitute": {"answers": made.queries, "agreement": agreement}}
-
-
-def draw(path: Path, seen: looking.Seen, moved: np.ndarray, said: np.ndarray) -> None:
-    """Pictures, what was made of them, and the change, amplified so that the largest is white or black."""
-    wrong = np.flatnonzero(said != seen.labels)[:_SHOWN]
-    chosen = wrong if len(wrong) else np.arange(min(_SHOWN, len(moved)))
-    figure = report.blank((1.3 * len(chosen), 4.4))
-    rows = figure.subplots(3, len(chosen), squeeze=False)
-    for column, i in zip(rows.T, chosen, strict=True):
-        x, y = np.asarray(seen.x[i]), moved[i]
-        change = 0.5 + (y - x) / max(2 * np.abs(y - x).max(), 1e-9)
-        titles = seen.names[seen.labels[i]], seen.names[said[i]], "change"
-        for axes, picture, title in zip(column, (x, y, change), titles, strict=True):
-            axes.axis("off")
-            axes.imshow(report.as_picture(picture), cmap="gray", vmin=0, vmax=255)
-            axes.set_title(title[:12], fontsize=8, pad=2)
-    files.write_bytes(path, report.png(figure))

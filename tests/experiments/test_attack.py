@@ -1,11 +1,14 @@
 """`attack` on small runs that learned the digits: every attack by one command, what it tells, draws and refuses."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from tools import refused, run
 
 from jaxdl.core.errors import UserError
-from jaxdl.experiments import cli, looking
+from jaxdl.experiments import attack_pictures, attacking, cli, looking
 from jaxdl.experiments.commands import attack
 
 SMALL = ["--quick-compile", "--batch-size", "128", "--learning-rate", "3e-3"]
@@ -88,6 +91,43 @@ def test_a_substitute_needs_answers_alone(capsys, trained):
     assert itself < found["robust_accuracy"] < noise - 0.1
 
 
+def test_every_picture_is_drawn_and_tells_its_numbers(capsys, trained):
+    def drawn(plot, *more):
+        out = trained / f"{plot}.png"
+        words = ["attack", trained / "mlp", "--num", "60", "--steps", "5", "--epsilon", "0.2", "--plot", plot, "--out", out]
+        found = run(capsys, *words, *more)
+        assert min(Image.open(out).size) > 300
+        return found
+
+    for plot in ("examples", "classes"):
+        drawn(plot, "--attack", "fgsm")
+    found = drawn("epsilon", "--attack", "fgsm")
+    sizes, noise, fgsm, pgd = found["epsilon_curve"].values()
+    assert (sizes[0], sizes[-1]) == (0, 0.2)
+    assert noise[0] == fgsm[0] == pgd[0] == found["accuracy"]
+    assert fgsm[-1] == found["robust_accuracy"]
+    assert noise[-1] > fgsm[-1] >= pgd[-1]
+    found = drawn("restarts", "--restarts", "4", "--epsilon", "0.1")
+    one, worst = found["restarts_curve"].values()
+    assert len(one) == 4
+    assert worst == sorted(worst)
+    assert worst[0] == one[0]
+    assert worst[-1] >= max(one) > 1 - found["accuracy"]
+
+
+def test_of_a_linear_function_a_map_is_the_same_in_every_row():
+    """Of two classes the gradient is the one way that changes what is said: the border is a line across it, at its distance."""
+    weights = jax.random.normal(jax.random.key(0), (12,))
+    f = lambda x: jnp.stack([jnp.zeros(len(x)), x.reshape(len(x), -1) @ weights], -1)  # noqa: E731
+    x = jax.random.uniform(jax.random.key(1), (5, 4, 3, 1))
+    labels, far = f(x).argmax(-1), np.abs(f(x)[:, 1]) / np.linalg.norm(weights)
+    said = attack_pictures.around(f, x, labels, attacking.Settings(norm="l2", epsilon=2.0))
+    assert (said == said[:, :1]).all()
+    at = np.linspace(-2, 2, said.shape[2])
+    for row, label, distance in zip(said[:, 0], labels, far, strict=True):
+        np.testing.assert_array_equal(row != label, at > distance)
+
+
 @pytest.mark.parametrize(("words", "sentence"), [
     (["--attack", "fab_t", "--target", "3"], "target"),
     (["--attack", "deepfool", "--restarts", "3"], "restarts"),
@@ -103,6 +143,9 @@ def test_a_substitute_needs_answers_alone(capsys, trained):
     (["--substitute", "10", "--attack", "square"], "substitute=10"),
     (["--on", "FOLDER/tanh", "FOLDER/fewer"], "is of classes 0, 1, 2"),
     (["--on", "FOLDER/nothing"], "nothing"),
+    (["--plot", "classes"], "--out"),
+    (["--plot", "restarts", "--out", "FOLDER/x.png"], "restarts=1"),
+    (["--out", "FOLDER/x.jpg"], ".png"),
 ])
 def test_what_makes_no_sense_is_refused(capsys, trained, words, sentence):
     words = [word.replace("FOLDER", str(trained)) for word in words]
