@@ -34,14 +34,17 @@ class Seen(NamedTuple):
     algo: str
 
 
-def open_classifier(args: common.RunArgs, num: int | None, seed: int = 0) -> Seen:
+def open_classifier(args: common.RunArgs, num: int | None, seed: int = 0, split: str = "test") -> Seen:
     """The classifier that a command names, and so many held-out pictures, drawn by a seed; all in their order if None.
+
+    Args:
+        split: of the pictures; those that it learned from are "train".
 
     Raises:
         UserError: the run tells no classes apart, or not of pictures.
     """
     opened = common.open_run(args, Classifier, "which tells no classes apart; name a run of classifier")
-    test = opened.task.splits["test"]
+    test = opened.task.splits[split]
     if len(test.spec.shape) != 3 or test.target is None or test.target.ndim != 1:
         raise UserError(f"{args.run} is not of pictures with a label each, and what explains looks at pictures")
     logits = opened.task.abilities[Classifier].logits

@@ -3,6 +3,7 @@
 Shapes: `N` environments, `...` one observation, `K` outputs.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -88,7 +89,18 @@ def under_attack(of: Opened, args: Any) -> dict[str, Any]:
     if args.attack not in get_args(attacked.Attack):
         known = ", ".join(get_args(attacked.Attack))
         raise UserError(f"attack={args.attack} is of classifiers; policies are attacked by {known}")
+    for field in dataclasses.fields(args):
+        if field.name in ("on", "substitute", "plot", "queries", "restarts", "target") and (
+                getattr(args, field.name) != field.default):
+            raise UserError(f"{field.name}={getattr(args, field.name)} is of classifiers; leave it out")
     common.check_between("epsilon", args.epsilon, 0, 1.0 if of.pictures else 1000.0)
+    if args.num is not None:
+        common.check_between("num", args.num, 1, 10**6)
+    if args.steps is not None:
+        common.check_between("steps", args.steps, 1, 10_000)
+    common.check_seed(args.seed)
+    if args.out is not None:
+        common.check_picture(args.out, ".png")
     episodes, steps = args.num or of.task.options.episodes, args.steps or 10
     sizes = [args.epsilon * i / (_POINTS - 1) for i in range(_POINTS)]
     spread = deviation(of, args.seed)

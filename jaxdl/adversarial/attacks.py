@@ -39,12 +39,19 @@ class Found(NamedTuple):
     x: Array  # [N, ...]
     margin: Array  # [N]: z_y - max_{c != y} z_c, below 0 where the attack succeeded
     gradients: int  # of one input that were computed
+    queries: Array | int = 0  # [N]: how often the network was asked until the attack succeeded, of attacks that ask alone
 
 
 def margin(logits: Array, labels: Array) -> Array:
     """z_y - max_{c != y} z_c, [N]: below 0 where another class is said."""
     own = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
     return jnp.where(own, logits, 0).sum(-1) - jnp.where(own, -jnp.inf, logits).max(-1)
+
+
+def likeliest_others(logits: Array, labels: Array, num: int) -> Array:
+    """The `num` classes that are said to be likeliest but for the right one, [N, num]; fewer where there are fewer."""
+    own = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    return jnp.argsort(-jnp.where(own, -jnp.inf, logits), -1)[:, : min(num, logits.shape[-1] - 1)]
 
 
 def loss_of(logits: Array, labels: Array, loss: Loss) -> Array:
@@ -141,12 +148,14 @@ def restarted(attack: Callable[[Key], Found], key: Key, num: int) -> Found:
     keys = jax.random.split(key, num)
     first = attack(keys[0])
 
-    def body(best: tuple[Array, Array], key: Key) -> tuple[tuple[Array, Array], None]:
+    def body(state: tuple[Array, Array, Array], key: Key) -> tuple[tuple[Array, Array, Array], None]:
+        x, far, asked = state
         found = attack(key)
-        return _worse(best, found.x, found.margin), None
+        return (*_worse((x, far), found.x, found.margin), asked + jnp.where(far > 0, found.queries, 0)), None
 
-    (x, far), _ = jax.lax.scan(body, (first.x, first.margin), keys[1:])
-    return Found(x, far, num * first.gradients)
+    asked = jnp.zeros(len(first.x), jnp.int32) + first.queries
+    (x, far, asked), _ = jax.lax.scan(body, (first.x, first.margin, asked), keys[1:])
+    return Found(x, far, num * first.gradients, asked)
 
 
 def apgd(f: Function, x: Array, labels: Array, epsilon: float | Array, norm: Norm, key: Key, steps: int = 100,

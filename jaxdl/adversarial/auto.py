@@ -4,7 +4,7 @@ adversarial robustness with an ensemble of diverse parameter-free attacks", 2020
     apgd_ce    Auto-PGD by cross-entropy, 100 steps
     apgd_t     Auto-PGD by the targeted difference of logits ratio, 100 steps towards each of the 9 likeliest other classes
     fab_t      FAB, 100 steps towards each of them
-    square     5,000 queries (l-infinity alone here; the original has a form for l2 too)
+    square     5,000 queries; of pictures alone
 
 Shapes: `N` inputs, `Y` classes.
 """
@@ -23,7 +23,6 @@ from jaxdl.adversarial.square import square
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, Key
 
-TARGETS = 9  # classes that targeted attacks aim at, at most
 _BLOCK = 200  # inputs that are attacked side by side
 
 
@@ -53,12 +52,12 @@ def auto(f: Function, x: Array, labels: Array, epsilon: float, norm: Norm, key: 
         raise UserError(f"auto needs four classes or more, of which its ratio of differences is made, and there are "
                         f"{num_classes}; use pgd or apgd_ce")
     of = {"apgd_ce": lambda x, y, k: _bounded(attacks.apgd(f, x, y, epsilon, norm, k, steps)),
-          "apgd_t": lambda x, y, k: towards_each(f, x, y, num_classes, lambda t, k: _bounded(
+          "apgd_t": lambda x, y, k: towards_each(f, x, y, lambda t, k: _bounded(
               attacks.apgd(f, x, y, epsilon, norm, k, steps, t, "dlr")), k),
-          "fab_t": lambda x, y, k: towards_each(f, x, y, num_classes, lambda t, k: _within(
+          "fab_t": lambda x, y, k: towards_each(f, x, y, lambda t, k: within(
               nearest.fab(f, x, y, t, norm, steps), f, x, y, epsilon, norm), k)}
-    if norm == "linf" and x.ndim == 4:
-        of["square"] = lambda x, y, k: _bounded(square(f, x, y, epsilon, k, queries))
+    if x.ndim == 4:
+        of["square"] = lambda x, y, k: _bounded(square(f, x, y, epsilon, norm, k, queries))
     moved, labels_there = np.array(x), np.asarray(labels)
     clean = np.concatenate([np.asarray(f(x[i : i + _BLOCK]).argmax(-1)) for i in range(0, len(x), _BLOCK)]) == labels_there
     standing, broken_by, withstood = clean.copy(), np.full(len(x), "", object), {"no attack": float(clean.mean())}
@@ -79,18 +78,17 @@ def _bounded(found: attacks.Found) -> tuple[Array, Array]:
     return found.x, found.margin < 0
 
 
-def _within(found: nearest.Nearest, f: Function, x: Array, labels: Array, epsilon: float, norm: Norm) -> tuple[Array, Array]:
+def within(found: nearest.Nearest, f: Function, x: Array, labels: Array, epsilon: float, norm: Norm) -> tuple[Array, Array]:
     """Points that are near enough; what rounding left a hair outside is drawn in, and asked again."""
     inside = ball.project(found.x, x, epsilon, norm)
     near = found.size <= epsilon * (1 + 1e-5)
     return inside, near & (attacks.margin(f(inside), labels) < 0)
 
 
-def towards_each(f: Function, x: Array, labels: Array, num_classes: int, attack: Callable[[Array, Key], tuple[Array, Array]],
-                 key: Key) -> tuple[Array, Array]:
+def towards_each(f: Function, x: Array, labels: Array, attack: Callable[[Array, Key], tuple[Array, Array]], key: Key
+                 ) -> tuple[Array, Array]:
     """An attack towards each of the likeliest other classes in turn: the first point that is wrong, and which there are."""
-    own = jax.nn.one_hot(labels, num_classes, dtype=bool)
-    order = jnp.argsort(-jnp.where(own, -jnp.inf, f(x)), -1)[:, : min(TARGETS, num_classes - 1)]
+    order = attacks.likeliest_others(f(x), labels, nearest.TARGETS)
 
     def body(state: tuple[Array, Array], at: tuple[Array, Key]) -> tuple[tuple[Array, Array], None]:
         kept, wrong = state

@@ -5,6 +5,7 @@
                       2017
     fab               steps onto the linearized boundary of one other class, between those from the point at hand and those
                       from the input, then back towards the input          Croce & Hein, "Minimally distorted ...", 2020 (FAB-T)
+    fab_t             fab towards each of the likeliest other classes
 
 Shapes: `N` inputs, `...` one input, `Y` classes.
 """
@@ -17,10 +18,11 @@ import jax.numpy as jnp
 import optax
 
 from jaxdl.adversarial import ball
-from jaxdl.adversarial.attacks import Function, margin
+from jaxdl.adversarial.attacks import Function, likeliest_others, margin
 from jaxdl.adversarial.ball import Norm
-from jaxdl.core.types import Array
+from jaxdl.core.types import Array, Key
 
+TARGETS = 9  # classes that fab_t aims at, at most
 _HALVINGS = 40  # of an interval in which a number is searched for
 
 
@@ -71,7 +73,7 @@ def deepfool(f: Function, x: Array, labels: Array, norm: Norm = "l2", steps: int
 
 
 def carlini_wagner(f: Function, x: Array, labels: Array, steps: int = 200, rate: float = 0.05, searches: int = 6,
-                   first: float = 1.0, kappa: float = 0.0) -> Nearest:
+                   first: float = 1.0, kappa: float = 0.0, targets: Array | None = None) -> Nearest:
     """Carlini and Wagner's l2 attack, by Adam; c rises tenfold until something wrong is found, then is searched by halves.
 
     Args:
@@ -80,6 +82,7 @@ def carlini_wagner(f: Function, x: Array, labels: Array, steps: int = 200, rate:
         searches: of c.
         first: the first c.
         kappa: by how much another class must be said.
+        targets: classes [N] that are to be said; any wrong one if not given.
     """
     inside = jnp.clip(x, 1e-6, 1 - 1e-6)
     start = jnp.arctanh((2 * inside - 1) * 0.999999)
@@ -90,7 +93,8 @@ def carlini_wagner(f: Function, x: Array, labels: Array, steps: int = 200, rate:
 
         def loss(w: Array) -> tuple[Array, tuple[Array, Array]]:
             point = (jnp.tanh(w) + 1) / 2
-            far = margin(f(point), labels)
+            logits = f(point)
+            far = margin(logits, labels) if targets is None else -margin(logits, targets)
             size = jnp.square(point - x).reshape(len(x), -1).sum(-1)
             return (size + c * jnp.maximum(far, -kappa)).sum(), (point, far)
 
@@ -140,13 +144,14 @@ def onto_plane(x: Array, way: Array, gap: Array, norm: Norm) -> Array:
 
 
 def fab(f: Function, x: Array, labels: Array, targets: Array, norm: Norm = "linf", steps: int = 100, most: float = 0.1,
-        beyond: float = 1.05, back: float = 0.9) -> Nearest:
+        beyond: float = 1.05, back: float = 0.9, start: Array | None = None) -> Nearest:
     """FAB towards the class `targets` [N].
 
     Args:
         most: share of the step that is from the input, alpha's maximum.
         beyond: how far over the boundary, eta.
         back: how near to the point that was found the search goes on, beta.
+        start: points [N, ...] to begin at; the inputs if not given.
     """
     num, shape = len(x), x.shape
     origin = x.reshape(num, -1)
@@ -171,5 +176,29 @@ def fab(f: Function, x: Array, labels: Array, targets: Array, norm: Norm = "linf
         new = jnp.where(wrong[:, None], (1 - back) * origin + back * new, new)
         return (new, best), None
 
-    (_, best), _ = jax.lax.scan(body, (origin, (origin, jnp.full(num, jnp.inf))), length=steps)
+    begin = origin if start is None else start.reshape(num, -1)
+    (_, best), _ = jax.lax.scan(body, (begin, (origin, jnp.full(num, jnp.inf))), length=steps)
     return Nearest(best[0].reshape(shape), best[1], steps)
+
+
+def fab_t(f: Function, x: Array, labels: Array, norm: Norm, key: Key, steps: int = 100, restarts: int = 1, within: float = 0.1
+          ) -> Nearest:
+    """The nearest of what FAB finds towards each of the likeliest other classes.
+
+    Args:
+        restarts: rounds over the classes: the first begins at the inputs, others at random points near them.
+        within: those points are at most half as far away; the size of change that one has in mind.
+    """
+    order = likeliest_others(f(x), labels, TARGETS)
+    num = order.shape[1]
+
+    def body(best: tuple[Array, Array], at: tuple[Array, Array, Key]) -> tuple[tuple[Array, Array], None]:
+        i, targets, key = at
+        start = jnp.where(i < num, x, ball.random(key, x, within / 2, norm))
+        found = fab(f, x, labels, targets, norm, steps, start=start)
+        closer = found.size < best[1]
+        return (jnp.where(ball.wide(closer, x), found.x, best[0]), jnp.where(closer, found.size, best[1])), None
+
+    rounds = jnp.arange(num * restarts), jnp.tile(order.T, (restarts, 1)), jax.random.split(key, num * restarts)
+    best, _ = jax.lax.scan(body, (x, jnp.full(len(x), jnp.inf)), rounds)
+    return Nearest(*best, steps * num * restarts)

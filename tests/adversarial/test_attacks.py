@@ -100,6 +100,20 @@ def test_the_worst_of_restarts_is_no_better_than_the_first():
     assert many.gradients == 6 * one.gradients
 
 
+def test_queries_of_restarts_are_counted_until_one_succeeds():
+    far = jnp.array([[0.5, 0.5, -1.0], [-1.0, 0.5, 0.5], [0.5, -1.0, 0.5]])  # of three inputs, by restart
+
+    def attack(key):
+        at = jax.random.randint(key, (), 0, 3)
+        return attacks.Found(jnp.zeros((3, 1)), far[:, at], 0, jnp.full(3, 10))
+
+    key = jax.random.key(1)
+    order = [int(jax.random.randint(k, (), 0, 3)) for k in jax.random.split(key, 6)]
+    want = [10 * next((n + 1 for n, at in enumerate(order) if row[at] < 0), 6) for row in far]
+    assert len(set(want)) > 1
+    np.testing.assert_array_equal(attacks.restarted(attack, key, 6).queries, want)
+
+
 def test_a_target_is_said():
     targets = (LABELS + 1) % Y
     found = attacks.iterated(linear, X, LABELS, 0.6, "linf", 30, targets=targets)

@@ -41,7 +41,8 @@ def test_a_film_of_what_an_action_depends_on(capsys, trained, name, method):
 
 @pytest.mark.parametrize(("words", "sentence"), [
     (["attack", "--attack", "auto"], "attack=auto is of classifiers"),
-    (["attack", "--epsilon", "-1"], "epsilon must be between"),
+    (["attack", "--epsilon", "-1"], "epsilon must be between"), (["attack", "--restarts", "2"], "restarts=2 is of classifiers"),
+    (["attack", "--num", "0"], "num must be between"),
     (["explain", "--method", "saliency", "--out", "a.gif"], "method=saliency cannot be filmed in CartPole-v1"),
     (["explain", "--out", "a.png"], "video must end in .gif"),
     (["explain", "--target", "1", "--out", "a.gif"], "target=1 is of classes"),
