@@ -17,6 +17,8 @@ CASES = [  # images, kernel, strides, padding
     ((2, 12, 11, 3), (8, 8, 3, 5), (4, 4), "VALID"),
     ((5, 7, 7, 2), (1, 1, 2, 3), (2, 2), "VALID"),  # a stride longer than the window
     ((2, 6, 6, 2), (2, 2, 2, 3), (1, 2), ((3, 5), (0, 4))),  # more padding than window
+    ((2, 9, 13, 1), (5, 5, 1, 6), (1, 1), "SAME"),  # in squares of outputs of 3 x 3, their gradients of 4 x 4
+    ((2, 7, 6, 6), (5, 6, 6, 16), (1, 1), "VALID"),  # of 2 x 2
     ((2, 5, 9, 12), (1, 2, 12, 6), (1, 1), ((1, -1), (-1, 1))),  # images moved, as masks move them: lax's own is wrong on a CPU
 ]
 
