@@ -1,10 +1,11 @@
 """Attacks on one LeNet of MNIST, whose weights both sides have: seconds of PGD, and whether images are the same.
 
 1,000 test images, l-infinity, epsilon 0.1, 40 steps of 0.01. FGSM and PGD without a random start (the last iterate) are held
-against each other pixel by pixel. For that the network learns smoothed labels, since gradients of images of which it is sure to
-seven digits are rounding; and images have uniform noise of one grey level, since equal windows of a plain background tie in
-max-pools, and libraries share gradients among them differently. Speed is that of PGD with a random start, 250 images at a time
-on both sides. Seconds are the core's own (`time.process_time`), so that other work on the machine counts little.
+against each other pixel by pixel, PGD on 250 in float64 too: a sign is lost where a gradient is rounding, and an image goes
+another way then. For that the network learns smoothed labels, since gradients of images of which it is sure to seven digits are
+rounding; and images have uniform noise of one grey level, since equal windows of a plain background tie in max-pools, and
+libraries share gradients among them differently. Speed is that of PGD with a random start, 250 images at a time on both sides.
+Seconds are the core's own (`time.process_time`), so that other work on the machine counts little.
 """
 
 import time
@@ -54,6 +55,27 @@ def lenet(args):
     return lambda x: logits(params, x), *(jax.numpy.asarray(kept[name]) for name in ("x", "noisy", "y"))
 
 
+def in_float64(args):
+    """The same function by lax alone, in float64; within `jax.enable_x64`."""
+    import jax.numpy as jnp
+    import numpy as np
+    from jax import lax
+
+    kept = np.load(Path(args.work) / "lenet.npz")
+    w = [jnp.asarray(kept[f"w{i}"], jnp.float64) for i in range(10)]
+
+    def f(x):
+        for i, padding in ((0, "SAME"), (2, "VALID")):
+            x = lax.conv_general_dilated(x, w[i + 1], (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")) + w[i]
+            x = lax.reduce_window(jnp.maximum(x, 0), -np.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        x = x.reshape(len(x), -1)
+        for i in (4, 6, 8):
+            x = (jnp.maximum(x, 0) if i > 4 else x) @ w[i + 1] + w[i]
+        return x
+
+    return f, jnp.asarray(kept["noisy"][:BLOCK], jnp.float64), jnp.asarray(kept["y"][:BLOCK])
+
+
 def torch_lenet(args):
     """The same network in PyTorch, of pictures [N, 1, 28, 28]: its layers in order of the leaves (bias before kernel)."""
     import numpy as np
@@ -87,14 +109,20 @@ def jaxdl(args) -> dict:
 
     f, x, noisy, y = lenet(args)
 
-    def last(x, y):
+    def last(f, x, y):
         """The last iterate: the library gives the worst point that it saw."""
-        def step(_, now):
+        @jax.jit
+        def step(now, x, y):
             grad = jax.grad(lambda x: attacks.loss_of(f(x), y, "cross_entropy").sum())(now)
             return ball.project(now + STEP * ball.steepest(grad, "linf"), x, EPSILON, "linf")
-        return jax.lax.fori_loop(0, STEPS, step, x)
+        now = x
+        for _ in range(STEPS):
+            now = step(now, x, y)
+        return now
 
-    made = {"fgsm": jax.jit(lambda x, y: attacks.fgsm(f, x, y, EPSILON, "linf").x)(noisy, y), "pgd": jax.jit(last)(noisy, y)}
+    made = {"fgsm": jax.jit(lambda x, y: attacks.fgsm(f, x, y, EPSILON, "linf").x)(noisy, y), "pgd": last(f, noisy, y)}
+    with jax.enable_x64(True):
+        made["pgd_float64"] = last(*in_float64(args))
     np.savez(Path(args.work) / "made.npz", **{name: np.asarray(value) for name, value in made.items()})
     pgd = jax.jit(lambda x, y, key: attacks.iterated(f, x, y, EPSILON, "linf", STEPS, STEP, key)[:2])
     keys = jax.random.split(jax.random.key(common.seed()), NUM // BLOCK)
@@ -116,11 +144,12 @@ def torchattacks(args) -> dict:
     import torchattacks as ta
 
     model, x, noisy, y = torch_lenet(args)
-    ours, difference = np.load(Path(args.work) / "made.npz"), {}
-    theirs = {"fgsm": ta.FGSM(model, eps=EPSILON), "pgd": ta.PGD(model, eps=EPSILON, alpha=STEP, steps=STEPS,
-                                                                  random_start=False)}
+    ours, difference, double = np.load(Path(args.work) / "made.npz"), {}, torch_lenet(args)[0].double()
+    pgd_of = {"eps": EPSILON, "alpha": STEP, "steps": STEPS, "random_start": False}
+    theirs = {"fgsm": ta.FGSM(model, eps=EPSILON), "pgd": ta.PGD(model, **pgd_of), "pgd_float64": ta.PGD(double, **pgd_of)}
     for name, attack in theirs.items():
-        apart = np.abs(attack(noisy, y).numpy() - ours[name].transpose(0, 3, 1, 2))
+        made = (attack(noisy[:BLOCK].double(), y[:BLOCK]) if name == "pgd_float64" else attack(noisy, y)).numpy()
+        apart = np.abs(made - ours[name].transpose(0, 3, 1, 2))
         difference |= {f"{name}_largest_difference": float(apart.max()),
                        f"{name}_images_that_differ": int((apart.max((1, 2, 3)) > 1e-5).sum())}
     torch.manual_seed(common.seed())
@@ -131,8 +160,7 @@ def torchattacks(args) -> dict:
             pgd(x[i : i + BLOCK], y[i : i + BLOCK])
 
     seconds = NUM / common.median_rate(part, NUM, clock=clock)
-    with torch.no_grad():
-        right = float((model(pgd(x, y)).argmax(-1) == y).float().mean())
+    right = float((model(pgd(x, y)).argmax(-1) == y).float().mean())
     return {"pgd_s": seconds, "accuracy_under_pgd": right, **difference, "versions": common.versions("torch", "torchattacks")}
 
 
