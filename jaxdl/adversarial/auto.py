@@ -23,7 +23,7 @@ from jaxdl.adversarial.square import square
 from jaxdl.core.errors import UserError
 from jaxdl.core.types import Array, Key
 
-_BLOCK = 200  # inputs that are attacked side by side
+_BLOCK = 200  # inputs that are attacked side by side, at most
 
 
 class Result(NamedTuple):
@@ -64,8 +64,9 @@ def auto(f: Function, x: Array, labels: Array, epsilon: float, norm: Norm, key: 
     for n, (name, attack) in enumerate(of.items()):
         program = jax.jit(attack)
         left = np.flatnonzero(standing)
-        for i in range(0, len(left), _BLOCK):
-            rows = np.resize(left[i : i + _BLOCK], _BLOCK)  # the same shape each time: some come twice
+        size = -(-len(left) // max(-(-len(left) // _BLOCK), 1))  # the same for each block: in the last one some come twice
+        for i in range(0, len(left), max(size, 1)):
+            rows = np.resize(left[i : i + size], size)
             new, wrong = (np.asarray(v) for v in program(x[rows], labels[rows], jax.random.fold_in(key, n * len(x) + i)))
             hit = rows[wrong]
             moved[hit], standing[hit], broken_by[hit] = new[wrong], False, name

@@ -38,7 +38,7 @@ _BLOCK_BYTES = 2**20  # of patches made at a time: half to all of a core's L2 ca
 # Windows that `winograd` is faster on, and the channels that it takes: of forward convolutions, and of gradients to the kernel.
 _FORWARD_CHANNELS = {(3, 3): 64, (2, 2): 128}
 _KERNEL_CHANNELS = {(3, 3): 32, (2, 3): 32}
-_LARGE, _NARROW = 5, 64  # a window, and channels of a square of outputs, for `_by_squares`
+_LARGE, _NARROW = 5, 16  # a window, and channels out, for `_by_squares`
 
 
 class _Axis(NamedTuple):
@@ -232,7 +232,7 @@ def _member_by_member(x: Array, kernel: Array, strides: Sequence[int], pads: Seq
         if _few_products(kernel, strides, _FORWARD_CHANNELS):
             return winograd.forward(x, kernel, pads)
         *window, _, features = kernel.shape
-        if min(window) >= _LARGE and features <= _NARROW // 4 and tuple(strides) == (1, 1):
+        if min(window) >= _LARGE and features <= _NARROW and tuple(strides) == (1, 1):
             return _by_squares(x, kernel, pads)
         return _lax(x, kernel, strides, pads)
     return jax.custom_batching.sequential_vmap(single)(x, kernel)
@@ -246,7 +246,8 @@ def _by_squares(x: Array, kernel: Array, pads: Sequence[tuple[int, int]]) -> Arr
     gradients to images, take a third of the time.
     """
     h, w, channels, features = kernel.shape
-    s = next(s for s in (4, 3, 2) if s * s * features <= _NARROW)
+    least = 16 if channels > 3 else 48  # columns of the product; of few channels patches cost more than products
+    s = next((s for s in (2, 3) if s * s * features >= least), 4)
     places = [(i, j) for i in range(s) for j in range(s)]
     moved = jnp.stack([jnp.pad(kernel, ((i, s - 1 - i), (j, s - 1 - j), (0, 0), (0, 0))) for i, j in places], 3)
     outs = [low + side + high - window + 1 for side, window, (low, high) in zip(x.shape[1:3], (h, w), pads, strict=True)]
