@@ -22,6 +22,7 @@ from jaxdl.experiments import looking, looks
 from jaxdl.experiments.commands import common
 
 LARGEST = 1024  # pixels of a side
+_LARGE = 4  # maps have this part of a picture's side or more: what deeper layers see is larger than a texture
 CONTENT = "scale 1"  # of random filters: what stays
 
 
@@ -43,7 +44,7 @@ class OptionalRunArgs(Args):
     """Folder of the run; without one its place is taken by one layer of random filters at several scales, which nobody
     trained."""
     layers: tuple[str, ...] = ()
-    """Layers of the run's network whose statistics count; if not given the last one of each size of maps."""
+    """Layers of the run's network whose statistics count; if not given the last one of each size of large maps."""
 
 
 def check(args: Args, steps: int) -> None:
@@ -88,7 +89,8 @@ def photographs_and_features(args: OptionalRunArgs, names: Sequence[str], side: 
     seen = looking.open_classifier(args, 1)
     for name in args.layers or [None]:
         looks.map_layer(seen, name, "leave RUN out: random filters take its place")
-    chosen = list(args.layers) or list({shape[:2]: name for name, shape in looks.map_layers(seen).items()}.values())
+    large = {shape[:2]: name for name, shape in looks.map_layers(seen).items() if _LARGE * shape[0] >= seen.x.shape[1]}
+    chosen = list(args.layers) or list(large.values())
     return [photograph(name, side, seen.x.shape[-1], square) for name in names], texture.of_network(seen.f, chosen), chosen
 
 

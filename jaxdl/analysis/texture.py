@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.analysis import layers
-from jaxdl.analysis.inversion import Made, descend, difference, grey_noise
+from jaxdl.analysis.inversion import Made, descend, difference
 from jaxdl.analysis.priors import total_variation
 from jaxdl.core.types import Array, Key
 from jaxdl.nn.convolution import conv
@@ -25,6 +25,7 @@ from jaxdl.nn.convolution import conv
 Features = Callable[[Array], dict[str, Array]]  # pictures [N, H, W, C] -> maps [N, h, w, K] by name
 
 _MARGIN = 16  # pixels
+_NOISE = 0.05
 
 
 def gram(maps: Array) -> Array:
@@ -39,12 +40,13 @@ def of_network(f: Callable[[Array], Array], names: Sequence[str]) -> Features:
 
 
 def of_random_filters(key: Key, channels: int, num: int = 64, window: int = 7, scales: int = 5) -> Features:
-    """Maps of one layer of random filters, whose sum over a window is zero, and of the same at half the size, and so on.
+    """Maps of one layer of random filters, of what is lost when sides are halved, and of the same at half the size, and so on.
+
+    So a scale has frequencies of its own (Burt & Adelson's pyramid): in those of all, fine noise would hardly count.
 
     Sizes at which a side has less than two windows are left out: their statistics would say what is where.
     """
     filters = jax.random.normal(key, (window, window, channels, num))
-    filters = filters - filters.mean((0, 1), keepdims=True)
     filters = filters / jnp.sqrt((filters**2).sum((0, 1, 2)))
 
     def features(x: Array) -> dict[str, Array]:
@@ -52,8 +54,10 @@ def of_random_filters(key: Key, channels: int, num: int = 64, window: int = 7, s
         for scale in range(scales):
             if min(x.shape[1:3]) < 2 * window:
                 break
-            found[f"scale {scale}"] = jax.nn.relu(conv(x, filters))
-            x = jax.image.resize(x, (len(x), x.shape[1] // 2, x.shape[2] // 2, channels), "linear")  # without aliases
+            half = jax.image.resize(x, (len(x), x.shape[1] // 2, x.shape[2] // 2, channels), "linear")  # without aliases
+            band = x - jax.image.resize(half, x.shape, "linear")
+            found[f"scale {scale}"] = jax.nn.relu(conv(band, filters))
+            x = half
         return found
 
     return features
@@ -70,14 +74,22 @@ def wanted(features: Features, x: Array) -> dict[str, Array]:
     return {name: gram(maps) for name, maps in features(x).items()}
 
 
-def synthesize(features: Features, of: Array, size: tuple[int, int], key: Key, steps: int = 300, rate: float = 0.05) -> Made:
-    """A picture of this size that has the texture of another, `of` [1, H', W', C], made from noise.
+def synthesize(features: Features, of: Array, size: tuple[int, int], key: Key, variation: float | Array = 0.0,
+               steps: int = 300, rate: float = 0.05) -> Made:
+    """A picture of this size that has the texture of another, `of` [1, H', W', C], made from noise around its mean colour.
 
     It is made larger and its margin is cut off, of which windows see less. The losses are of the larger one.
+
+    Args:
+        variation: weight of the total variation; networks with pools let fine noise through, which random filters do not.
     """
-    target = wanted(features, of)
-    begin = grey_noise(key, (1, *(side + 2 * _MARGIN for side in size), of.shape[-1]))
-    made = descend(lambda x: loss(features, target, x), begin, steps, rate)
+    target, large = wanted(features, of), [side + 2 * _MARGIN for side in size]
+    noise = _NOISE * jax.random.normal(key, (1, *large, of.shape[-1]))
+
+    def total(x: Array) -> Array:
+        return loss(features, target, x) + variation * total_variation(x) / x[0].size
+
+    made = descend(total, jnp.clip(of.mean((1, 2), keepdims=True) + noise, 0, 1), steps, rate)
     return made._replace(x=made.x[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN])
 
 
