@@ -39,7 +39,8 @@ def run(args: Args) -> dict[str, Any]:
     variation = args.variation if args.variation is not None else 0.3 if args.run else 0.0
     common.check_between("variation", variation, 0, 1000)
     (of,), features, names = makings.photographs_and_features(args, [args.picture], args.side, square=True)
-    make = jax.jit(lambda of, key: texture.synthesize(features, of, of.shape[1:3], key, variation, args.steps))
+    make = jax.jit(lambda of, key: texture.synthesize(features, of, of.shape[1:3], key, variation, args.steps,
+                                                              0.02 if args.run else 0.05))
     made = make(of, streams.key(args.seed, Purpose.SAMPLES))
     before, after = float(made.losses[0, 0]), float(made.losses[-1, 0])
     print(f"loss of the texture: {before:.4g} before, {after:.4g} after")
