@@ -303,20 +303,20 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None, sizes: rep
         feedback = error if config.prioritized else None
         return State(params, target, opt, since_target, moments), UpdateResult(metrics, feedback)
 
-    def best(policy: Policy, obs: Array, noise: PyTree | None = None) -> Array:
-        values = action_values(config, ends, apply(policy.network, normalize(policy.moments, obs), noise))
-        return values.argmax(-1)
+    def values(policy: Policy, carry: None, obs: Array, noise: PyTree | None = None) -> Array:
+        del carry
+        return action_values(config, ends, apply(policy.network, normalize(policy.moments, obs), noise))
 
     def greedy(policy: Policy, carry: None, obs: Array, key: Key, t: Array) -> tuple[None, Array, dict[str, Array]]:
         del key, t
-        return carry, actions.of_index(spec.action_space, best(policy, obs)), {}
+        return carry, actions.of_index(spec.action_space, values(policy, carry, obs).argmax(-1)), {}
 
     def explore(policy: Policy, carry: None, obs: Array, key: Key, t: Array) -> tuple[None, Array, dict[str, Array]]:
         eps, noise = epsilon(config, t), None
         if config.noisy:
             key, k_noise = jax.random.split(key)
             noise = nn.noise(policy.network, k_noise, obs.shape[:1])
-        action = best(policy, obs, noise)
+        action = values(policy, carry, obs, noise).argmax(-1)
         coin, random = jax.random.uniform(key, (2, *action.shape))  # one draw for both: half the hashing
         uniform = (random * network.num_actions).astype(action.dtype)
         return carry, actions.of_index(spec.action_space, jnp.where(coin < eps, uniform, action)), {"epsilon": eps}
@@ -325,7 +325,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None, sizes: rep
         del n
 
     return Agent(Learner(init, update, lambda state: Policy(state.params, state.moments)), Actor(no_carry, explore),
-                 Actor(no_carry, greedy))
+                 Actor(no_carry, greedy), values)
 
 
 def q_network(config: Config, spec: EnvSpec) -> QNetwork:

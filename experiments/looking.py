@@ -3,17 +3,20 @@
 Shapes: `N` pictures, `H W C` a picture, `Y` classes.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.core import files
 from jaxdl.core.errors import UserError
-from jaxdl.core.task import Classifier
+from jaxdl.core.task import Classifier, Features
 from jaxdl.core.types import Array, PyTree
+from jaxdl.experiments import policies, tasks
 from jaxdl.experiments.commands import common
 from jaxdl.ops.pixels import to_unit
 from jaxdl.supervised import report
@@ -49,6 +52,36 @@ def open_classifier(args: common.RunArgs, num: int | None, seed: int = 0, split:
     names = tuple(report.class_name(test.spec, c) for c in range(test.spec.num_classes))
     return Seen(lambda x: logits(opened.params, x), logits, opened.params, to_unit(jnp.asarray(test.images[at])),
                 test.target[at], names, opened.settings.algo)
+
+
+def open_network(args: common.RunArgs, num: int, seed: int = 0) -> Seen:
+    """The network of a run of any kind and so many inputs: pictures of a classifier or an encoder, or what an agent met.
+
+    Of an agent "classes" are its actions, and the labels those that it chooses; of an encoder they are features, and the labels
+    the largest of each picture.
+
+    Raises:
+        UserError: the run has no such network.
+    """
+    run = tasks.load_first(args.run, step=args.step, data_dir=args.data_dir)
+    can = run.task.abilities
+    if Classifier in can:
+        return open_classifier(args, num, seed)
+    if (agent := policies.opened(args)) is not None:
+        of, x = policies.network(agent, num, seed)
+        params, what = agent.params, "action"
+    elif Features in can:
+        encoder, test = can[Features], run.task.splits["test"]
+        x = to_unit(jnp.asarray(test.images[report.some(test, num, seed)]))
+        params, what = encoder.learned(run.params), "feature"
+        of = lambda params, x: encoder.apply(encoder.network.bind({"params": params}), encoder.prepare(255 * x))  # noqa: E731
+    else:
+        raise UserError(f"{args.run} is a run of {run.settings.algo}, which has no classes, actions or features to look at; "
+                        "name a run of a classifier, an agent or an autoencoder")
+    f = functools.partial(of, params)
+    out = jax.jit(f)(x)
+    names = tuple(f"{what} {i}" for i in range(out.shape[1]))
+    return Seen(f, of, params, x, np.asarray(out.argmax(-1)), names, run.settings.algo)
 
 
 def draw(path: Path, seen: Seen, maps: dict[str, np.ndarray], targets: Sequence[int]) -> None:

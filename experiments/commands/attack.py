@@ -1,4 +1,4 @@
-"""attack RUN: small changes of held-out pictures that change what a classifier says, and how many pictures withstand them
+"""attack RUN: small changes of what a network sees that change what it says: of pictures, and of an agent's observations
 
 Shapes: `N` pictures, `H W C` a picture, `Y` classes.
 """
@@ -14,7 +14,7 @@ from jaxdl.adversarial.substitute import substitute
 from jaxdl.core import streams
 from jaxdl.core.errors import UserError
 from jaxdl.core.streams import Purpose
-from jaxdl.experiments import attack_pictures, attacking, looking
+from jaxdl.experiments import attack_pictures, attacking, looking, policies
 from jaxdl.experiments.commands import common
 
 _TAUGHT = 5000  # training pictures that one change for all is made on, at most
@@ -40,6 +40,8 @@ class Args(common.RunArgs, attacking.Settings):
 
 def run(args: Args) -> dict[str, Any]:
     """Attack, count and draw."""
+    if (agent := policies.opened(args)) is not None:
+        return policies.under_attack(agent, args)
     check(args)
     seen = looking.open_classifier(args, None if args.num is None else args.num + (args.substitute or 0), args.seed)
     attacking.check_fits(args, seen.x.shape[1:], len(seen.names))

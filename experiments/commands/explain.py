@@ -15,7 +15,7 @@ from jaxdl.analysis import attributions, layers, measures
 from jaxdl.core import streams
 from jaxdl.core.streams import Purpose
 from jaxdl.core.types import Array
-from jaxdl.experiments import looking
+from jaxdl.experiments import looking, policies
 from jaxdl.experiments.commands import common
 
 
@@ -34,13 +34,15 @@ class Args(common.RunArgs):
     seed: int = 0
     """Seed of the pictures and of noise."""
     out: Path = Path("explained.png")
-    """The picture to write, .png."""
+    """The picture to write, .png; of an agent a film, .gif."""
 
 
 def run(args: Args) -> dict[str, Any]:
     """Explain, draw, and judge the methods."""
     common.check_between("num", args.num, 1, 100)
     common.check_seed(args.seed)
+    if (agent := policies.opened(args)) is not None:
+        return policies.explained(agent, args)
     common.check_picture(args.out, ".png")
     seen = looking.open_classifier(args, args.num, args.seed)
     if args.target is not None:

@@ -15,7 +15,7 @@ class Args(common.RunArgs):
 
 def run(args: Args) -> dict[str, Any]:
     """Print the layers, a line each."""
-    seen = looking.open_classifier(args, num=1)
+    seen = looking.open_network(args, 1)
     found = {name: list(out.shape[1:]) for name, out in layers.of(seen.f, seen.x).items()}
     wide = max(map(len, found), default=0)
     for name, shape in found.items():

@@ -90,6 +90,15 @@ def _worse(best: tuple[Array, Array], x: Array, far: Array) -> tuple[Array, Arra
     return jnp.where(ball.wide(worse, x), x, best[0]), jnp.where(worse, far, best[1])
 
 
+def ascended(loss: Callable[[Array], Array], start: Array, near: Array, epsilon: float | Array, norm: Norm, steps: int,
+             length: float | Array, project: Callable[..., Array] = ball.project) -> Array:
+    """Where steps of steepest ascent of a loss [N] end, each projected into the ball around `near`."""
+    def step(_: int, x: Array) -> Array:
+        return project(x + length * ball.steepest(jax.grad(lambda x: loss(x).sum())(x), norm), near, epsilon, norm)
+
+    return jax.lax.fori_loop(0, steps, step, start)
+
+
 def noise(f: Function, x: Array, labels: Array, epsilon: float | Array, norm: Norm, key: Key) -> Found:
     """A uniform point of the ball."""
     moved = ball.random(key, x, epsilon, norm)

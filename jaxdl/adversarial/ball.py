@@ -6,6 +6,7 @@ Shapes: `N` inputs, `...` one input.
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -37,6 +38,14 @@ def project(x: Array, near: Array, epsilon: float | Array, norm: Norm) -> Array:
     return jnp.clip(near + change * jnp.minimum(1, most / jnp.maximum(length, 1e-30)), 0, 1)
 
 
+def unbounded(x: Array, near: Array, epsilon: float | Array, norm: Norm) -> Array:
+    """The same of numbers of any range, to rounding."""
+    if norm == "linf":
+        return jnp.clip(x, near - epsilon, near + epsilon)
+    change = x - near
+    return near + change * jnp.minimum(1, epsilon / wide(jnp.maximum(size(change, "l2"), 1e-30), change))
+
+
 def _inside(near: Array, epsilon: float | Array) -> tuple[Array, Array]:
     """The lowest and highest float32 of each pixel whose difference to it, as float32 has it, is within epsilon."""
     low, high = jnp.maximum(near - epsilon, 0), jnp.minimum(near + epsilon, 1)
@@ -44,8 +53,8 @@ def _inside(near: Array, epsilon: float | Array) -> tuple[Array, Array]:
     return low, jnp.where(high - near > epsilon, jnp.nextafter(high, near), high)
 
 
-def random(key: Key, near: Array, epsilon: float | Array, norm: Norm) -> Array:
-    """Uniform points of the balls around `near`, clipped to [0, 1]."""
+def random(key: Key, near: Array, epsilon: float | Array, norm: Norm, project: Callable[..., Array] = project) -> Array:
+    """Uniform points of the balls around `near`, as `project` (or `unbounded`) has them."""
     if norm == "linf":
         return project(near + epsilon * jax.random.uniform(key, near.shape, minval=-1.0, maxval=1.0), near, epsilon, norm)
     k_way, k_far = jax.random.split(key)

@@ -71,6 +71,43 @@ def activations(f: Function, names: Iterable[str]) -> Function:
     return with_layers
 
 
+class _Reached(Exception):
+    """Nothing more of a function is needed."""
+
+
+def upto(f: Function, names: Iterable[str]) -> Callable[..., dict[str, Array]]:
+    """The outputs of these layers, {name: output}. What follows the last of them is not even traced.
+
+    So a convolution can be asked for on pictures of any size, although the dense layers above it take one size alone.
+
+    Raises:
+        UserError: when it is called and a layer is not there.
+    """
+    names = tuple(dict.fromkeys(names))
+
+    def first_part(*args: Any) -> dict[str, Array]:
+        kept: dict[str, Array] = {}
+        passed: list[str] = []
+
+        def keep(name: str, out: Array) -> Array:
+            passed.append(name)
+            if name in names:
+                kept[name] = out
+            if len(kept) == len(names):
+                raise _Reached
+            return out
+
+        try:
+            intercepted(f, keep)(*args)
+        except _Reached:
+            return {name: kept[name] for name in names}
+        for name in names:
+            check(name, passed)
+        return kept
+
+    return first_part
+
+
 def moved(f: Function, by: Mapping[str, Array]) -> Function:
     """`f` with these numbers added to the outputs of layers."""
     return intercepted(f, lambda name, out: out + by[name] if name in by else out)

@@ -253,11 +253,12 @@ class CNN(linen.Module):
     pool: Literal["max", "fractional"] = "max"  # of lenet and vgg
     axis_name: str | None = None
     dtype: Any = "float32"
+    small: bool | None = None  # the form; that of the images that it is given, if not given
 
     @linen.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array | None]:
         of = ARCHITECTURES[self.architecture]
-        small = min(x.shape[1:3]) < SMALL
+        small = min(x.shape[1:3]) < SMALL if self.small is None else self.small
         layers = Layers(
             small, self.narrower or (of.narrower if small else 1), self.depth or of.depths[0],
             functools.partial(normalized, kind=self.norm or "batch", train=train, axis_name=self.axis_name),

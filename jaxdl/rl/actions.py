@@ -45,6 +45,7 @@ class Actions(NamedTuple):
     sample: Callable[[Array, Array], Array]  # (noise, params) -> action [..., *shape]: the policy's own, before bounds
     log_prob: Callable[[Array, Array], Array]  # (params, action) -> [...], in nats
     entropy: Callable[[Array], Array]  # (params) -> [...], in nats
+    divergence: Callable[[Array, Array], Array]  # (params, others) -> KL(params || others) [...], in nats
     mode: Callable[[Array], Array]  # (params) -> action [..., *shape] of the highest probability; squashed: the mean of u
     to_env: Callable[[Array], Array]  # (action) -> what the environment takes, of the space's dtype and within its bounds
 
@@ -133,13 +134,18 @@ def _categoricals(space: gymnasium.Space, env_id: str) -> Actions:
     def entropy(params: Array) -> Array:
         return distributions.categorical_entropy(split(params)).sum(-1)
 
+    def divergence(params: Array, others: Array) -> Array:
+        log_p, log_q = (jax.nn.log_softmax(split(x)) for x in (params, others))
+        p = jnp.exp(log_p)
+        return (p * jnp.where(p > 0, log_p - log_q, 0)).sum((-1, -2))
+
     def mode(params: Array) -> Array:
         return shaped(split(params).argmax(-1))
 
     def to_env(action: Array) -> Array:
         return of_index(space, action)
 
-    return Actions(total, 0, noise, sample, log_prob, entropy, mode, to_env)
+    return Actions(total, 0, noise, sample, log_prob, entropy, divergence, mode, to_env)
 
 
 def _clipped(space: gymnasium.spaces.Box) -> Actions:
@@ -166,13 +172,17 @@ def _clipped(space: gymnasium.spaces.Box) -> Actions:
     def entropy(params: Array) -> Array:
         return distributions.gaussian_entropy(2 * _wide(params)[..., size:]).sum(-1)
 
+    def divergence(params: Array, others: Array) -> Array:
+        (mean, log_std), (mean_q, log_std_q) = (jnp.split(_wide(x), 2, -1) for x in (params, others))
+        return distributions.gaussian_kl(mean, 2 * log_std, mean_q, 2 * log_std_q).sum(-1)
+
     def mode(params: Array) -> Array:
         return shaped(_wide(params)[..., :size])
 
     def to_env(action: Array) -> Array:
         return jnp.clip(action.astype(low.dtype), low, high)
 
-    return Actions(size, size, noise, sample, log_prob, entropy, mode, to_env)
+    return Actions(size, size, noise, sample, log_prob, entropy, divergence, mode, to_env)
 
 
 def _squashed(space: gymnasium.spaces.Box, env_id: str) -> Actions:
@@ -201,7 +211,7 @@ def _squashed(space: gymnasium.spaces.Box, env_id: str) -> Actions:
     def to_env(action: Array) -> Array:
         return gaussian.to_env(center.astype(action.dtype) + half.astype(action.dtype) * jnp.tanh(action))
 
-    return Actions(size, size, gaussian.noise, gaussian.sample, log_prob, entropy, gaussian.mode, to_env)
+    return Actions(size, size, gaussian.noise, gaussian.sample, log_prob, entropy, gaussian.divergence, gaussian.mode, to_env)
 
 
 def _log_slope(u: Array) -> Array:

@@ -178,3 +178,42 @@ def program(actor: Actor) -> Callable:
         return reset_carry(actor, carry, first), action
 
     return jax.jit(act)
+
+
+def observed(actor: Actor, params: PyTree, env_id: str, *, steps: int, seed: int, settings: envs.Config = envs.DEFAULTS,
+             num_envs: int = 4) -> np.ndarray:
+    """Observations [steps, num_envs, ...] that a policy meets, episode after episode.
+
+    Raises:
+        EnvError: the environment cannot be made or failed.
+    """
+    key = streams.key(seed, Purpose.EVALUATION)
+    if envs.lives(env_id) == "jax":
+        env = envs.make_device(env_id, settings)
+
+        def step(state: PyTree, key: Key) -> tuple[PyTree, Array]:
+            inner, obs, carry = state
+            k_act, k_env = jax.random.split(key)
+            carry, action, _ = actor.act(params, carry, obs, actor.sample_noise(k_act, num_envs), jnp.int32(0))
+            inner, out = env.step(inner, action, env.sample_noise(jax.random.split(k_env, (env.keys, num_envs))))
+            return (inner, out.obs, reset_carry(actor, carry, out.terminated | out.truncated)), obs
+
+        def play(key: Key) -> Array:
+            k_reset, k_steps = jax.random.split(key)
+            begin = *env.reset(k_reset, num_envs), actor.init(num_envs)
+            return jax.lax.scan(step, begin, jax.random.split(k_steps, steps))[1]
+
+        return np.asarray(quick_jit(play)(key))
+    act, found = program(actor), []
+    venv = envs.make_host(env_id, num_envs, "auto", settings)
+    try:
+        obs, ended = venv.reset(streams.host_seed(seed, Purpose.EVALUATION)), np.zeros(num_envs, bool)
+        carry = actor.init(num_envs)
+        for t in range(steps):
+            found.append(np.array(obs))
+            carry, action = act(params, carry, ended, obs, key, np.int32(t))
+            obs, _, terminated, truncated, _, _ = venv.step(np.asarray(action))
+            ended = terminated | truncated
+    finally:
+        venv.close()
+    return np.stack(found)

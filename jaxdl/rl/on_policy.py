@@ -156,6 +156,14 @@ def explained_variance(value: Array, target: Array, weight: Array, axis_name: st
     return Mean.of(1.0 - left / jnp.maximum(total, 1e-8))
 
 
+def deviations(obs: Array, axis_name: str | None) -> Array:
+    """The standard deviation of each number of observations [T, B, ...], over all shards; never zero."""
+    def mean(x: Array) -> Array:
+        return axis.mean_over(x.mean((0, 1)), axis_name)
+
+    return jnp.maximum(jnp.sqrt(mean(jnp.square(obs - mean(obs)))), 1e-6)
+
+
 def _moments(x: Array, weight: Array, axis_name: str | None) -> tuple[Array, Array]:
     """Mean and variance: the mean over all shards first, then that of the squared deviations."""
     mean = (weight * x).mean()
@@ -195,7 +203,7 @@ def select(batch: Minibatch, index: Array) -> Minibatch:
 def make_agent(model: Model, init: Callable[[Key], State], update: Callable) -> Agent:
     """The agent of a model whose learner has a `State`, or one with more fields."""
     learner = Learner(init, update, lambda state: Policy(state.params, state.moments))
-    return Agent(learner, model.explore, model.greedy)
+    return Agent(learner, model.explore, model.greedy, model.outputs)
 
 
 def runs(make: Callable[..., Agent], rollout_steps: Callable[[Any, EnvSpec, bool], int] | None = None,

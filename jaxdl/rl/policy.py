@@ -98,6 +98,7 @@ class Model(NamedTuple):
     value_after: Callable[..., Array]  # (params, carries [T, B, ...], next_obs [T, B, ...]) -> [T, B]
     explore: Actor  # draws; its extras are an ActionInfo
     greedy: Actor  # the most likely action
+    outputs: Callable[[Policy, PyTree, Array], Array]  # (policy, carry, obs [N, ...]) -> [N, K]: logits, or means of actions
 
 
 class Torso(linen.Module):
@@ -243,5 +244,8 @@ def make(config: Config, spec: EnvSpec, algorithm: str) -> Model:
         carry, dist = act(policy, carry, obs)
         return carry, distribution.to_env(distribution.mode(dist)), {}
 
-    return Model(distribution, init, moments, unroll, value_after,
-                 Actor(initial_carry, explore, lambda key, n: distribution.noise(key, (n,))), Actor(initial_carry, greedy))
+    def outputs(policy: Policy, carry: PyTree, obs: Array) -> Array:
+        return act(policy, carry, obs)[1][:, : distribution.size]
+
+    return Model(distribution, init, moments, unroll, value_after, Actor(
+        initial_carry, explore, lambda key, n: distribution.noise(key, (n,))), Actor(initial_carry, greedy), outputs)

@@ -137,6 +137,8 @@ class Agent(NamedTuple):
     learner: Learner
     explore: Actor
     greedy: Actor
+    outputs: Callable[[PyTree, PyTree, Array], Array] | None = None  # (params, carry, obs [N, ...]) -> [N, K]: what actions
+    # are chosen by: values, logits, or means
 
 
 class HostSource(NamedTuple):

@@ -7,7 +7,7 @@ colour for each of MinAtar's kinds of objects.
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,9 @@ _PALETTE = np.array([[235, 235, 235], [228, 87, 86], [245, 180, 60], [86, 180, 1
                      [90, 200, 210], [150, 110, 80], [120, 120, 120], [240, 140, 180]], np.uint8)
 
 
+Beside = Callable[[np.ndarray, PyTree, Array], np.ndarray]  # (picture, carry, obs [1, ...]) -> picture with more
+
+
 def check_path(path: str | Path) -> None:
     """Refuse a file that cannot be a GIF.
 
@@ -48,7 +51,7 @@ def check_path(path: str | Path) -> None:
 
 
 def record(actor: Actor, params: PyTree, env_id: str, path: str | Path, *, seed: int,
-           settings: envs.Config = envs.DEFAULTS) -> None:
+           settings: envs.Config = envs.DEFAULTS, beside: Beside | None = None) -> None:
     """Write a video of one episode, of its first 20 seconds.
 
     Args:
@@ -58,6 +61,7 @@ def record(actor: Actor, params: PyTree, env_id: str, path: str | Path, *, seed:
         path: of the GIF.
         seed: of the environment and of the policy.
         settings: of the environment; a lost life of Atari does not end the video.
+        beside: what is shown beside each picture.
 
     Raises:
         UserError: `path` is no .gif, or cannot be written.
@@ -67,7 +71,7 @@ def record(actor: Actor, params: PyTree, env_id: str, path: str | Path, *, seed:
     settings = replace(settings, episodic_life=False)
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame without a screen
     fps, film = {"emulator": _emulated, "host": _rendered, "jax": _device}[envs.lives(env_id)](env_id, settings, seed)
-    frames, fps = _play(actor, params, env_id, film, fps, seed)
+    frames, fps = _play(actor, params, env_id, film, fps, seed, beside)
     files.write_bytes(path, gif(frames, fps))
 
 
@@ -76,8 +80,10 @@ def record(actor: Actor, params: PyTree, env_id: str, path: str | Path, *, seed:
 Film = Iterator[tuple[Any, Any, bool]]
 
 
-def _play(actor: Actor, params: PyTree, env_id: str, film: Any, fps: float, seed: int) -> tuple[list[np.ndarray], float]:
+def _play(actor: Actor, params: PyTree, env_id: str, film: Any, fps: float, seed: int, beside: Beside | None
+          ) -> tuple[list[np.ndarray], float]:
     """Pictures, and how many of them are shown in a second."""
+    shown = (lambda picture, carry, obs: picture) if beside is None else beside
     act, key, carry = evaluate.program(actor), streams.key(seed, Purpose.FILM), actor.init(1)
     every = max(1, round(fps / _FPS))
     frames: list[np.ndarray] = []
@@ -85,12 +91,12 @@ def _play(actor: Actor, params: PyTree, env_id: str, film: Any, fps: float, seed
         obs, picture, over = next(film)
         for t in range(int(_SECONDS * fps)):
             if t % every == 0:
-                frames.append(picture())
+                frames.append(shown(picture(), carry, obs))
             carry, action = act(params, carry, jnp.zeros(1, bool), obs, key, np.int32(t))
             obs, picture, over = film.send(np.asarray(action))
             if over:
                 break
-        frames.append(picture())
+        frames.append(shown(picture(), carry, obs))
     except EnvError:
         raise
     except Exception as e:

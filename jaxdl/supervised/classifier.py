@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from jaxdl import nn
+from jaxdl.adversarial import defences
 from jaxdl.core import stdio
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import require
@@ -47,6 +48,8 @@ class Config(learner.Config):
     """What is minimized: of one label an example, or of several (multi_label)."""
     label_smoothing: float | None = None
     """Share of the target that all classes have alike (cross_entropy)."""
+    robust: defences.Config = defences.Config()
+    """How it is made to withstand attacks."""
 
 
 class Model(NamedTuple):
@@ -68,8 +71,24 @@ def validate(config: Config) -> None:
         require(config, "label_smoothing", 0 <= config.label_smoothing < 1, "at least 0 and below 1")
     if config.loss in ("hierarchical", "multi_label") and config.augment.mixup is not None:
         raise UserError(f"mixup={config.augment.mixup} mixes the losses of two labels, and loss={config.loss}; leave mixup out")
+    defences.validate(config.robust)
+    if config.robust.defence is not None:
+        _refuse_beside_defence(config)
     if config.loss == "hierarchical" and config.network == "squeezenet":
         raise UserError("loss=hierarchical needs a last layer that is dense, and network=squeezenet has none")
+
+
+def _refuse_beside_defence(config: Config) -> None:
+    """Refuse settings that mean nothing where losses are those of attacks or bounds."""
+    defence = config.robust.defence
+    if config.loss != "cross_entropy" or config.label_smoothing is not None:
+        given = f"loss={config.loss}" if config.loss != "cross_entropy" else f"label_smoothing={config.label_smoothing}"
+        raise UserError(f"defence={defence} is of plain cross-entropy, and {given}; leave it out")
+    if config.augment.mixup is not None:
+        raise UserError(f"defence={defence} is of one label an example, and mixup={config.augment.mixup} mixes two; leave it "
+                        "out")
+    if defence == "interval" and config.norm is not None:
+        raise UserError(f"defence=interval knows no bounds of norm={config.norm}; leave it out")
 
 
 total_steps = learner.total_steps
@@ -131,7 +150,8 @@ def _loss(config: Config) -> Loss:
             return losses.cross_entropy(outputs, labels)
         return losses.smoothed_cross_entropy(outputs, labels, config.label_smoothing)
 
-    return {"cross_entropy": Loss(cross_entropy, right), "hinge": Loss(losses.multiclass_hinge, right),
+    defence = config.robust if config.robust.defence is not None else None
+    return {"cross_entropy": Loss(cross_entropy, right, defence=defence), "hinge": Loss(losses.multiclass_hinge, right),
             "hierarchical": Loss(lambda of_label, labels: -of_label, lambda of_label, labels: {}, only=True),
             "multi_label": Loss(lambda z, y: losses.binary_cross_entropy(z, y).mean(-1), all_right)}[config.loss]
 

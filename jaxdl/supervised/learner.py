@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl import data, nn, optim
+from jaxdl.adversarial import defences
 from jaxdl.core import streams, task
 from jaxdl.core.config import config as settings
 from jaxdl.core.config import refuse_idle, require, require_positive
@@ -146,6 +147,7 @@ class Loss(NamedTuple):
     of: Callable[[Array, Array], Array]  # (outputs, targets [B, ...]) -> [B]
     metrics: Callable[[Array, Array], dict[str, Array]]  # (outputs, targets) -> [B] each
     only: bool = False  # while it learns, the network gives the outputs of the targets alone
+    defence: defences.Config | None = None  # its loss takes the place of `of`
 
 
 def validate(config: Config) -> None:
@@ -204,7 +206,7 @@ def make(config: Config, spec: DataSpec, num_outputs: int, loss: Loss, tree: Tre
     """
     net = net or _net(config, spec, num_outputs, tree, axis_name)
     optimizer = optim.make(config.optim, horizon=total_steps(config, spec))
-    averaged = _averaged(config, spec, net)
+    averaged, horizon = _averaged(config, spec, net), total_steps(config, spec)
 
     def init(key: Key) -> State:
         variables = net.init(key)
@@ -215,7 +217,7 @@ def make(config: Config, spec: DataSpec, num_outputs: int, loss: Loss, tree: Tre
 
     def update(state: State, batch: PyTree, key: Key) -> tuple[State, UpdateResult]:
         examples = data.pick(batch, spec.input), data.pick(batch, spec.target or "labels")
-        loss_fn = functools.partial(_loss, config, net, loss, state.stats)
+        loss_fn = functools.partial(_loss, config, net, loss, state.stats, state.updates / horizon)
         params, opt, (metrics, stats) = optim.minimize(optimizer, loss_fn, state.params, state.opt, examples, key,
                                                        config.optim, axis_name)
         stats = jax.tree.map(lambda mean: mean.total / mean.count, stats, is_leaf=lambda x: isinstance(x, Mean))
@@ -230,9 +232,13 @@ def make(config: Config, spec: DataSpec, num_outputs: int, loss: Loss, tree: Tre
     return Model(Learner(init, update, variables_of), net.apply, net.features)
 
 
-def _loss(config: Config, net: Net, loss: Loss, stats: PyTree, params: PyTree, batch: tuple[Array, Array], key: Key
+def _loss(config: Config, net: Net, loss: Loss, stats: PyTree, done: Array, params: PyTree, batch: tuple[Array, Array], key: Key
           ) -> tuple[Array, tuple[dict[str, Mean], PyTree]]:
-    """The mean loss of a batch, and beside it the metrics and the new statistics, as means of their own."""
+    """The mean loss of a batch, and beside it the metrics and the new statistics, as means of their own.
+
+    Args:
+        done: share of the updates that were made.
+    """
     inputs, targets = batch
     k_change, k_mix, k_drop, k_connect = jax.random.split(key, 4)
     if inputs.ndim == 4:
@@ -243,11 +249,16 @@ def _loss(config: Config, net: Net, loss: Loss, stats: PyTree, params: PyTree, b
         inputs = mix.inputs
     if config.drop_connect is not None:
         params = nn.drop_connect(params, config.drop_connect, k_connect)
-    outputs, stats = net.learn(Variables(params, stats), inputs, k_drop, targets if loss.only else None)
-    of = loss.of(outputs, targets)
-    if mix is not None:
-        of = mix.loss(of, loss.of(outputs, targets[mix.others]))
-    metrics = {"loss": Mean.of(of)} | {name: Mean.of(values) for name, values in loss.metrics(outputs, targets).items()}
+    variables = Variables(params, stats)
+    if loss.defence is not None:
+        f, learn = functools.partial(net.apply, variables), lambda x: net.learn(variables, x, k_drop)
+        of, found, stats = defences.learned(loss.defence, f, learn, networks.as_numbers(inputs), targets, k_mix, done)
+    else:
+        outputs, stats = net.learn(variables, inputs, k_drop, targets if loss.only else None)
+        of, found = loss.of(outputs, targets), loss.metrics(outputs, targets)
+        if mix is not None:
+            of = mix.loss(of, loss.of(outputs, targets[mix.others]))
+    metrics = {"loss": Mean.of(of)} | {name: Mean.of(values) for name, values in found.items()}
     return of.mean(), (metrics, jax.tree.map(lambda x: Mean(x, jnp.ones(())), stats))
 
 

@@ -55,7 +55,7 @@ class Config(vision.ConvConfig):
     """What is found: class and box of an object, or joints."""
     box_weight: float = 10.0
     """Weight of the box's loss beside that of the class (box)."""
-    coordinates: Literal["dense", "soft_argmax"] = "dense"
+    coordinates: Literal["dense", "soft_argmax"] = "soft_argmax"
     """How places come out of the features."""
     hidden_size: int = 256
     """Width of the dense layer above the features."""
@@ -80,7 +80,7 @@ class Network(linen.Module):
 
     num_classes: int | None  # None: no class is asked for
     num_places: int
-    coordinates: Literal["dense", "soft_argmax"] = "dense"
+    coordinates: Literal["dense", "soft_argmax"] = "soft_argmax"
     channels: tuple[int, ...] = (32, 64, 128)
     hidden_size: int = 256
     norm: Literal["batch", "layer", "group"] | None = "batch"
@@ -91,9 +91,12 @@ class Network(linen.Module):
     @linen.compact
     def __call__(self, x: Array, train: bool = False) -> Found:
         maps = unet.Backbone(self.channels, self.norm, self.activation, axis_name=self.axis_name, dtype=self.dtype)(x, train)
-        flat = nn.Dense(self.hidden_size, kernel_init=nn.he_uniform, dtype=self.dtype)(maps.reshape(len(maps), -1))
-        flat = nn.activation(self.activation)(flat)
-        logits = None if self.num_classes is None else nn.Dense(self.num_classes, name="classes")(flat)
+        act = nn.activation(self.activation)
+        flat = act(nn.Dense(self.hidden_size, kernel_init=nn.he_uniform, dtype=self.dtype)(maps.reshape(len(maps), -1)))
+        logits = None
+        if self.num_classes is not None:  # what it is does not hang on where it is
+            what = act(nn.Dense(self.hidden_size, kernel_init=nn.he_uniform, dtype=self.dtype)(maps.max((1, 2))))
+            logits = nn.Dense(self.num_classes, name="classes")(what)
         if self.coordinates == "dense":
             return Found(logits, 0.5 + nn.Dense(2 * self.num_places, name="places")(flat).reshape(-1, self.num_places, 2))
         heat = nn.Conv(2 * self.num_places, (1, 1), name="places")(maps)

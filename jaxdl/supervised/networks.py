@@ -57,6 +57,7 @@ class Network(linen.Module):
     tree: Tree | None = None  # of a hierarchical softmax, whose outputs are log-probabilities
     axis_name: str | None = None
     dtype: Any = "float32"
+    small: bool | None = None  # the form of networks of `nn.cnn`: that of the images it was made for, whatever it is given
 
     @linen.compact
     def __call__(self, x: Array, train: bool = False, labels: Array | None = None) -> tuple[Array, Array]:
@@ -65,7 +66,8 @@ class Network(linen.Module):
         if self.network in cnn.ARCHITECTURES:
             features, outputs = cnn.CNN(
                 self.network, None if self.tree else self.num_outputs, self.depth, self.narrower, self.activation, self.dropout,
-                self.stochastic_depth, self.norm, self.pool, self.axis_name, self.dtype, name="cnn")(x, train)
+                self.stochastic_depth, self.norm, self.pool, self.axis_name, self.dtype, self.small, name="cnn")(
+                    x, train)
         else:
             features, outputs = self._dense(x, train), None
         if self.tree:
@@ -104,6 +106,7 @@ def as_numbers(inputs: Array) -> Array:
 
 def make(network: Network, shape: tuple[int, ...], initial: nn.Initial | None = None) -> Net:
     """The functions of a network whose inputs have this shape."""
+    network = network.clone(small=len(shape) == 3 and min(shape[:2]) < cnn.SMALL)
     learning = network  # computes in the network's dtype while it learns, and in float32 afterwards
     trained = network.clone(dtype="float32")
 

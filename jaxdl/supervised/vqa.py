@@ -55,7 +55,7 @@ class Config(vision.ConvConfig):
     """Channels of the blocks that the question changes (film)."""
     blocks: int = 2
     """How many of them (film)."""
-    optim: OptimConfig = OptimConfig(learning_rate=2e-3, schedule="cosine", max_grad_norm=1.0)
+    optim: OptimConfig = OptimConfig(learning_rate=1e-3, schedule="cosine", max_grad_norm=1.0)
     """The optimizer."""
 
 

@@ -1,7 +1,7 @@
 """The network that answers questions about pictures: a cell reads the question, convolutions see, and a cell writes the answer.
 
-    film     the question scales and shifts the features of residual blocks, x + relu(g(q) conv(x) + b(q)) (Perez et al., "FiLM:
-             visual reasoning with a general conditioning layer", 2018)
+    film     the question scales and shifts the features of residual blocks, x + relu(g(q) norm(conv(x)) + b(q)) (Perez et al.,
+             "FiLM: visual reasoning with a general conditioning layer", 2018)
     concat   the mean of the features beside the question's state (Antol et al., "VQA: visual question answering", 2015)
 
 Shapes: `B` pictures, `Q` questions of each, `L` words, `H` of a cell, `V` words of the vocabulary.
@@ -21,6 +21,24 @@ from jaxdl.supervised.caption_network import Cell, with_places
 
 Fusion = Literal["film", "concat"]
 Without = Literal["nothing", "picture", "question"]
+
+
+class FilmBlock(linen.Module):
+    """Features [B, h, w, F] and states of questions [B, H] -> features [B, h, w, F]."""
+
+    features: int
+    norm: Norm | None = "batch"
+    axis_name: str | None = None
+    dtype: Any = "float32"
+
+    @linen.compact
+    def __call__(self, x: Array, q: Array, train: bool = False) -> Array:
+        at = with_places(x).reshape(*x.shape[:3], -1)
+        x = jax.nn.relu(nn.Conv(self.features, (1, 1), dtype=self.dtype, kernel_init=nn.he_uniform)(at))
+        y = nn.Conv(self.features, (3, 3), dtype=self.dtype, kernel_init=nn.he_uniform)(x)
+        y = y if self.norm is None else nn.normalized(y, self.norm, train, self.axis_name)
+        scale, shift = jnp.split(nn.Dense(2 * self.features, dtype=self.dtype)(q)[:, None, None], 2, -1)
+        return x + jax.nn.relu((1 + scale) * y + shift)
 
 
 class AnswerNetwork(linen.Module):
@@ -47,10 +65,9 @@ class AnswerNetwork(linen.Module):
         self.reads, self.writes = (nn.CELLS[self.cell](self.hidden_size, self.dtype) for _ in range(2))
         self.squeeze = nn.Dense(self.features, dtype=self.dtype)
         self.begin, self.head = nn.Dense(self.hidden_size), nn.Dense(self.num_words)
+        self.seen = nn.Dense(self.hidden_size, dtype=self.dtype)
         if self.fusion == "film":
-            self.convs = [nn.Conv(self.features, (3, 3), dtype=self.dtype, kernel_init=nn.he_uniform)
-                          for _ in range(self.blocks)]
-            self.films = [nn.Dense(2 * self.features, dtype=self.dtype) for _ in range(self.blocks)]
+            self.films = [FilmBlock(self.features, self.norm, self.axis_name, self.dtype) for _ in range(self.blocks)]
 
     def encode(self, images: Array, questions: Array, train: bool = False) -> PyTree:
         """[B, H, W, C], words [B, Q, L] -> the state before the answers, [B Q, H] (two for an LSTM)."""
@@ -64,13 +81,12 @@ class AnswerNetwork(linen.Module):
         x = jnp.zeros_like(x) if self.without == "picture" else x
         x = jnp.repeat(x, num, 0)
         if self.fusion == "film":
-            for conv, film in zip(self.convs, self.films, strict=True):
-                scale, shift = jnp.split(film(q)[:, None, None], 2, -1)
-                x = x + jax.nn.relu((1 + scale) * conv(x) + shift)
+            for film in self.films:
+                x = film(x, q, train)
             seen = x.max((1, 2))
         else:
             seen = x.mean((1, 2))
-        h = jnp.tanh(self.begin(jnp.concatenate([seen, q], -1)))
+        h = jnp.tanh(self.begin(jnp.concatenate([jax.nn.relu(self.seen(seen)), q], -1)))
         return (jnp.zeros_like(h), h) if self.cell == "lstm" else h
 
     def _read(self, words: Array) -> Array:

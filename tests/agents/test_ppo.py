@@ -539,3 +539,28 @@ def test_minibatches_of_one_step_are_taken_where_nothing_is_standardized():
     ppo.validate(ppo.Config(num_minibatches=1024, normalize_advantage=False))
     with pytest.raises(UserError, match="num_minibatches=8 must divide the 4 sequences that each device has"):
         ppo.shuffled_minibatches(jax.random.key(0), 4, 2, 8)
+
+
+# --- Observations that are changed by the worst.
+
+
+def test_the_worst_change_costs_its_divergence():
+    """The term's weight times what the metrics' loss has more; none where it weighs nothing."""
+    state, batch = state_of(ppo, ppo_config()), batch_of()
+    losses = {}
+    for weight in (None, 0.0, 1.0, 2.0):
+        changed = {} if weight is None else {"robust_weight": weight, "robust_epsilon": 0.3}
+        new, metrics = update(ppo_config(**changed), state, batch)
+        losses[weight] = float(metrics["loss"].total / metrics["loss"].count)
+        if weight == 0.0:
+            assert_close(new.params, update(ppo_config(), state, batch)[0].params)
+    assert losses[0.0] == pytest.approx(losses[None], abs=1e-6)
+    assert losses[1.0] > losses[0.0] + 1e-3
+    assert losses[2.0] - losses[0.0] == pytest.approx(2 * (losses[1.0] - losses[0.0]), rel=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{"robust_epsilon": 0.3}, {"robust_steps": 5}, {"robust_weight": -1.0},
+                                      {"robust_weight": 1.0, "robust_epsilon": 0.0}])
+def test_robust_settings_that_make_no_sense_are_refused(settings):
+    with pytest.raises(UserError, match="robust_"):
+        ppo.validate(ppo.Config(**settings))

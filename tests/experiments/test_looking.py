@@ -80,3 +80,25 @@ def test_all_four_attacks_one_after_the_other(capsys, trained):
 ])
 def test_what_makes_no_sense_is_refused(capsys, trained, words, sentence):
     assert sentence in refused(capsys, words[0], trained / words[1], *words[2:])
+
+
+@pytest.mark.parametrize(("method", "norm"), [("interval", "linf"), ("smoothing", "l2")])
+def test_certified_accuracy_falls_with_the_size(capsys, trained, method, norm):
+    out = trained / f"{method}.png"
+    found = run(capsys, "certify", trained / "conv", "--method", method, "--num", "60", "--draws", "200", "--out", out)
+    share = found["certified_accuracy"]
+    assert found["norm"] == norm
+    assert share == sorted(share, reverse=True)
+    assert share[-1] < share[0]
+    assert Image.open(out).size[0] > 100
+
+
+def test_a_defence_is_learned_with_and_told(capsys, trained, tmp_path):
+    out = tmp_path / "robust"
+    words = ["--total-steps", "200", "--quick-compile", "--network", "mlp", "--hidden-sizes", "24", "--learning-rate", "1e-2"]
+    words += ["--defence", "interval", "--epsilon", "0.05", "--ramp", "0.5"]
+    assert cli.main(["train", "classifier", *words, "--out", str(out)]) == 0
+    capsys.readouterr()
+    found = run(capsys, "certify", out, "--epsilon", "0.05")["certified_accuracy"]
+    assert found[0] > 0.8
+    assert found[-1] > 0.3

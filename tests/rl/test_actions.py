@@ -350,3 +350,20 @@ def test_what_cannot_be_done_is_refused_with_a_way_out(space, squash, kind, mess
 
 def test_the_largest_integers_that_jax_holds_are_taken():
     np.testing.assert_array_equal(of(Discrete(2, start=2**31 - 2)).to_env(jnp.array([0, 1])), [2**31 - 2, 2**31 - 1])
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_the_divergence_is_the_mean_difference_of_log_probabilities(name):
+    made, (params, others) = MADE[name], (params_of(name, seed=seed) for seed in (3, 4))
+    if name in DISCRETE:
+        log_p, log_q = log_probs(name, params), log_probs(name, others)
+        expected, tolerance = (np.exp(log_p) * (log_p - log_q)).sum(), 1e-4
+    else:
+        drawn = draw(made, jax.random.key(0), jnp.tile(params, (N, 1)))
+        difference = jax.vmap(PLAIN[name].log_prob, (None, 0))(params, drawn) - jax.vmap(PLAIN[name].log_prob, (None, 0))(
+            others, drawn)
+        expected, tolerance = difference.mean(), 0.05
+    assert made.divergence(params, others) == pytest.approx(float(expected), rel=tolerance)
+    assert made.divergence(params, params) == pytest.approx(0, abs=1e-6)
+    grad = jax.grad(PLAIN[name].divergence)(params, others)
+    assert np.isfinite(grad).all()

@@ -15,6 +15,7 @@ from maps import MAPS
 from tools import assert_near, jit, vector
 from toy_scenes import read
 
+from jaxdl.adversarial import defences
 from jaxdl.agents import actor_critic, dqn, ppo, reinforce
 from jaxdl.core.axis import AXIS
 from jaxdl.core.errors import UserError
@@ -165,10 +166,10 @@ def language_model_learner(cell):
     return learner
 
 
-def classifier_learner(optim, axis_name):
+def classifier_learner(optim, axis_name, norm="batch", **robust):
     """With statistics of the batch, and averaged weights."""
-    config = classifier.Config(network="mlp", hidden_sizes=(6,), norm="batch", average="ema", batch_size=B, total_steps=10,
-                               optim=optim)
+    config = classifier.Config(network="mlp", hidden_sizes=(6,), norm=norm, average="ema", batch_size=B, total_steps=10,
+                               robust=defences.Config(**robust), optim=optim)
     spec = DataSpec("small", 100, (3, 3, 1), 3, arrays=(ArraySpec("labels", (), "int32"),), target="labels")
     return classifier.make(config, spec, axis_name).learner
 
@@ -242,6 +243,10 @@ CASES = {
     "language_model": Case(language_model_learner("gru"), windows([jnp.ones((B, 8))])),
     "language_model, transformer": Case(language_model_learner("transformer"), windows()),
     "classifier": Case(classifier_learner, images(3, 3, 1)._replace(labels=jnp.arange(B) % 3)),
+    "classifier, bounds": Case(functools.partial(classifier_learner, norm=None, defence="interval", epsilon=0.1),
+                               images(3, 3, 1)._replace(labels=jnp.arange(B) % 3)),
+    "classifier, trades": Case(functools.partial(classifier_learner, defence="trades", epsilon=0.1, attack_steps=2),
+                               images(3, 3, 1)._replace(labels=jnp.arange(B) % 3), Noise.ROWS),
     "attention_reader": Case(attention_reader_learner, images(4, 4, 1)._replace(labels=jnp.arange(B) % 3), Noise.ROWS),
     "attention_reader, constant": Case(functools.partial(attention_reader_learner, baseline="constant", draws=2),
                                        images(4, 4, 1)._replace(labels=jnp.arange(B) % 3), Noise.ROWS),

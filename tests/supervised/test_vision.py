@@ -108,9 +108,9 @@ def test_the_segmenter_learns_a_few_scenes_by_heart(kind, how):
 def test_the_localizer_learns_a_few_scenes_by_heart(target, coordinates):
     spec, batch = few("scenes_single" if target == "box" else "scenes_figures")
     config = localizer.Config(target=target, coordinates=coordinates, channels=(8, 16), hidden_size=64, batch_size=4,
-                              total_steps=150, ema_decay=0.5, optim=SLOW)
+                              total_steps=250, ema_decay=0.5, optim=SLOW)
     model = localizer.make(config, spec)
-    variables, _ = learned(model, batch, 150)
+    variables, _ = learned(model, batch, 250)
     logits, places = jit(model.find)(variables, batch.images)
     found = localizer.figures(config, logits if logits is None else np.asarray(logits), np.asarray(places),
                               jax.tree.map(np.asarray, batch))

@@ -1,0 +1,64 @@
+"""`attack` and `explain` on agents: returns against the size of the attack, films of what an action depends on, refusals."""
+
+import pytest
+from PIL import Image
+from tools import refused, run
+
+from jaxdl.experiments import cli
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("policies")
+    small = ["--quick-compile", "--eval-episodes", "2"]
+    for name, words in {
+            "ppo": ["ppo", "--env-id", "CartPole-v1", "--total-steps", "512", "--num-envs", "4", "--rollout-steps", "32"],
+            "dqn": ["dqn", "--env-id", "Breakout-MinAtar", "--total-steps", "400", "--learning-starts", "100"]}.items():
+        assert cli.main(["train", *words, *small, "--out", str(folder / name)]) == 0
+    return folder
+
+
+def test_returns_are_told_for_each_size_beside_noise(capsys, trained):
+    out = trained / "curve.png"
+    found = run(capsys, "attack", trained / "ppo", "--attack", "fgsm", "--epsilon", "1", "--num", "4", "--out", out)
+    assert list(found["curves"]) == ["noise", "fgsm"]
+    assert [row["epsilon"] for row in found["curves"]["fgsm"]] == [0, 0.25, 0.5, 0.75, 1]
+    assert found["curves"]["fgsm"][0]["return_mean"] == found["curves"]["noise"][0]["return_mean"]
+    assert found["unit"] == "standard deviations"
+    assert Image.open(out).size[0] > 100
+
+
+@pytest.mark.parametrize(("name", "method"), [("ppo", "integrated_gradients"), ("dqn", "saliency")])
+def test_a_film_of_what_an_action_depends_on(capsys, trained, name, method):
+    out = trained / f"{name}.gif"
+    found = run(capsys, "explain", trained / name, "--method", method, "--out", out)
+    film = Image.open(out)
+    assert 1 <= film.n_frames <= found["frames"]  # pictures that do not change are one
+    assert film.size[0] > film.size[1]
+    if name == "ppo":
+        assert sum(found["shares"]) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (["attack", "--attack", "auto"], "attack=auto is of classifiers"),
+    (["attack", "--epsilon", "-1"], "epsilon must be between"), (["attack", "--restarts", "2"], "restarts=2 is of classifiers"),
+    (["attack", "--num", "0"], "num must be between"),
+    (["explain", "--method", "saliency", "--out", "a.gif"], "method=saliency cannot be filmed in CartPole-v1"),
+    (["explain", "--out", "a.png"], "video must end in .gif"),
+    (["explain", "--target", "1", "--out", "a.gif"], "target=1 is of classes"),
+    (["certify"], "tells no classes apart")])
+def test_what_is_not_of_policies_is_refused(capsys, trained, tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert sentence in refused(capsys, words[0], trained / "ppo", *words[1:])
+    assert not list(tmp_path.iterdir())
+
+
+def test_layers_of_policies_and_of_encoders_are_listed(capsys, trained, tmp_path):
+    assert run(capsys, "layers", trained / "ppo")["layers"]["policy"] == [2]
+    conv = run(capsys, "layers", trained / "dqn")["layers"]
+    assert [8, 8, 16] in conv.values()
+    words = ["autoencoder", "--total-steps", "2", "--network", "mlp", "--hidden-sizes", "12", "--quick-compile"]
+    assert cli.main(["train", *words, "--out", str(tmp_path / "encoder")]) == 0
+    assert [12] in run(capsys, "layers", tmp_path / "encoder")["layers"].values()
+    assert cli.main(["train", "vae", "--total-steps", "2", "--quick-compile", "--out", str(tmp_path / "vae")]) == 0
+    assert "no classes, actions or features" in refused(capsys, "layers", tmp_path / "vae")
