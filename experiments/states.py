@@ -30,7 +30,8 @@ def look(of: policies.Opened, args: Any, num: int) -> dict[str, Any]:
     if args.grid:
         raise UserError("grid lays pictures out, and states of an agent are points; leave it out")
     seen = looking.open_network(args, _MET if args.what == "patches" else num, args.seed)
-    layer = looks.feature_layer(seen, args.layer)
+    layer = args.layer or _last_wide(seen)
+    layers.check(layer, layers.of(seen.f, seen.x[:1]))
     features = units.in_blocks(lambda x: units.as_features(receptive.maps_of(seen.f, layer)(x)), seen.x)
     if args.what == "patches":
         return _strongest(of, args, seen, layer, features, num)
@@ -50,10 +51,16 @@ def look(of: policies.Opened, args: Any, num: int) -> dict[str, Any]:
     return {"layer": layer, "states": len(places), "value_explained": float(1 - left.var() / max(value.var(), 1e-12))} | told
 
 
+def _last_wide(seen: looking.Seen) -> str:
+    """The last layer with more numbers than there are outputs: the features that actions are chosen by, or values."""
+    found = {name: int(np.prod(out.shape[1:])) for name, out in layers.of(seen.f, seen.x[:1]).items()}
+    wide = [name for name, size in found.items() if size > len(seen.names)]
+    return wide[-1] if wide else next(iter(found))
+
+
 def _strongest(of: policies.Opened, args: Any, seen: looking.Seen, layer: str, features: np.ndarray, num: int
                ) -> dict[str, Any]:
     """The states that move each unit most: as pictures, or the mean of their numbers in deviations from the mean of all."""
-    layers.check(layer, layers.of(seen.f, seen.x[:1]))
     chosen = range(min(features.shape[1], _UNITS))
     if args.unit is not None:
         looks.check_unit(args.unit, layer, features.shape[1])
