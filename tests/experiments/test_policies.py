@@ -73,5 +73,7 @@ def test_layers_of_policies_and_of_encoders_are_listed(capsys, trained, tmp_path
     words = ["autoencoder", "--total-steps", "2", "--network", "mlp", "--hidden-sizes", "12", "--quick-compile"]
     assert cli.main(["train", *words, "--out", str(tmp_path / "encoder")]) == 0
     assert [12] in run(capsys, "layers", tmp_path / "encoder")["layers"].values()
+    words = ["--method", "saliency", "--num", "2", "--target", "3", "--out", tmp_path / "x.png"]
+    assert run(capsys, "explain", tmp_path / "encoder", *words)["targets"] == [3, 3]
     assert cli.main(["train", "vae", "--total-steps", "2", "--quick-compile", "--out", str(tmp_path / "vae")]) == 0
     assert "no classes, actions or features" in refused(capsys, "layers", tmp_path / "vae")
