@@ -6,6 +6,8 @@ here. Images have noise of one grey level, for the reason that `attacks` gives. 
 core's own (`time.process_time`).
 """
 
+from pathlib import Path
+
 import attacks
 import common
 from attacks import EPSILON, NUM, clock
@@ -15,6 +17,7 @@ def jaxdl(args) -> dict:
     """`jaxdl.adversarial.auto`."""
     import jax
     import jax.numpy as jnp
+    import numpy as np
 
     from jaxdl.adversarial.auto import auto
 
@@ -23,12 +26,14 @@ def jaxdl(args) -> dict:
     found = auto(f, x, y, EPSILON, "linf", jax.random.key(common.seed()))
     seconds = clock() - began
     kept = float((f(jnp.asarray(found.x)).argmax(-1) == y).mean())
+    np.savez(Path(args.work) / "auto.npz", x=found.x)
     return {"auto_s": seconds, "accuracy": float(found.clean.mean()), "robust_accuracy": kept, "after": found.withstood,
             "versions": common.versions("jaxdl", "jax")}
 
 
 def torchattacks(args) -> dict:
-    """The four attacks of torchattacks."""
+    """The four attacks of torchattacks, and what its network says of our images."""
+    import numpy as np
     import torch
     from torchattacks import APGD, APGDT, FAB, MultiAttack, Square
 
@@ -39,9 +44,10 @@ def torchattacks(args) -> dict:
                          FAB(model, steps=100, multi_targeted=True, n_classes=10, **rest),
                          Square(model, n_queries=5000, **rest)])(x, y)
     seconds = clock() - began
+    ours = torch.from_numpy(np.load(Path(args.work) / "auto.npz")["x"].transpose(0, 3, 1, 2).copy())
     with torch.no_grad():
-        right, kept = (float((model(z).argmax(-1) == y).sum()) / NUM for z in (x, moved))
-    return {"auto_s": seconds, "accuracy": right, "robust_accuracy": kept,
+        right, kept, by_ours = (float((model(z).argmax(-1) == y).sum()) / NUM for z in (x, moved, ours))
+    return {"auto_s": seconds, "accuracy": right, "robust_accuracy": kept, "robust_accuracy_of_our_images": by_ours,
             "versions": common.versions("torch", "torchattacks")}
 
 
