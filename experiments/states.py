@@ -16,6 +16,7 @@ from jaxdl.rl import video
 from jaxdl.supervised import report
 
 _MET = 2000  # states among which those that move units are looked for
+_SIDE = 75  # pixels of a state, about
 _UNITS = 16  # that are shown, where a layer has more
 
 
@@ -70,7 +71,8 @@ def _strongest(of: policies.Opened, args: Any, seen: looking.Seen, layer: str, f
     names = [f"unit {c}" for c in chosen]
     if of.pictures:
         shown = np.stack([[video.image_of(of.spec, policies.as_observation(of, seen.x[i])) for i in row] for row in best])
-        looks.draw_rows(args.out, shown / 255, names)
+        every = max(shown.shape[2] // _SIDE, 1)
+        looks.draw_rows(args.out, shown[:, :, ::every, ::every] / 255, names)
         return found
     x = np.asarray(seen.x).reshape(len(features), -1)
     means = ((x[best] - x.mean(0)) / np.maximum(x.std(0), 1e-6)).mean(1)
