@@ -66,8 +66,8 @@ def run(args: Args) -> dict[str, Any]:
     look: dict[str, Callable[..., dict[str, Any]]] = {
         "filters": filters, "maps": maps, "patches": patches, "neighbours": neighbours, "pca": plane, "tsne": plane}
     found = look[args.what](seen, args, num)
-    print(", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in found.items() if isinstance(value, float)))
-    print(args.out)
+    numbers = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in found.items() if isinstance(value, float)]
+    print(*numbers, args.out, sep="; ")
     return {"what": args.what, "out": str(args.out)} | found
 
 
