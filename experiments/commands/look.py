@@ -69,8 +69,8 @@ def run(args: Args) -> dict[str, Any]:
 
 
 def _told(args: Args, found: dict[str, Any]) -> dict[str, Any]:
-    print(", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in found.items() if isinstance(value, float)))
-    print(args.out)
+    numbers = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in found.items() if isinstance(value, float)]
+    print(*numbers, args.out, sep="; ")
     return {"what": args.what, "out": str(args.out)} | found
 
 
