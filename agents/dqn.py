@@ -325,7 +325,7 @@ def make(config: Config, spec: EnvSpec, axis_name: str | None = None, sizes: rep
         del n
 
     return Agent(Learner(init, update, lambda state: Policy(state.params, state.moments)), Actor(no_carry, explore),
-                 Actor(no_carry, greedy), values)
+                 Actor(no_carry, greedy), values, lambda policy, carry, obs: values(policy, carry, obs).max(-1))
 
 
 def q_network(config: Config, spec: EnvSpec) -> QNetwork:

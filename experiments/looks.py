@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from jaxdl.analysis import layers
+from jaxdl.analysis import layers, units
 from jaxdl.core import files
 from jaxdl.core.errors import UserError
+from jaxdl.core.types import Array
 from jaxdl.data import pictures
 from jaxdl.experiments import looking
 from jaxdl.supervised import report
 
+_COMPONENTS = 50  # that t-SNE begins with
 _SIDE = 1100  # pixels of a plane
 _FRAME = 2  # pixels around a picture in colour
 
@@ -58,6 +60,17 @@ def feature_layer(seen: looking.Seen, layer: str | None) -> str:
         return found[max(len(found) - 2, 0)]
     layers.check(layer, found)
     return layer
+
+
+def laid_out(features: Array, by: str, seed: int) -> tuple[np.ndarray, dict[str, float]]:
+    """Places [N, 2] of features [N, F], by "pca" or "tsne" (van der Maaten & Hinton 2008), and how good they are."""
+    found, share = units.pca(features, 2 if by == "pca" else _COMPONENTS)
+    if by == "pca":
+        return np.asarray(found), {"variance": float(share[:2].sum())}
+    from sklearn.manifold import TSNE  # slow to import
+
+    tsne = TSNE(init="pca", perplexity=min(30.0, (len(features) - 1) / 3), random_state=seed)
+    return tsne.fit_transform(np.asarray(found)), {"divergence": float(tsne.kl_divergence_)}
 
 
 def check_unit(unit: int, layer: str, num: int) -> None:

@@ -71,6 +71,21 @@ def network(of: Opened, num: int, seed: int) -> tuple[Callable[[PyTree, Array], 
     return (lambda params, x: of.agent.outputs(params, of.agent.greedy.init(len(x)), back(x))), x
 
 
+def as_observation(of: Opened, x: Array) -> np.ndarray:
+    """A picture [H, W, C] in [0, 1] as the environment gives it, [...]."""
+    space = of.spec.observation_space
+    seen = np.asarray(_as_pictures(of.spec)[1](x[None])[0])
+    if space.dtype == np.uint8:
+        return np.round(255 * seen).astype(np.uint8)
+    return seen > 0.5 if space.dtype == bool else seen
+
+
+def values(of: Opened, x: Array) -> np.ndarray:
+    """What an agent expects of states as `network` has them, [N]."""
+    back = _as_pictures(of.spec)[1]
+    return np.asarray(jax.jit(lambda x: of.agent.value(of.params, of.agent.greedy.init(len(x)), back(x)))(x))
+
+
 def deviation(of: Opened, seed: int) -> np.ndarray | None:
     """The standard deviation of each number of an observation over steps of the greedy policy; None for pictures."""
     if of.pictures:

@@ -44,7 +44,7 @@ def run(args: Args) -> dict[str, Any]:
     if (agent := policies.opened(args)) is not None:
         return policies.explained(agent, args)
     common.check_picture(args.out, ".png")
-    seen = looking.open_classifier(args, args.num, args.seed)
+    seen = looking.open_network(args, args.num, args.seed)
     if args.target is not None:
         common.check_between("target", args.target, 0, len(seen.names) - 1)
     target = seen.f(seen.x).argmax(-1) if args.target is None else jnp.full(len(seen.x), args.target)

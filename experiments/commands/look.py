@@ -1,4 +1,4 @@
-"""look RUN: filters, maps and units of a run's network, and how pictures lie in its features
+"""look RUN: filters, maps and units of a run's network, and how pictures, or states of an agent, lie in its features
 
 Shapes: `N` pictures, `H W C` a picture, `h w K` a layer's maps, `F` features.
 """
@@ -16,13 +16,11 @@ from jaxdl.analysis import layers, receptive, units
 from jaxdl.core import streams
 from jaxdl.core.errors import UserError
 from jaxdl.core.streams import Purpose
-from jaxdl.core.types import Array
 from jaxdl.data import pictures
-from jaxdl.experiments import looking, looks
+from jaxdl.experiments import looking, looks, policies, states
 from jaxdl.experiments.commands import common
 
 _CHANNELS = 16  # that are drawn, where a layer has more
-_COMPONENTS = 50  # that t-SNE begins with
 _NUM = {"filters": 64, "maps": 6, "patches": 9, "neighbours": 8, "pca": 400, "tsne": 400}
 _MOST = {"filters": 1000, "maps": 50, "patches": 50, "neighbours": 50, "pca": 5000, "tsne": 5000}
 _QUERIES = 1000  # pictures whose neighbours are counted
@@ -61,13 +59,18 @@ def run(args: Args) -> dict[str, Any]:
         raise UserError(f"unit={args.unit} is of what=patches, and what={args.what} has no units to choose; leave it out")
     if args.grid and args.what not in ("pca", "tsne"):
         raise UserError(f"grid is of what=pca or tsne, and what={args.what} is in rows; leave it out")
+    if (agent := policies.opened(args)) is not None:
+        return _told(args, states.look(agent, args, num))
     of_all = args.what in ("patches", "neighbours")
     seen = looking.open_classifier(args, None if of_all else num, args.seed)
     look: dict[str, Callable[..., dict[str, Any]]] = {
         "filters": filters, "maps": maps, "patches": patches, "neighbours": neighbours, "pca": plane, "tsne": plane}
-    found = look[args.what](seen, args, num)
-    print(", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in found.items() if isinstance(value, float)))
-    print(args.out)
+    return _told(args, look[args.what](seen, args, num))
+
+
+def _told(args: Args, found: dict[str, Any]) -> dict[str, Any]:
+    numbers = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in found.items() if isinstance(value, float)]
+    print(*numbers, args.out, sep="; ")
     return {"what": args.what, "out": str(args.out)} | found
 
 
@@ -145,21 +148,10 @@ def plane(seen: looking.Seen, args: Args, num: int) -> dict[str, Any]:
     """Pictures laid out by their features, and how often the nearest one there is of the same class."""
     layer = looks.feature_layer(seen, args.layer)
     features = units.in_blocks(lambda x: units.as_features(receptive.maps_of(seen.f, layer)(x)), seen.x)
-    found, share = units.pca(jnp.asarray(features), 2 if args.what == "pca" else _COMPONENTS)
-    told = {"variance": float(share[:2].sum())}
-    if args.what == "tsne":
-        found, told = embedded(found, args.seed)
-    places = np.asarray(found)
+    places, told = looks.laid_out(jnp.asarray(features), args.what, args.seed)
     looks.draw_plane(args.out, places, np.asarray(seen.x), seen.labels, args.grid)
     at = jnp.arange(len(places))
     near = np.asarray(units.nearest(jnp.asarray(places), jnp.asarray(places), 1, at))[:, 0]
     return {"layer": layer, "pictures": len(places), "same_class_as_nearest": float((seen.labels[near] == seen.labels).mean())
             } | told
 
-
-def embedded(features: Array, seed: int) -> tuple[np.ndarray, dict[str, float]]:
-    """Places [N, 2] of features [N, F] by t-SNE (van der Maaten & Hinton 2008), and the divergence that is left."""
-    from sklearn.manifold import TSNE  # slow to import
-
-    tsne = TSNE(init="pca", perplexity=min(30.0, (len(features) - 1) / 3), random_state=seed)
-    return tsne.fit_transform(np.asarray(features)), {"divergence": float(tsne.kl_divergence_)}

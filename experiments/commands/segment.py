@@ -29,7 +29,7 @@ _SHOWN = 6
 class Args(common.RunArgs):
     """Flags of the command."""
 
-    method: Literal["saliency", "smoothgrad", "guided", "occlusion"] = "saliency"
+    method: Literal["saliency", "smoothgrad", "guided", "occlusion"] = "smoothgrad"
     """The attribution that seeds the masks ('jaxdl explain' draws it)."""
     num: int = 100
     """Held-out pictures."""

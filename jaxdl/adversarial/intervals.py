@@ -167,4 +167,4 @@ def _is_convolution(closed: Any) -> bool:
 
 def _unknown(name: str) -> Any:
     raise UserError(f"bounds are known of dense layers, convolutions, pools and activations that rise, and this network "
-                    f"computes '{name}' of its inputs; use activation=relu and no layer or group normalization")
+                    f"computes '{name}' of its inputs; use activation=relu and no normalization")

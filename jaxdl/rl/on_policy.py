@@ -203,7 +203,7 @@ def select(batch: Minibatch, index: Array) -> Minibatch:
 def make_agent(model: Model, init: Callable[[Key], State], update: Callable) -> Agent:
     """The agent of a model whose learner has a `State`, or one with more fields."""
     learner = Learner(init, update, lambda state: Policy(state.params, state.moments))
-    return Agent(learner, model.explore, model.greedy, model.outputs)
+    return Agent(learner, model.explore, model.greedy, model.outputs, model.value)
 
 
 def runs(make: Callable[..., Agent], rollout_steps: Callable[[Any, EnvSpec, bool], int] | None = None,

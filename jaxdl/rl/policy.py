@@ -99,6 +99,7 @@ class Model(NamedTuple):
     explore: Actor  # draws; its extras are an ActionInfo
     greedy: Actor  # the most likely action
     outputs: Callable[[Policy, PyTree, Array], Array]  # (policy, carry, obs [N, ...]) -> [N, K]: logits, or means of actions
+    value: Callable[[Policy, PyTree, Array], Array]  # (policy, carry, obs [N, ...]) -> [N]
 
 
 class Torso(linen.Module):
@@ -247,5 +248,8 @@ def make(config: Config, spec: EnvSpec, algorithm: str) -> Model:
     def outputs(policy: Policy, carry: PyTree, obs: Array) -> Array:
         return act(policy, carry, obs)[1][:, : distribution.size]
 
+    def value(policy: Policy, carry: PyTree, obs: Array) -> Array:
+        return network.apply(policy.network, carry, normalize(policy.moments, obs))[2]
+
     return Model(distribution, init, moments, unroll, value_after, Actor(
-        initial_carry, explore, lambda key, n: distribution.noise(key, (n,))), Actor(initial_carry, greedy), outputs)
+        initial_carry, explore, lambda key, n: distribution.noise(key, (n,))), Actor(initial_carry, greedy), outputs, value)

@@ -139,6 +139,7 @@ class Agent(NamedTuple):
     greedy: Actor
     outputs: Callable[[PyTree, PyTree, Array], Array] | None = None  # (params, carry, obs [N, ...]) -> [N, K]: what actions
     # are chosen by: values, logits, or means
+    value: Callable[[PyTree, PyTree, Array], Array] | None = None  # (params, carry, obs [N, ...]) -> [N]: what is expected
 
 
 class HostSource(NamedTuple):

@@ -138,7 +138,7 @@ def _emulated(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Fil
         try:
             obs, over = venv.reset(streams.host_seed(seed, Purpose.FILM)), False
             while True:
-                action = yield obs, lambda obs=obs: _image(spec, obs[0]), over
+                action = yield obs, lambda obs=obs: image_of(spec, obs[0]), over
                 step = venv.step(action)
                 obs, over = step.obs, bool(step.terminated[0] | step.truncated[0])
         finally:
@@ -164,7 +164,7 @@ def _device(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]
         def picture(state: PyTree, obs: Array) -> np.ndarray:
             nonlocal canvas
             if not renders_itself:
-                return _image(env.spec, np.asarray(obs[0]))
+                return image_of(env.spec, np.asarray(obs[0]))
             inner = state.inner if settings.frame_stack == 1 else state.inner.inner
             canvas, frame = call("render", lambda: world.render_image(
                 jax.tree.map(lambda x: x[0], inner), canvas, world.default_params))
@@ -184,7 +184,7 @@ def _device(env_id: str, settings: envs.Config, seed: int) -> tuple[float, Film]
     return float(fps), film()
 
 
-def _image(spec: EnvSpec, obs: np.ndarray) -> np.ndarray:
+def image_of(spec: EnvSpec, obs: np.ndarray) -> np.ndarray:
     """A picture of the newest frame: grey [H, W], colour [H, W, 3], or a colour for each channel of bool [H, W, C].
 
     Raises:

@@ -117,6 +117,18 @@ def test_classes_and_units_rise_and_a_dream_is_of_any_size():
     assert_close(ascent.dream(ascent.of_layer(net, "Conv_1"), large, KEY, octaves=2, rate=0.0, steps=2).x, large, atol=1e-5)
 
 
+def test_a_dream_begins_each_size_with_all_that_the_smaller_ones_gained():
+    x, keep = jax.random.uniform(KEY, (1, 18, 27, 2)), Priors(jitter=1)
+    objective = lambda x: (x**2).sum((1, 2, 3))  # noqa: E731
+    went, gained = None, jnp.zeros((1, 18, 27, 2))
+    for key, size in zip(jax.random.split(KEY, 3), ((8, 12), (12, 18), (18, 27)), strict=True):
+        small = jax.image.resize(x, (1, *size, 2), "linear")
+        begin = jnp.clip(small + jax.image.resize(gained, small.shape, "linear"), 0, 1)
+        went = ascent.ascend(objective, begin, key, keep, 3, 0.1).x
+        gained = went - small
+    assert_close(ascent.dream(objective, x, KEY, keep, octaves=3, scale=1.5, steps=3, rate=0.1).x, went)
+
+
 class Turned(linen.Module):
     """An invertible layer: pixels, turned."""
 
@@ -182,3 +194,5 @@ def test_a_style_is_taken_and_the_content_stays():
     assert kept["style"][1] > lost["style"][1]
     assert kept["content"][1] < 0.1 * lost["content"][1]
     assert float(jnp.abs(little.x - x).mean()) < float(jnp.abs(much.x - x).mean())
+    by_hand = inversion.difference(features(much.x)["scale 0"], features(x)["scale 0"])
+    assert_close(lost["content"][1], by_hand[0], rtol=1e-4)

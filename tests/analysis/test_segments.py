@@ -22,6 +22,20 @@ def test_an_object_is_found_whole_from_some_of_its_pixels():
     assert segments.overlap(found[None], truth[None])[0] > 0.95
 
 
+def test_colours_of_the_ground_are_no_object_however_strong():
+    picture, truth = scene()
+    attribution = np.zeros((30, 30))
+    attribution[3:27, 3:27] = 0.5
+    attribution[5:22, 12:15] = 1  # 5 of its 17 rows are ground above and below the object
+    assert segments.overlap(segments.segmented(picture, attribution, high=0.94)[None], truth[None])[0] > 0.95
+
+
+def test_distances_from_colours_by_hand():
+    picture = np.array([[[0.0], [2.0], [4.0], [5.0]]])
+    found = segments.distance(picture, np.array([[True, True, True, False]]))  # mean 2, variance 4
+    np.testing.assert_allclose(found, [[1, 0, 1, 9 / 4]], rtol=1e-3)
+
+
 def test_a_second_part_is_left_out_and_nothing_gives_nothing():
     mask = np.zeros((10, 10), bool)
     mask[1:3, 1:3] = mask[5:9, 5:8] = True

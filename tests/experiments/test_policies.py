@@ -46,11 +46,24 @@ def test_a_film_of_what_an_action_depends_on(capsys, trained, name, method):
     (["explain", "--method", "saliency", "--out", "a.gif"], "method=saliency cannot be filmed in CartPole-v1"),
     (["explain", "--out", "a.png"], "video must end in .gif"),
     (["explain", "--target", "1", "--out", "a.gif"], "target=1 is of classes"),
+    (["look", "--what", "maps", "--out", "a.png"], "what=maps is of pictures with classes"),
     (["certify"], "tells no classes apart")])
 def test_what_is_not_of_policies_is_refused(capsys, trained, tmp_path, monkeypatch, words, sentence):
     monkeypatch.chdir(tmp_path)
     assert sentence in refused(capsys, words[0], trained / "ppo", *words[1:])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "what"), [("ppo", "tsne"), ("dqn", "pca"), ("ppo", "patches"), ("dqn", "patches")])
+def test_states_are_laid_out_and_looked_for(capsys, trained, name, what):
+    out = trained / f"{name}-{what}.png"
+    found = run(capsys, "look", trained / name, "--what", what, "--out", out, *(["--num", "40"] if what != "patches" else []))
+    assert found["layer"]
+    assert Image.open(out).size[0] > 100
+    if what != "patches":
+        assert found["states"] == 40
+    elif name == "ppo":
+        assert len(found["deviations"][0]) == 4
 
 
 def test_layers_of_policies_and_of_encoders_are_listed(capsys, trained, tmp_path):
@@ -60,5 +73,7 @@ def test_layers_of_policies_and_of_encoders_are_listed(capsys, trained, tmp_path
     words = ["autoencoder", "--total-steps", "2", "--network", "mlp", "--hidden-sizes", "12", "--quick-compile"]
     assert cli.main(["train", *words, "--out", str(tmp_path / "encoder")]) == 0
     assert [12] in run(capsys, "layers", tmp_path / "encoder")["layers"].values()
+    words = ["--method", "saliency", "--num", "2", "--target", "3", "--out", tmp_path / "x.png"]
+    assert run(capsys, "explain", tmp_path / "encoder", *words)["targets"] == [3, 3]
     assert cli.main(["train", "vae", "--total-steps", "2", "--quick-compile", "--out", str(tmp_path / "vae")]) == 0
     assert "no classes, actions or features" in refused(capsys, "layers", tmp_path / "vae")

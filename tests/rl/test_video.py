@@ -311,7 +311,7 @@ def test_an_environment_of_ones_own_that_cannot_draw_itself_is_named(lantern, tm
 
 
 def picture(obs, stack=None):
-    return video._image(EnvSpec("Some-v0", None, None, None, stack), obs)
+    return video.image_of(EnvSpec("Some-v0", None, None, None, stack), obs)
 
 
 def test_observations_that_are_pictures_are_drawn_and_others_refused():
