@@ -11,8 +11,7 @@ operands, at a hundredth to a tenth of it inside a loop, which training is. Here
 product. Both first turn a stride s into a stride of 1: cells of s x s pixels become channels, and the kernel a kernel over
 cells (n of them), filled up with zeros. Windows of 2 or 3 on enough channels are computed with fewer products (`winograd`),
 large windows to few channels for a square of outputs at a time (`_by_squares`), and rows and columns of a kernel that are
-wholly masked are cut off. Accelerators take lax's own rules: their libraries have
-kernels for all three.
+wholly masked are cut off. Accelerators take lax's own rules: their libraries have kernels for all three.
 
 Shapes: `B` batch, `H W` an image, `C` channels in, `P Q` the image of the output, `O` channels out, `h w` the window of a
 kernel, [h, w, C, O], `G` groups of channels.
