@@ -154,7 +154,7 @@ def _row(f: Function, adapted: Function, loss: attacks.Loss, x: Array, labels: A
 
     def measured() -> dict[str, Array]:
         images = x.reshape(len(x), side, side, 1)
-        found = square(lambda z: f(z.reshape(len(z), -1)), images, labels, epsilon, key, 1000)
+        found = square(lambda z: f(z.reshape(len(z), -1)), images, labels, epsilon, "linf", key, 1000)
         return {"clean": accuracy(x), "pgd": accuracy(pgd(f, "cross_entropy")), "adapted": accuracy(pgd(adapted, loss)),
                 "square": accuracy(found.x)}
 

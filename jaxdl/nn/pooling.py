@@ -42,6 +42,17 @@ def _max_pool_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array,
     return y, jnp.where(x == y[:, :, None, :, None], dx, 0).sum((2, 4))
 
 
+def max_over_places(x: Array) -> Array:
+    """[B, H, W, C] -> [B, C], the largest number of each map.
+
+    Its place is found: the gradient of `max` divides by how many numbers equal the largest, and where a fused program computes
+    them again and rounds otherwise there are none.
+    """
+    flat = x.reshape(x.shape[0], -1, x.shape[-1])
+    chosen = jnp.arange(flat.shape[1])[:, None] == flat.argmax(1)[:, None]
+    return jnp.where(chosen, flat, 0).sum(1)
+
+
 def fractional_max_pool(x: Array, key: Key | None = None, ratio: float = RATIO) -> Array:
     """[B, H, W, C] -> [B, round(H / ratio), round(W / ratio), C]."""
     keys = (None, None) if key is None else jax.random.split(key)

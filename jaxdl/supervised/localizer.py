@@ -95,11 +95,11 @@ class Network(linen.Module):
         flat = act(nn.Dense(self.hidden_size, kernel_init=nn.he_uniform, dtype=self.dtype)(maps.reshape(len(maps), -1)))
         logits = None
         if self.num_classes is not None:  # what it is does not hang on where it is
-            what = act(nn.Dense(self.hidden_size, kernel_init=nn.he_uniform, dtype=self.dtype)(maps.max((1, 2))))
+            what = act(nn.Dense(self.hidden_size, kernel_init=nn.he_uniform, dtype=self.dtype)(nn.max_over_places(maps)))
             logits = nn.Dense(self.num_classes, name="classes")(what)
         if self.coordinates == "dense":
             return Found(logits, 0.5 + nn.Dense(2 * self.num_places, name="places")(flat).reshape(-1, self.num_places, 2))
-        heat = nn.Conv(2 * self.num_places, (1, 1), name="places")(maps)
+        heat = nn.Conv(2 * self.num_places, (1, 1), use_bias=False, name="places")(maps)  # softmaxes forget a bias
         b, h, w, _ = heat.shape
         share = jax.nn.softmax(heat.reshape(b, h * w, self.num_places, 2), 1)
         y, x = jnp.meshgrid((jnp.arange(h) + 0.5) / h, (jnp.arange(w) + 0.5) / w, indexing="ij")

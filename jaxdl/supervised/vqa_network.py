@@ -35,7 +35,8 @@ class FilmBlock(linen.Module):
     def __call__(self, x: Array, q: Array, train: bool = False) -> Array:
         at = with_places(x).reshape(*x.shape[:3], -1)
         x = jax.nn.relu(nn.Conv(self.features, (1, 1), dtype=self.dtype, kernel_init=nn.he_uniform)(at))
-        y = nn.Conv(self.features, (3, 3), dtype=self.dtype, kernel_init=nn.he_uniform)(x)
+        shifted = self.norm == "batch"  # which takes a bias away again
+        y = nn.Conv(self.features, (3, 3), use_bias=not shifted, dtype=self.dtype, kernel_init=nn.he_uniform)(x)
         y = y if self.norm is None else nn.normalized(y, self.norm, train, self.axis_name)
         scale, shift = jnp.split(nn.Dense(2 * self.features, dtype=self.dtype)(q)[:, None, None], 2, -1)
         return x + jax.nn.relu((1 + scale) * y + shift)
@@ -83,7 +84,7 @@ class AnswerNetwork(linen.Module):
         if self.fusion == "film":
             for film in self.films:
                 x = film(x, q, train)
-            seen = x.max((1, 2))
+            seen = nn.max_over_places(x)
         else:
             seen = x.mean((1, 2))
         h = jnp.tanh(self.begin(jnp.concatenate([jax.nn.relu(self.seen(seen)), q], -1)))

@@ -128,7 +128,7 @@ def copies(place, tmp_path, monkeypatch):
 
 COMMANDS = [
     ("trian dqn", "'trian'", "did you mean 'train'"),
-    ("fly", "'fly'", "arithmetic, attack, complete, data, encode, evaluate, explain, export, interpolate, layers, list"),
+    ("fly", "'fly'", "arithmetic, ascend, attack, certify, complete, data, dream, encode, evaluate, explain, export"),
     ("--fly", "'--fly'", "commands are"),
     ("train", "algorithm or a preset", "dqn", "vae"),
     ("train dqm", "'dqm'", "did you mean 'dqn'"),

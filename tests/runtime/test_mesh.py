@@ -256,7 +256,7 @@ CASES = {
     "seq2seq": Case(seq2seq_learner, SUMS.rows(slice(B))),
     "segmenter": Case(scenes_learner(segmenter, class_balance=0.5, activation="tanh"), SCENES.rows(slice(B)), rate=0.01,
                       by_field=True),  # tanh: what is 0 but for rounding is on either side of the kink of relu
-    "localizer": Case(scenes_learner(localizer, hidden_size=6), SCENES.rows(slice(B)), rate=0.01),
+    "localizer": Case(scenes_learner(localizer, hidden_size=6), SCENES.rows(slice(B)), rate=0.002),
     "captioner": Case(scenes_learner(captioner, hidden_size=6, embedding_size=4), SCENES.rows(slice(B)), Noise.ROWS),
     "captioner, hard": Case(scenes_learner(captioner, look="hard", hidden_size=6, embedding_size=4), SCENES.rows(slice(B)),
                             Noise.ROWS),
