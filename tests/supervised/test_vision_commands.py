@@ -25,7 +25,8 @@ LEARNERS = {
 }
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in ("segmenter", "vqa") else ())
+                                  for name in LEARNERS])
 def test_commands_train_resume_and_evaluate(name, capsys, tmp_path):
     flags, score, picture, more = LEARNERS[name]
     whole, half = tmp_path / "whole", tmp_path / "half"
