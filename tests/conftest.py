@@ -44,9 +44,10 @@ def mnist_dir():
 # file compile and set up is then made once), and two workers end at about the same time.
 LONGEST = ("test_cli", "test_reinforce", "test_rainbow", "test_in_place", "test_spread", "test_mesh", "test_run", "test_dqn",
            "test_vision_commands", "test_attack", "test_looking", "test_policies", "test_segment", "test_detector",
-           "test_scenes", "test_captioner", "test_attention_reader", "test_attention_baselines_study", "test_look", "test_make_pictures",
-           "test_latents", "test_exact", "test_models", "test_readme", "test_convolution", "test_mistakes", "test_sampling",
-           "test_gan", "test_games", "test_vae_models", "test_own", "test_ppo", "test_devices", "test_processes", "test_sweep")
+           "test_scenes", "test_captioner", "test_attention_reader", "test_attention_baselines_study", "test_look",
+           "test_make_pictures", "test_latents", "test_exact", "test_models", "test_readme", "test_convolution",
+           "test_mistakes", "test_sampling", "test_gan", "test_games", "test_vae_models", "test_own", "test_ppo",
+           "test_devices", "test_processes", "test_sweep")
 
 
 def pytest_collection_modifyitems(items):
