@@ -1,4 +1,4 @@
-"""explain RUN: which pixels a classifier's answer depends on, by ten methods, and how far each can be trusted
+"""explain RUN: what a network's answer depends on, by ten methods, and how far each can be trusted; of an agent a film
 
 Shapes: `N` pictures, `H W C` a picture.
 """
