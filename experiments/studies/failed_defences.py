@@ -88,11 +88,12 @@ def measure(args: Args) -> dict[str, dict[str, float]]:
     student = learned(network, x, soft, TEMPERATURE, args.updates, k_student)
     gentle = common.Network(_HIDDEN, "sigmoid")
     of_sigmoids = learned(gentle, x, jax.nn.one_hot(y, 10), 1.0, args.updates, k_plain)
+    steep = _steep(of_sigmoids, STEEPNESS)
     rows = {}
     for name, f, adapted, loss in (
             ("none", lambda z: network.apply(plain, z), None, "margin"),
             ("distilled", lambda z: network.apply(student, z), None, "margin"),
-            ("saturated", lambda z: _steep(of_sigmoids, z, STEEPNESS), lambda z: _steep(of_sigmoids, z, 1.0), "cross_entropy"),
+            ("saturated", lambda z: gentle.apply(steep, z), lambda z: gentle.apply(of_sigmoids, z), "cross_entropy"),
             ("quantized", lambda z: network.apply(plain, _rounded(z)), lambda z: network.apply(plain, _through(z)),
              "cross_entropy")):
         rows[name] = _row(f, adapted or f, loss, held, labels, side, args.epsilon, k_attack)
@@ -121,17 +122,10 @@ def learned(network: common.Network, x: Array, targets: Array, temperature: floa
     return jax.jit(learn)(x)
 
 
-def _steep(params: PyTree, x: Array, steepness: float) -> Array:
-    """The network of sigmoids, of which each is a step where `steepness` is large: what it says is nearly that of sigmoids that
-    are sure.
-    """
-    layers = params["params"]
-    for name in sorted(layers["MLP_0"]):
-        layer = layers["MLP_0"][name]
-        x = jax.nn.sigmoid(steepness * (x @ layer["kernel"] + layer["bias"]))
-    head = jax.tree.leaves(layers["CategoricalHead_0"])
-    bias, kernel = sorted(head, key=lambda w: w.ndim)
-    return x @ kernel + bias
+def _steep(params: PyTree, steepness: float) -> PyTree:
+    """The network whose hidden layers' weights are so many times as large: sigmoids that are steps, or nearly."""
+    of = params["params"]
+    return {"params": of | {"MLP_0": jax.tree.map(lambda w: steepness * w, of["MLP_0"])}}
 
 
 def _rounded(x: Array) -> Array:
