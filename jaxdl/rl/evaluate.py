@@ -21,7 +21,7 @@ from jaxdl.core.types import Array, Key, PyTree
 from jaxdl.rl import envs
 from jaxdl.rl.envs.family import Vectorization
 from jaxdl.rl.episode_stats import reset_carry
-from jaxdl.rl.types import Actor
+from jaxdl.rl.types import Actor, Env
 
 _NUM_ENVS = 10  # environments side by side, where each is a Python object or an emulator
 _NUM_VECTORIZED = 100  # where they are rows of arrays
@@ -149,18 +149,24 @@ def _programs(actor: Actor, env_id: str, num_envs: int, settings: envs.Config) -
         return *env.reset(key, num_envs), actor.init(num_envs)
 
     def play(params: PyTree, state: PyTree, key: Key, t: Array) -> tuple[PyTree, Array, Array]:
-        def step(state, t):
-            inner, obs, carry = state
-            k_act, k_env = jax.random.split(jax.random.fold_in(key, t))
-            carry, action, _ = actor.act(params, carry, obs, actor.sample_noise(k_act, num_envs), t)
-            inner, out = env.step(inner, action, env.sample_noise(jax.random.split(k_env, (env.keys, num_envs))))
-            ended = out.terminated | out.truncated
-            return (inner, out.obs, reset_carry(actor, carry, ended)), (out.reward, ended)
+        def step(state: PyTree, t: Array) -> tuple[PyTree, tuple[Array, Array]]:
+            state, _, reward, ended = _stepped(actor, env, params, state, jax.random.fold_in(key, t), t)
+            return state, (reward, ended)
 
         state, (rewards, ends) = jax.lax.scan(step, state, t + jnp.arange(_CHUNK, dtype=jnp.int32))
         return state, rewards, ends
 
     return quick_jit(reset), quick_jit(play)
+
+
+def _stepped(actor: Actor, env: Env, params: PyTree, state: PyTree, key: Key, t: Array) -> tuple[PyTree, Array, Array, Array]:
+    """A step of environments on the device: the state after it, observations [N, ...] before it, rewards and ends [N]."""
+    inner, obs, carry = state
+    k_act, k_env = jax.random.split(key)
+    carry, action, _ = actor.act(params, carry, obs, actor.sample_noise(k_act, len(obs)), t)
+    inner, out = env.step(inner, action, env.sample_noise(jax.random.split(k_env, (env.keys, len(obs)))))
+    ended = out.terminated | out.truncated
+    return (inner, out.obs, reset_carry(actor, carry, ended)), obs, out.reward, ended
 
 
 def quick_jit(function: Callable) -> Callable:
@@ -192,11 +198,7 @@ def observed(actor: Actor, params: PyTree, env_id: str, *, steps: int, seed: int
         env = envs.make_device(env_id, settings)
 
         def step(state: PyTree, key: Key) -> tuple[PyTree, Array]:
-            inner, obs, carry = state
-            k_act, k_env = jax.random.split(key)
-            carry, action, _ = actor.act(params, carry, obs, actor.sample_noise(k_act, num_envs), jnp.int32(0))
-            inner, out = env.step(inner, action, env.sample_noise(jax.random.split(k_env, (env.keys, num_envs))))
-            return (inner, out.obs, reset_carry(actor, carry, out.terminated | out.truncated)), obs
+            return _stepped(actor, env, params, state, key, jnp.int32(0))[:2]
 
         def play(key: Key) -> Array:
             k_reset, k_steps = jax.random.split(key)
