@@ -4,6 +4,7 @@ Shapes: `N` pictures.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from jaxdl.core.errors import UserError
 from jaxdl.core.streams import Purpose
 from jaxdl.experiments import looking
 from jaxdl.experiments.commands import common
+from jaxdl.runtime.dataset_task import in_blocks
 from jaxdl.supervised import report
 
 _AT_ONCE = 500
@@ -65,10 +67,8 @@ def run(args: Args) -> dict[str, Any]:
     seen = looking.open_classifier(args, args.num, args.seed)
     sizes = np.linspace(0, most, _POINTS)
     if linf:
-        program, labels = jax.jit(lambda x, y, size: intervals.certified(seen.f, x, y, size)), jnp.asarray(seen.labels)
-        share = [float(np.mean(np.concatenate([
-            np.asarray(program(seen.x[i : i + _AT_ONCE], labels[i : i + _AT_ONCE], jnp.float32(size)))
-            for i in range(0, len(seen.x), _AT_ONCE)]))) for size in sizes]
+        program = jax.jit(lambda size, x, y: intervals.certified(seen.f, x, y, size))
+        share = [float(in_blocks(partial(program, jnp.float32(size)), _AT_ONCE, seen.x, seen.labels).mean()) for size in sizes]
     else:
         found = smoothing.certify(seen.f, seen.x, args.sigma, streams.key(args.seed, Purpose.EVALUATION), args.draws,
                                   alpha=args.alpha)
