@@ -30,13 +30,13 @@ from jaxdl.nn.norm import BatchNorm, normalized
 from jaxdl.nn.pooling import fractional_max_pool, max_over_places, max_pool
 from jaxdl.nn.precision import FLOAT32, Compute
 from jaxdl.nn.recurrent import CELLS, GRU, LSTM, RNN, lstm_gates, unroll, unroll_gates, unroll_layers, unroll_steps, zero_carry
-from jaxdl.nn.torsos import MLP, Form, NatureConv, encode
+from jaxdl.nn.torsos import MLP, Form, NatureConv, as_images, encode
 
 __all__ = ["CELLS", "FLOAT32", "GRU", "LSTM", "MLP", "RNN", "BatchNorm", "CategoricalHead", "Compute", "Conv", "ConvDecoder",
            "ConvEncoder", "ConvTranspose", "Dense", "Form", "GaussianHead", "HierarchicalHead", "Initial", "NatureConv",
-           "NoisyDense", "Normal", "Orthogonal", "QHead", "Uniform", "activation", "causal_mask", "conv", "conv_transpose",
-           "decode_image", "drop_connect", "dropout", "dropout_in", "encode", "encode_image", "fractional_max_pool",
-           "glorot_uniform", "he_uniform", "huffman", "init", "initializer", "lecun_uniform", "lstm_gates",
-           "max_over_places", "max_pool",
-           "noise", "normalized", "pieces", "small_uniform", "smallest", "unroll", "unroll_gates", "unroll_layers",
+           "NoisyDense", "Normal", "Orthogonal", "QHead", "Uniform", "activation", "as_images", "causal_mask", "conv",
+           "conv_transpose", "decode_image", "drop_connect", "dropout", "dropout_in", "encode", "encode_image",
+           "fractional_max_pool", "glorot_uniform", "he_uniform", "huffman", "init", "initializer", "lecun_uniform",
+           "lstm_gates", "max_over_places", "max_pool", "noise", "normalized", "pieces",
+           "small_uniform", "smallest", "unroll", "unroll_gates", "unroll_layers",
            "unroll_steps", "zero_carry"]

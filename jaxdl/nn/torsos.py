@@ -54,7 +54,7 @@ def encode(obs: Array, form: Form, dtype: Any = "float32") -> Array:
     """
     if form.classes is not None:
         return one_hot(obs.reshape(obs.shape[0], -1), form.classes, form.starts)
-    images = _images(obs, form) if form.picture else obs
+    images = as_images(obs, form) if form.picture else obs
     side = min(images.shape[1:3]) if form.picture else 0
     if side >= 36:
         return NatureConv(dtype=dtype)(images)
@@ -71,7 +71,7 @@ def one_hot(numbers: Array, classes: tuple[int, ...], starts: tuple[int, ...]) -
     return jnp.concatenate(parts, -1)
 
 
-def _images(obs: Array, form: Form) -> Array:
+def as_images(obs: Array, form: Form) -> Array:
     """Pictures as [B, H, W, C], the frames of a stack and their channels as channels."""
     frames = obs if form.stacked else obs[:, None]
     if form.picture == "HW":
