@@ -44,6 +44,10 @@ def open_classifier(args: common.RunArgs, num: int | None, seed: int = 0, split:
         UserError: the run tells no classes apart, or not of pictures.
     """
     opened = common.open_run(args, Classifier, "which tells no classes apart; name a run of classifier")
+    return _of_classifier(args, opened, num, seed, split)
+
+
+def _of_classifier(args: common.RunArgs, opened: tasks.TrainedRun, num: int | None, seed: int, split: str) -> Seen:
     test = opened.task.splits[split]
     if len(test.spec.shape) != 3 or test.target is None or test.target.ndim != 1:
         raise UserError(f"{args.run} is not of pictures with a label each, and what explains looks at pictures")
@@ -63,25 +67,36 @@ def open_network(args: common.RunArgs, num: int, seed: int = 0) -> Seen:
     Raises:
         UserError: the run has no such network.
     """
+    if (agent := policies.opened(args)) is not None:
+        return of_agent(agent, num, seed)
     run = tasks.load_first(args.run, step=args.step, data_dir=args.data_dir)
     can = run.task.abilities
     if Classifier in can:
-        return open_classifier(args, num, seed)
-    if (agent := policies.opened(args)) is not None:
-        of, x = policies.network(agent, num, seed)
-        params, what = agent.params, "action"
-    elif Features in can:
-        encoder, test = can[Features], run.task.splits["test"]
-        x = to_unit(jnp.asarray(test.images[report.some(test, num, seed)]))
-        params, what = encoder.learned(run.params), "feature"
-        of = lambda params, x: encoder.apply(encoder.network.bind({"params": params}), encoder.prepare(255 * x))  # noqa: E731
-    else:
+        return _of_classifier(args, run, num, seed, "test")
+    if Features not in can:
         raise UserError(f"{args.run} is a run of {run.settings.algo}, which has no classes, actions or features to look at; "
                         "name a run of a classifier, an agent or an autoencoder")
+    encoder, test = can[Features], run.task.splits["test"]
+
+    def of(params: PyTree, x: Array) -> Array:
+        return encoder.apply(encoder.network.bind({"params": params}), encoder.prepare(255 * x))
+
+    x = to_unit(jnp.asarray(test.images[report.some(test, num, seed)]))
+    return _seen(of, encoder.learned(run.params), x, "feature", run.settings.algo)
+
+
+def of_agent(agent: policies.Opened, num: int, seed: int) -> Seen:
+    """An agent's network, and so many states that its greedy policy met."""
+    of, x = policies.network(agent, num, seed)
+    return _seen(of, agent.params, x, "action", agent.algo)
+
+
+def _seen(of: Callable[[PyTree, Array], Array], params: PyTree, x: Array, what: str, algo: str) -> Seen:
+    """Outputs that have numbers and no names; the label of an input is the largest."""
     f = functools.partial(of, params)
     out = jax.jit(f)(x)
     names = tuple(f"{what} {i}" for i in range(out.shape[1]))
-    return Seen(f, of, params, x, np.asarray(out.argmax(-1)), names, run.settings.algo)
+    return Seen(f, of, params, x, np.asarray(out.argmax(-1)), names, algo)
 
 
 def draw(path: Path, seen: Seen, maps: dict[str, np.ndarray], targets: Sequence[int]) -> None:

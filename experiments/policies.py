@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl import nn
 from jaxdl.analysis import attributions
 from jaxdl.core import files, streams
 from jaxdl.core.errors import UserError
 from jaxdl.core.streams import Purpose
 from jaxdl.core.task import Task
 from jaxdl.core.types import Array, PyTree
-from jaxdl.experiments import tasks
+from jaxdl.experiments import run_folder, tasks
 from jaxdl.experiments.commands import common
 from jaxdl.rl import attacked, envs, evaluate, observations, video
 from jaxdl.rl.types import Agent, EnvSpec
@@ -36,6 +37,7 @@ class Opened(NamedTuple):
     config: Any
     spec: EnvSpec
     task: Task
+    algo: str
 
     @property
     def pictures(self) -> bool:
@@ -49,12 +51,15 @@ def opened(args: common.RunArgs) -> Opened | None:
     Raises:
         UserError: no run is there.
     """
-    run = tasks.load_first(args.run, step=args.step, data_dir=args.data_dir)
-    agent = run.task.abilities.get(Agent)
-    if agent is None:
+    settings = run_folder.open_run(args.run)
+    settings = settings if args.data_dir is None else tasks.with_data_dir(settings, args.data_dir)
+    task = tasks.reopen(settings)  # which reads no checkpoint, and no data where a run knows its spec
+    if Agent not in task.abilities:
         return None
+    run = tasks.load_first(args.run, step=args.step, data_dir=args.data_dir, task=task)
     config = run.settings.config
-    return Opened(agent, run.params, config, envs.spec(config.env_id, config.env), run.task)
+    return Opened(task.abilities[Agent], run.params, config, envs.spec(config.env_id, config.env), task,
+                  run.settings.algo)
 
 
 def network(of: Opened, num: int, seed: int) -> tuple[Callable[[PyTree, Array], Array], Array]:
@@ -207,18 +212,13 @@ def _as_pictures(spec: EnvSpec) -> tuple[Callable[[Array], Array], Callable[[Arr
     if form.picture is None:
         return (lambda x: x), (lambda x: x)
     shape = spec.observation_space.shape if form.stacked else (1, *spec.observation_space.shape)  # [F, ...]
-    channels_last = {"HW": lambda x: x[..., None], "HWC": lambda x: x, "CHW": lambda x: jnp.moveaxis(x, 2, -1)}[form.picture]
     as_seen = {"HW": lambda x: x[..., 0], "HWC": lambda x: x, "CHW": lambda x: jnp.moveaxis(x, -1, 2)}[form.picture]
 
-    def to_picture(x: Array) -> Array:
-        frames = jnp.moveaxis(channels_last(x.reshape(len(x), *shape)), 1, -2)  # [N, H, W, F, C]
-        return frames.reshape(*frames.shape[:3], -1)
-
     def back(x: Array) -> Array:
-        frames = x.reshape(*x.shape[:3], shape[0], -1)
-        return as_seen(jnp.moveaxis(frames, -2, 1)).reshape(len(x), *spec.observation_space.shape)
+        frames = jnp.moveaxis(x.reshape(*x.shape[:3], -1, shape[0]), -1, 1)  # [N, F, H, W, C]
+        return as_seen(frames).reshape(len(x), *spec.observation_space.shape)
 
-    return to_picture, back
+    return (lambda x: nn.as_images(x, form)), back
 
 
 def _heat(values: np.ndarray, height: int) -> np.ndarray:

@@ -30,7 +30,7 @@ def look(of: policies.Opened, args: Any, num: int) -> dict[str, Any]:
         raise UserError(f"what={args.what} is of pictures with classes; of the states of an agent look at patches, pca or tsne")
     if args.grid:
         raise UserError("grid lays pictures out, and states of an agent are points; leave it out")
-    seen = looking.open_network(args, _MET if args.what == "patches" else num, args.seed)
+    seen = looking.of_agent(of, _MET if args.what == "patches" else num, args.seed)
     layer = args.layer or _last_wide(seen)
     layers.check(layer, layers.of(seen.f, seen.x[:1]))
     features = units.in_blocks(lambda x: units.as_features(receptive.maps_of(seen.f, layer)(x)), seen.x)

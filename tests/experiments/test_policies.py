@@ -1,10 +1,13 @@
 """`attack` and `explain` on agents: returns against the size of the attack, films of what an action depends on, refusals."""
 
+import gymnasium
+import numpy as np
 import pytest
 from PIL import Image
 from tools import refused, run
 
-from jaxdl.experiments import cli
+from jaxdl.experiments import cli, policies
+from jaxdl.rl.types import EnvSpec, Stack
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +80,15 @@ def test_layers_of_policies_and_of_encoders_are_listed(capsys, trained, tmp_path
     assert run(capsys, "explain", tmp_path / "encoder", *words)["targets"] == [3, 3]
     assert cli.main(["train", "vae", "--total-steps", "2", "--quick-compile", "--out", str(tmp_path / "vae")]) == 0
     assert "no classes, actions or features" in refused(capsys, "layers", tmp_path / "vae")
+
+
+@pytest.mark.parametrize(("shape", "stacked", "picture"), [
+    ((4, 9, 8), True, (9, 8, 4)), ((2, 9, 8, 3), True, (9, 8, 6)), ((9, 8, 3), False, (9, 8, 3)), ((3, 9, 9), False, (9, 9, 3)),
+    ((9, 8), False, (9, 8, 1)), ((5,), False, (5,))])
+def test_observations_are_pictures_and_come_back(shape, stacked, picture):
+    space = gymnasium.spaces.Box(0, 255, shape, np.uint8) if len(shape) > 1 else gymnasium.spaces.Box(-1, 1, shape, np.float32)
+    spec = EnvSpec("Own-v0", space, gymnasium.spaces.Discrete(2), None, Stack(shape[0], "zero") if stacked else None)
+    there, back = policies._as_pictures(spec)
+    obs = np.random.default_rng(0).random((2, *shape)).astype(np.float32)
+    assert there(obs).shape == (2, *picture)
+    np.testing.assert_array_equal(back(there(obs)), obs)
